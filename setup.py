@@ -1,0 +1,30 @@
+"""Installs tfaug: learned, task-driven augmentation for medical image segmentation."""
+from setuptools import find_packages, setup
+
+setup(
+    name="tfaug",
+    version="0.1.0",
+    description="Semi-supervised, task-driven data augmentation for medical image segmentation "
+    "(Chaitanya et al., IPMI 2019) in TensorFlow 2 / Keras",
+    license="Apache-2.0",
+    packages=find_packages(include=["tfaug", "tfaug.*"]),
+    python_requires=">=3.9,<3.12",
+    install_requires=[
+        # TensorFlow Addons ended at 0.23, whose compiled ops match TensorFlow 2.15; Keras 3 starts at 2.16.
+        "tensorflow==2.15.1",
+        "tensorflow-addons==0.23.0",
+        "numpy>=1.23,<2",
+        "SimpleITK>=2.3,<3",
+        "nibabel>=5,<6",
+        "absl-py>=1.4",
+        "ml_collections>=0.1.1,<2",
+        "scipy>=1.10",
+        "scikit-image>=0.20",
+        "pandas>=1.5",
+        "matplotlib>=3.6",
+        "tqdm>=4.64",
+        # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed.
+        "setuptools<81",
+    ],
+    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "ruff>=0.4"]},
+)

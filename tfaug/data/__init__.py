@@ -1,0 +1,1 @@
+"""From NIfTI files to batches: readers, the built-in cohort, preprocessing and its inverse, the pipeline."""

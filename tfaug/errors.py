@@ -1,0 +1,38 @@
+"""Errors that speak to the user: one line, what it is about, what is wrong, what to do."""
+from __future__ import annotations
+
+
+class TfaugError(Exception):
+    """An error that ends the program with one line and a documented exit status.
+
+    Args:
+      subject: the file, config key, flag or case that the error is about.
+      problem: what is wrong with it.
+      remedy: what the user can do.
+    """
+
+    exit_status = 1
+
+    def __init__(self, subject, problem: str, remedy: str):
+        super().__init__(subject, problem, remedy)
+        self.subject, self.problem, self.remedy = str(subject), problem, remedy
+
+    def __str__(self) -> str:
+        return printable(f"{self.subject}: {self.problem}; {self.remedy}")
+
+
+class UserError(TfaugError):
+    """What the user brought (data, config, flags) cannot be used: exit status 2, nothing written."""
+
+    exit_status = 2
+
+
+class MachineError(TfaugError):
+    """The machine gave way (disk, memory, permission): exit status 3, what was saved stays."""
+
+    exit_status = 3
+
+
+def printable(text: str) -> str:
+    """Escapes control characters (newlines, ANSI codes) so that `text` stays one harmless line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

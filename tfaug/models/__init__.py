@@ -1,0 +1,1 @@
+"""The three networks: segmenter, conditional generator, discriminator."""

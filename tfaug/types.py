@@ -1,0 +1,42 @@
+"""The two things that flow through tfaug: a `Volume` on its way in and out, a `Batch` in between."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+NUM_CLASSES = 4
+STRUCTURES = ("RV", "Myo", "LV")  # labels 1, 2, 3; 0 is background
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """One 3D scan as it lies in its file.
+
+    Attributes:
+      case: name of the patient's folder, for example "patient007".
+      image: [X, Y, Z] float32, axes in file order.
+      label: [X, Y, Z] uint8 in {0: background, 1: RV, 2: Myo, 3: LV}, or None for an unlabelled scan.
+      spacing: mm per voxel along X, Y, Z.
+      path: the image file; its header is the geometry that predicted masks are written with.
+    """
+
+    case: str
+    image: np.ndarray
+    label: Optional[np.ndarray]
+    spacing: tuple[float, float, float]
+    path: pathlib.Path
+
+
+class Batch(NamedTuple):
+    """Slices and their labels, always together.
+
+    Attributes:
+      image: [N, H, W, 1] float32.
+      label: [N, H, W, 4] float32, one-hot or soft; sums to 1 over the last axis.
+    """
+
+    image: Any
+    label: Any
