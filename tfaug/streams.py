@@ -14,7 +14,7 @@ def key(seed: int, *purpose) -> np.ndarray:
 
     Args:
       seed: the run's seed.
-      *purpose: what the draws are for, for example ("affine",) or ("phantom", 17); each purpose is its own stream.
+      *purpose: what the draws are for, for example ("affine",) or ("phantom", 17); each has its own stream.
 
     Returns:
       [2] int64, for `tf.random.stateless_*`, `stateless_fold_in` and `generator`.

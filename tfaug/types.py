@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Volume:
 
     case: str
     image: np.ndarray
-    label: Optional[np.ndarray]
+    label: np.ndarray | None
     spacing: tuple[float, float, float]
     path: pathlib.Path
 
