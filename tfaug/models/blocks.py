@@ -1,0 +1,104 @@
+"""What the three networks share: their convolution block, bilinear upsampling, initial weights, frozen statistics."""
+
+from __future__ import annotations
+
+import contextlib
+
+import tensorflow as tf
+
+from tfaug import streams
+
+layers = tf.keras.layers
+
+
+def conv(
+    x,
+    filters: int,
+    kernel: int,
+    name: str,
+    seed: int,
+    stride: int = 1,
+    activation="relu",
+    norm: bool = True,
+    bias: bool = True,
+):
+    """A 'same'-padded convolution, batch normalisation and an activation.
+
+    A bias directly before batch normalisation cannot change the output, so there is one only without `norm`.
+
+    Args:
+      x: [N, H, W, C] Keras tensor.
+      filters: number of output channels.
+      kernel: side of the square kernel.
+      name: the layer's name; `<name>_bn` is its norm's.
+      seed: the initial weights are a pure function of (seed, name): normal, std sqrt(2 / (kernel^2 C)).
+      stride: of the convolution.
+      activation: a Keras activation, or None.
+      norm: whether batch normalisation (momentum 0.99, epsilon 1e-3) follows.
+      bias: whether there is a bias, if no norm follows.
+
+    Returns:
+      [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
+    """
+    x = layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=bias and not norm,
+        kernel_initializer=tf.keras.initializers.VarianceScaling(
+            2.0, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
+        ),
+        name=name,
+    )(x)
+    if norm:
+        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
+
+
+def dense(x, units: int, name: str, seed: int, activation=None):
+    """A fully connected layer whose weights start as a truncated normal with std 0.01, its biases at 0."""
+    initializer = tf.keras.initializers.TruncatedNormal(stddev=0.01, seed=streams.scalar_seed(seed, "weights", name))
+    return layers.Dense(units, activation=activation, kernel_initializer=initializer, name=name)(x)
+
+
+def leaky_relu(x):
+    """Leaky ReLU with a negative slope of 0.2 (paper, section 3.3)."""
+    return tf.nn.leaky_relu(x, alpha=0.2)
+
+
+class Upsample(layers.Layer):
+    """Bilinear upsampling by 2.
+
+    Args:
+      half_pixel_centers: True samples at (destination + 0.5) / 2 - 0.5, which treats left and right alike; False at
+        destination / 2, as TensorFlow 1.8 did.
+    """
+
+    def __init__(self, half_pixel_centers: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.half_pixel_centers = half_pixel_centers
+
+    def call(self, x):
+        """Maps [N, H, W, C] to [N, 2 H, 2 W, C] in the same dtype."""
+        size = [2 * x.shape[1], 2 * x.shape[2]]
+        up = tf.raw_ops.ResizeBilinear(images=x, size=size, half_pixel_centers=self.half_pixel_centers)
+        return tf.cast(up, x.dtype)
+
+
+@contextlib.contextmanager
+def frozen_statistics(*models: tf.keras.Model):
+    """Within, training-mode calls of `models` use batch statistics but leave their moving statistics as they are.
+
+    One network's update runs the others in training mode too; only its own may change. Works by momentum 1, which a
+    `tf.function` reads while it is traced.
+    """
+    norms = [layer for model in models for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
