@@ -1,0 +1,158 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tfaug import metrics
+
+SPACING = (1.5, 2.0, 10.0)
+
+
+def mask(*boxes, shape=(20, 16, 6), label=1):
+    """A mask with `label` inside each box, given as slices."""
+    result = np.zeros(shape, np.uint8)
+    for box in boxes:
+        result[box] = label
+    return result
+
+
+def test_dice_equals_a_count_by_hand():
+    prediction = np.zeros((4, 4, 1), np.uint8)
+    expert = np.zeros((4, 4, 1), np.uint8)
+    prediction[0, :3] = 2  # 3 voxels
+    expert[0, 1:] = 2  # 3 voxels, 2 of them shared
+    expert[3, :2] = 2  # 2 more: 5 voxels
+    prediction[3, 3] = 1
+    assert metrics.dice(prediction, expert, 2) == pytest.approx(2 * 2 / (3 + 5))
+    assert metrics.dice(prediction, expert, 1) == 0.0
+
+
+def test_dice_tells_structures_apart():
+    expert = mask(np.s_[2:8, 2:8, :], label=1)
+    assert metrics.dice(np.where(expert == 1, 3, 0), expert, 1) == 0.0
+
+
+def test_dice_does_not_overflow_small_integers():
+    full = np.ones((40, 40, 4), np.uint8)
+    assert metrics.dice(full, full, 1) == 1.0
+
+
+def test_a_shift_by_one_voxel_has_that_voxels_length():
+    expert = mask(np.s_[4:10, 4:9, 2:3])
+    for axis, length in enumerate(SPACING):
+        hd95, assd = metrics.surface_distance(np.roll(expert, 1, axis), expert, 1, SPACING)
+        if axis == 2:  # the whole slice is surface, and all of it moved
+            assert (hd95, assd) == pytest.approx((length, length))
+        else:  # some voxels lie on both masks
+            assert hd95 == pytest.approx(length)
+            assert 0 < assd < length
+
+
+def test_distances_of_two_points():
+    expert, prediction = mask(np.s_[3, 4, 1]), mask(np.s_[5, 7, 2])
+    expected = math.hypot(2 * 1.5, 3 * 2.0, 1 * 10.0)
+    assert metrics.surface_distance(prediction, expert, 1, SPACING) == pytest.approx((expected, expected))
+
+
+def test_only_surfaces_count():
+    """A 3-cube has 26 surface voxels; its centre, filled or hollow, changes nothing."""
+    solid = mask(np.s_[5:8, 5:8, 1:4])
+    hollow = solid.copy()
+    hollow[6, 6, 2] = 0
+    assert metrics.surface_distance(hollow, solid, 1, SPACING) == (0.0, 0.0)
+
+
+def test_pooled_mean_and_larger_directed_percentile():
+    """1 voxel against itself plus 9 more in a row: directed distances {0} and {0, 1, ..., 9} voxels."""
+    expert, prediction = mask(np.s_[2:12, 3, 1]), mask(np.s_[2, 3, 1])
+    row = 1.5 * np.arange(10)
+    for one, other in ((prediction, expert), (expert, prediction)):
+        hd95, assd = metrics.surface_distance(one, other, 1, SPACING)
+        assert hd95 == pytest.approx(np.percentile(row, 95))  # pooled, as MedPy does, it would be less
+        assert assd == pytest.approx(row.sum() / 11)  # the mean of the two directed means would be row.mean() / 2
+
+
+def test_concentric_balls_are_their_radii_apart():
+    x, y, z = np.meshgrid(*(np.arange(-20, 21),) * 3, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    hd95, assd = metrics.surface_distance(
+        (radius <= 10).astype(int), (radius <= 16).astype(int), 1, (0.5, 0.5, 0.5)
+    )
+    assert assd == pytest.approx(3.0, abs=0.25)
+    assert hd95 == pytest.approx(3.0, abs=0.5)
+
+
+def test_the_crop_changes_no_distance():
+    rng = np.random.default_rng(0)
+    blobs = [ndimage.gaussian_filter(rng.normal(size=(30, 28, 7)), 2) > 0.05 for _ in range(2)]
+    prediction, expert = (np.pad(b, ((3, 9), (6, 2), (1, 0))).astype(int) for b in blobs)
+    surfaces = [m.astype(bool) & ~ndimage.binary_erosion(m) for m in (prediction, expert)]
+    points = [np.argwhere(s) * SPACING for s in surfaces]
+    between = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
+    directed = between.min(axis=1), between.min(axis=0)
+    hd95, assd = metrics.surface_distance(prediction, expert, 1, SPACING)
+    assert hd95 == pytest.approx(max(np.percentile(d, 95) for d in directed))
+    assert assd == pytest.approx(np.concatenate(directed).mean())
+
+
+def test_empty_masks():
+    empty, full = mask(), mask(np.s_[3:6, 3:6, 1:3])
+    assert metrics.dice(empty, empty, 1) == 1.0
+    assert metrics.surface_distance(empty, empty, 1, SPACING) == (0.0, 0.0)
+    for prediction, expert in ((empty, full), (full, empty)):
+        assert metrics.dice(prediction, expert, 1) == 0.0
+        assert all(map(math.isnan, metrics.surface_distance(prediction, expert, 1, SPACING)))
+
+
+def test_masks_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="different grids"):
+        metrics.dice(np.zeros((4, 4, 1)), np.zeros((4, 1, 1)), 1)
+
+
+def field(rows, columns):
+    """A deformation [H, W, 2] from two functions of (i, j) on a 32 x 24 grid."""
+    i, j = np.meshgrid(np.arange(32.0), np.arange(24.0), indexing="ij")
+    return np.stack(np.broadcast_arrays(rows(i, j), columns(i, j)), axis=-1)
+
+
+def test_jacobian_of_linear_maps():
+    translation = field(lambda i, j: 3.0 + 0 * i, lambda i, j: -2.0 + 0 * j)
+    np.testing.assert_allclose(metrics.jacobian_determinant(translation), 1)
+    # x -> x - v = (0.75 i - 0.1 j, 0.2 i + 1.5 j)
+    linear = field(lambda i, j: 0.25 * i + 0.1 * j, lambda i, j: -0.2 * i - 0.5 * j)
+    np.testing.assert_allclose(metrics.jacobian_determinant(linear), 0.75 * 1.5 + 0.1 * 0.2)
+
+
+def test_folded_share():
+    still = field(lambda i, j: 0 * i, lambda i, j: 0 * j)
+    # Beyond row 16 the field grows by 2 px per pixel: x - v runs backwards there.
+    folded = field(lambda i, j: np.maximum(i - 16, 0) * 2.0, lambda i, j: 0 * j)
+    shares = [metrics.deformation_diagnostics(f[None, None], 1.0)["folded"] for f in (still, folded)]
+    assert shares == [0.0, 0.5]  # rows 16 to 31: at row 16 the central difference is 1, and the determinant 0
+
+
+def test_displacement_in_pixels_and_mm():
+    deformations = np.zeros((2, 1, 4, 4, 2))
+    deformations[0, ..., 0], deformations[0, ..., 1] = 3, 4
+    result = metrics.deformation_diagnostics(deformations, resolution=1.5)
+    assert result["displacement_mean_px"] == pytest.approx(2.5)
+    assert result["displacement_max_px"] == pytest.approx(5.0)
+    assert result["displacement_mean_mm"] == pytest.approx(3.75)
+    assert result["displacement_max_mm"] == pytest.approx(7.5)
+    assert result["diversity_px"] == pytest.approx(2.5)  # (0, 0) and (3, 4) both lie 2.5 from their mean
+
+
+def test_a_generator_that_ignores_z_has_no_diversity():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(1, 3, 8, 8, 2)).astype(np.float32)
+    assert metrics.deformation_diagnostics(np.repeat(one, 4, axis=0), 1.0)["diversity_px"] == pytest.approx(0, abs=1e-6)
+    assert metrics.intensity_diagnostics(np.repeat(one[..., :1], 4, axis=0))["diversity"] == pytest.approx(0, abs=1e-6)
+    # Differing between images only is no diversity either; differing over z is.
+    assert metrics.intensity_diagnostics(rng.normal(size=(64, 3, 8, 8, 1)))["diversity"] == pytest.approx(1, abs=0.05)
+
+
+def test_intensity_diagnostics():
+    masks = np.stack([np.full((1, 4, 4, 1), -0.5), np.full((1, 4, 4, 1), 0.25)])
+    result = metrics.intensity_diagnostics(masks)
+    assert result == pytest.approx({"intensity_mean": 0.375, "intensity_max": 0.5, "diversity": 0.375})
