@@ -1,0 +1,90 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaug.warp import warp
+
+
+def bright_pixel(row, column, size=(8, 9)):
+    image = np.zeros((1, *size, 1), np.float32)
+    image[0, row, column] = 1
+    return image
+
+
+def constant_field(row, column, size=(8, 9)):
+    return np.broadcast_to(np.float32([row, column]), (1, *size, 2))
+
+
+def test_whole_pixels_move_content_towards_larger_indices():
+    moved = warp(bright_pixel(3, 4), constant_field(2, -1)).numpy()
+    np.testing.assert_array_equal(moved, bright_pixel(5, 3))
+
+
+def test_fractions_of_a_pixel_are_shared_bilinearly():
+    moved = warp(bright_pixel(3, 4), constant_field(0.25, 0.5)).numpy()[0, :, :, 0]
+    expected = np.zeros((8, 9))
+    expected[3:5, 4:6] = [[0.375, 0.375], [0.125, 0.125]]
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_the_field_is_read_at_the_output_pixel():
+    deformation = np.zeros((1, 8, 9, 2), np.float32)
+    deformation[0, 6, 4] = [3, 0]
+    moved = warp(bright_pixel(3, 4), deformation).numpy()
+    np.testing.assert_array_equal(moved, bright_pixel(3, 4) + bright_pixel(6, 4))
+
+
+def test_the_edge_repeats_beyond_the_border():
+    image = np.random.default_rng(0).random((1, 8, 9, 1), np.float32)
+    moved = warp(image, constant_field(3, 0)).numpy()
+    np.testing.assert_array_equal(moved[:, :3], np.repeat(image[:, :1], 3, axis=1))
+
+
+@pytest.mark.parametrize("size", [1e6, -1e6, 1e30, -1e30])
+def test_n2_a_huge_deformation_gives_finite_images_and_gradients(size):
+    image = np.random.default_rng(0).random((1, 8, 9, 1), np.float32)
+    deformation = tf.constant(constant_field(size, size))
+    with tf.GradientTape() as tape:
+        tape.watch(deformation)
+        moved = warp(image, deformation)
+    corner = image[0, 0, 0, 0] if size > 0 else image[0, -1, -1, 0]
+    np.testing.assert_array_equal(moved, np.full_like(image, corner))
+    np.testing.assert_array_equal(tape.gradient(moved, deformation), np.zeros((1, 8, 9, 2)))
+
+
+def test_the_gradient_reaches_the_deformation_with_the_right_sign():
+    ramp = np.broadcast_to(np.arange(9, dtype=np.float32)[None, None, :, None], (1, 8, 9, 1))
+    deformation = tf.constant(constant_field(0, 0.5))
+    with tf.GradientTape() as tape:
+        tape.watch(deformation)
+        moved = warp(ramp, deformation)
+    gradient = tape.gradient(moved, deformation).numpy()
+    np.testing.assert_array_equal(gradient[0, :, 1:], np.broadcast_to([0.0, -1.0], (8, 8, 2)))
+
+
+def test_half_precision_inputs_are_warped_in_float32():
+    image = bright_pixel(2, 201, size=(4, 224))
+    moved = warp(tf.cast(image, tf.bfloat16), tf.cast(constant_field(0, 1, (4, 224)), tf.bfloat16))
+    assert moved.dtype == tf.float32
+    np.testing.assert_array_equal(moved, bright_pixel(2, 202, size=(4, 224)))
+
+
+def test_a_one_hot_label_stays_a_distribution():
+    rng = np.random.default_rng(0)
+    label = np.eye(4, dtype=np.float32)[rng.integers(0, 4, (2, 8, 9))]
+    moved = warp(label, rng.normal(scale=5, size=(2, 8, 9, 2)).astype(np.float32)).numpy()
+    np.testing.assert_allclose(moved.sum(-1), 1, atol=1e-6)
+    assert ((moved > 0.1) & (moved < 0.9)).any()
+
+
+def test_only_the_end_of_life_notice_is_silenced():
+    program = "import warnings, tfaug.warp; warnings.warn('heard', UserWarning)"
+    outcome = subprocess.run(
+        [sys.executable, "-W", "always::UserWarning", "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "heard" in outcome.stderr
+    assert "TensorFlow Addons" not in outcome.stderr

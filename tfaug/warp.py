@@ -1,0 +1,29 @@
+"""Dense warping: the one import of TensorFlow Addons."""
+from __future__ import annotations
+
+import warnings
+
+import tensorflow as tf
+
+with warnings.catch_warnings():
+    # setup.py pins the last release, so its end-of-life notice leaves the user nothing to do.
+    warnings.filterwarnings("ignore", message=r"\s*TensorFlow Addons \(TFA\) has ended development")
+    from tensorflow_addons.image import dense_image_warp
+
+
+def warp(image, deformation):
+    """Resamples `image` along a dense deformation field, bilinearly.
+
+    out[n, i, j] = image[n, i - d[n, i, j, 0], j - d[n, i, j, 1]]; beyond the border the edge repeats, so
+    that any deformation, however large, gives a finite image.
+
+    Computed in float32 whatever the precision policy: bfloat16 cannot hold coordinates beyond 128 exactly.
+
+    Args:
+      image: [N, H, W, C] image or one-hot label, H and W at least 2.
+      deformation: [N, H, W, 2] in pixels, (row, column); +1 moves content towards larger indices.
+
+    Returns:
+      [N, H, W, C] float32; one-hot labels come back soft.
+    """
+    return dense_image_warp(tf.cast(image, tf.float32), tf.cast(deformation, tf.float32))
