@@ -76,9 +76,7 @@ def test_pooled_mean_and_larger_directed_percentile():
 def test_concentric_balls_are_their_radii_apart():
     x, y, z = np.meshgrid(*(np.arange(-20, 21),) * 3, indexing="ij")
     radius = np.sqrt(x**2 + y**2 + z**2)
-    hd95, assd = metrics.surface_distance(
-        (radius <= 10).astype(int), (radius <= 16).astype(int), 1, (0.5, 0.5, 0.5)
-    )
+    hd95, assd = metrics.surface_distance((radius <= 10).astype(int), (radius <= 16).astype(int), 1, (0.5, 0.5, 0.5))
     assert assd == pytest.approx(3.0, abs=0.25)
     assert hd95 == pytest.approx(3.0, abs=0.5)
 

@@ -1,0 +1,113 @@
+import time
+
+import numpy as np
+import pytest
+from matplotlib import colors
+from matplotlib import image as mpl_image
+from scipy import ndimage
+
+from tfaug import pictures
+
+
+def near(picture, colour):
+    """Where the picture shows `colour`, up to antialiasing."""
+    target = 255 * np.array(colors.to_rgb(colour))
+    return np.abs(picture.astype(float) - target).max(axis=-1) < 24
+
+
+def slices(count, shape=(60, 50)):
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.normal(size=(count, *shape)), (0, 3, 3))
+    mask = np.zeros((count, *shape), np.uint8)
+    mask[:, 10:30, 10:40], mask[:, 30:50, 10:40], mask[:, 35:45, 20:30] = 1, 2, 3
+    return image.astype(np.float32), mask
+
+
+def test_arrows_agree_with_the_warp_and_with_the_display():
+    """A spot warped by a constant (5, -3) must move along the arrow that points at it."""
+    deformation = np.broadcast_to(np.array([5.0, -3.0]), (40, 30, 2))
+    image = np.zeros((40, 30))
+    image[20, 20] = 1
+    i, j = np.indices(image.shape)
+    warped = ndimage.map_coordinates(image, [i - deformation[..., 0], j - deformation[..., 1]], order=1)
+    x, y, u, v = (a.ravel() for a in pictures.arrows(deformation, step=1))
+    arrow = np.flatnonzero((x == 20) & (y == 20)).item()  # display x is the first array axis, y the second, down
+    assert (x[arrow] + u[arrow], y[arrow] + v[arrow]) == np.unravel_index(warped.argmax(), warped.shape)
+
+
+def test_arrows_end_on_their_pixel_also_when_enlarged():
+    deformation = np.random.default_rng(0).normal(size=(24, 36, 2))
+    x, y, u, v = pictures.arrows(deformation, step=8, enlarge=3)
+    np.testing.assert_allclose(x + u, [[i] * 4 for i in (4, 12, 20)])
+    np.testing.assert_allclose((y + v)[0], [4, 12, 20, 28])
+    np.testing.assert_allclose(u[1, 2], 3 * deformation[12, 20, 0])
+    np.testing.assert_allclose(v[1, 2], 3 * deformation[12, 20, 1])
+
+
+def test_first_axis_runs_right_and_second_down():
+    image = np.zeros((50, 50))
+    mask = np.zeros((50, 50), int)
+    mask[38:46, 4:10] = 3  # far along the first axis, near along the second
+    picture = pictures.overlay([image], [mask], ["title"])
+    rows, columns = np.nonzero(near(picture[: -int(pictures.LEGEND * pictures.DPI)], pictures.COLOURS["LV"]))
+    assert len(rows) > 20
+    assert columns.min() > 0.7 * picture.shape[1]
+    assert rows.max() < 0.4 * picture.shape[0]
+
+
+def test_each_structure_has_its_colour_and_an_absent_one_none():
+    image, mask = slices(1)
+    drawn = pictures.overlay(image, mask, ["a"])[: -int(pictures.LEGEND * pictures.DPI)]
+    assert all(near(drawn, colour).sum() > 20 for colour in pictures.COLOURS.values())
+    mask[mask == 2] = 0
+    drawn = pictures.overlay(image, mask, ["a"])[: -int(pictures.LEGEND * pictures.DPI)]
+    assert not near(drawn, pictures.COLOURS["Myo"]).any()
+
+
+@pytest.mark.parametrize("value", [0, 3])
+def test_empty_and_full_masks_are_drawn(value):
+    image, mask = slices(2)
+    picture = pictures.segmentation_panel(image, np.full_like(mask, value), mask, ["one", "two"])
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+
+
+@pytest.mark.parametrize("kind, channels", [("deform", 2), ("intensity", 1)])
+@pytest.mark.parametrize("scale", [0.0, 4.0])
+def test_generator_panel(kind, channels, scale):
+    image, mask = slices(3)
+    fields = scale * np.random.default_rng(1).normal(size=(*image.shape, channels))
+    with np.errstate(all="raise"):
+        picture = pictures.generator_panel(image, fields, image + scale, mask, mask, kind)
+    assert picture.dtype == np.uint8 and picture.shape[1] > picture.shape[0]
+    assert len(np.unique(picture)) > 100
+
+
+def test_an_unknown_kind_of_generator_is_refused():
+    image, mask = slices(1)
+    with pytest.raises(ValueError, match="affine"):
+        pictures.generator_panel(image, image[..., None], image, mask, mask, "affine")
+
+
+def test_overlay_takes_slices_of_different_shapes():
+    images, masks = zip(*[(np.eye(n, n + 9), np.eye(n, n + 9, dtype=int)) for n in (20, 33, 57)])
+    one_row = pictures.overlay(images, masks, "abc", experts=masks, columns=3)
+    two_rows = pictures.overlay(images, masks, "abc", columns=2)
+    assert two_rows.shape[0] > 1.5 * one_row.shape[0]
+    assert two_rows.shape[1] < one_row.shape[1]
+
+
+def test_a_saved_picture_is_read_back(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    pictures.save(picture, tmp_path / "picture.png")
+    np.testing.assert_array_equal(np.round(255 * mpl_image.imread(tmp_path / "picture.png"))[..., :3], picture)
+
+
+def test_a_panel_is_drawn_quickly():
+    image, mask = slices(4, (128, 128))
+    fields = np.random.default_rng(1).normal(size=(*image.shape, 2))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        pictures.generator_panel(image, fields, image, mask, mask, "deform")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0

@@ -1,0 +1,261 @@
+"""Pictures for TensorBoard and for files, as uint8 RGB arrays [height, width, 3].
+
+Scans are shown as medical viewers show them: the first array axis runs to the right, the second one down. Pictures
+are drawn on canvases of their own, never through pyplot, whose global state would leak between threads.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import image as mpl_image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tfaug.types import STRUCTURES
+
+# Three of the colours that Okabe and Ito chose to be told apart by everybody; none of them is a grey.
+COLOURS = {"RV": "#56B4E9", "Myo": "#F0E442", "LV": "#D55E00"}
+
+DPI = 100
+TILE = 1.9  # inches
+TITLE = 0.22
+LEGEND = 0.3
+COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
+FONT = 9
+TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
+
+
+class Arrows(NamedTuple):
+    """Arrows in display coordinates (x to the right, y down): tails at (x, y), heads at (x + u, y + v)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+def arrows(deformation: np.ndarray, step: int, enlarge: float = 1.0) -> Arrows:
+    """The movement of content under a deformation, every `step` pixels.
+
+    `warp` fills the pixel (i, j) from (i, j) - d[i, j], so each arrow ends on the pixel whose displacement it shows.
+
+    Args:
+      deformation: [X, Y, 2] in pixels.
+      step: pixels between arrows.
+      enlarge: factor on the arrows' lengths.
+    """
+    start = step // 2
+    x, y = np.meshgrid(
+        np.arange(start, deformation.shape[0], step),
+        np.arange(start, deformation.shape[1], step),
+        indexing="ij",
+    )
+    u, v = np.moveaxis(enlarge * deformation[x, y], -1, 0)
+    return Arrows(x - u, y - v, u, v)
+
+
+def overlay(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    titles: Sequence[str],
+    experts: Sequence[np.ndarray] | None = None,
+    columns: int = 5,
+) -> np.ndarray:
+    """Tiles of scans with the contours of their masks.
+
+    Args:
+      images: scans, each [X, Y]; their shapes may differ.
+      masks: integer masks of the same shapes, drawn in the structures' colours.
+      titles: one for each tile.
+      experts: integer masks drawn dashed in the same colours, or None.
+      columns: tiles in a row, at most.
+    """
+    columns = min(columns, len(images))
+    figure, tiles = _canvas(-(-len(images) // columns), columns, titled_rows=True)
+    for k, tile in enumerate(tiles.flat):
+        if k >= len(images):
+            tile.set_visible(False)
+            continue
+        _scan(tile, images[k], _window(images[k]))
+        if experts is not None:
+            _contours(tile, experts[k], linestyle="dashed")
+        _contours(tile, masks[k])
+        tile.set_title(titles[k], fontsize=FONT, pad=3)
+    _legend(figure, with_expert=experts is not None)
+    return _rendered(figure)
+
+
+def segmentation_panel(
+    images: Sequence[np.ndarray],
+    experts: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    names: Sequence[str] = (),
+) -> np.ndarray:
+    """One row per slice: the scan, the expert's contours, the predicted ones.
+
+    Args:
+      images: slices, each [X, Y].
+      experts: integer masks, each [X, Y].
+      predictions: the same.
+      names: what to call the rows, or nothing.
+    """
+    figure, tiles = _canvas(len(images), 3, left=TITLE if names else 0.0)
+    for title, tile in zip(("scan", "expert", "prediction"), tiles[0]):
+        tile.set_title(title, fontsize=FONT, pad=3)
+    for row, image, expert, prediction in zip(tiles, images, experts, predictions):
+        for tile, mask in zip(row, (None, expert, prediction)):
+            _scan(tile, image, _window(image))
+            if mask is not None:
+                _contours(tile, mask)
+    for row, name in zip(tiles, names):
+        row[0].set_ylabel(name, fontsize=FONT, labelpad=3)
+    _legend(figure)
+    return _rendered(figure)
+
+
+def generator_panel(
+    images: Sequence[np.ndarray],
+    fields: Sequence[np.ndarray],
+    generated: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    generated_labels: Sequence[np.ndarray],
+    kind: str,
+) -> np.ndarray:
+    """One row per image: the input, the generator's field, the generated image, and the difference of the two.
+
+    Args:
+      images: input slices, each [X, Y].
+      fields: each [X, Y, 2] in pixels for a deformation, [X, Y, 1] for an intensity mask.
+      generated: generated slices, each [X, Y].
+      labels: integer masks of the inputs, each [X, Y].
+      generated_labels: integer masks of the generated slices.
+      kind: "deform" or "intensity".
+    """
+    if kind not in ("deform", "intensity"):
+        raise ValueError(f"kind of generator: {kind!r}, not 'deform' or 'intensity'")
+    figure, tiles = _canvas(len(images), 4, bars=(1, 3))
+    if kind == "deform":
+        field_title, shown = _deformations(tiles[:, 1], fields)
+    else:
+        field_title, shown = "added intensity", _signed(tiles[:, 1], [field[..., 0] for field in fields])
+    _colour_bar(tiles[:, 1], shown)
+    _colour_bar(tiles[:, 3], _signed(tiles[:, 3], [new - old for new, old in zip(generated, images)]))
+    for k, (tile_in, _, tile_out, _) in enumerate(tiles):
+        window = _window(images[k])
+        _scan(tile_in, images[k], window)
+        _contours(tile_in, labels[k])
+        _scan(tile_out, generated[k], window)
+        _contours(tile_out, generated_labels[k])
+    for title, tile in zip(("input", field_title, "generated", "generated \N{MINUS SIGN} input"), tiles[0]):
+        tile.set_title(title, fontsize=FONT, pad=3)
+    _legend(figure)
+    return _rendered(figure)
+
+
+def save(picture: np.ndarray, path: pathlib.Path) -> None:
+    """Writes a picture as PNG, whatever the name's ending."""
+    mpl_image.imsave(path, picture, format="png")
+
+
+def _deformations(tiles, deformations):
+    """Draws arrows over magnitudes, on one scale for all tiles; returns a title and the last image."""
+    magnitudes = [np.linalg.norm(deformation, axis=-1) for deformation in deformations]
+    largest = max(max(magnitude.max() for magnitude in magnitudes), TINY)
+    step = max(min(magnitudes[0].shape) // 12, 1)
+    enlarge = max(1, round(1.5 * step / largest))
+    for tile, deformation, magnitude in zip(tiles, deformations, magnitudes):
+        shown = tile.imshow(magnitude.T, cmap="viridis", vmin=0, vmax=largest)
+        view = tile.axis()
+        tile.quiver(
+            *arrows(deformation, step, enlarge),
+            color="white",
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            width=0.009,
+        )
+        tile.axis(view)  # arrows that reach beyond the image must not widen the view
+    title = "displacement (px)" if enlarge == 1 else f"displacement (px), arrows \N{MULTIPLICATION SIGN}{enlarge}"
+    return title, shown
+
+
+def _signed(tiles, images):
+    """Draws signed values in two colours, white at 0, on one scale for all tiles; returns the last image."""
+    largest = max(max(np.abs(image).max() for image in images), TINY)
+    for tile, image in zip(tiles, images):
+        shown = tile.imshow(image.T, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    return shown
+
+
+def _scan(tile, image, window):
+    tile.imshow(image.T, cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest")
+
+
+def _window(image):
+    return np.percentile(image, (1, 99))
+
+
+def _contours(tile, mask, linestyle="solid"):
+    for label, structure in enumerate(STRUCTURES, start=1):
+        inside = mask.T == label
+        if inside.any() and not inside.all():
+            tile.contour(inside, levels=[0.5], colors=COLOURS[structure], linestyles=linestyle, linewidths=1.2)
+
+
+def _canvas(rows, columns, left=0.0, titled_rows=False, bars=()):
+    """A figure of square tiles without ticks, with room for titles above them.
+
+    Args:
+      rows: rows of tiles.
+      columns: columns of tiles.
+      left: inches kept free at the left.
+      titled_rows: whether every row has that room, or only the first.
+      bars: columns with room for a colour bar on their right.
+
+    Returns:
+      the figure and its axes [rows, columns].
+    """
+    gap = 0.05
+    tile_lefts = left + gap + np.arange(columns) * (TILE + gap)
+    tile_lefts = tile_lefts + COLOUR_BAR * np.array([sum(bar < c for bar in bars) for c in range(columns)])
+    width = tile_lefts[-1] + TILE + gap + (COLOUR_BAR if columns - 1 in bars else 0.0)
+    pitch = TILE + (TITLE if titled_rows else gap)
+    height = TITLE + (rows - 1) * pitch + TILE + LEGEND
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    tiles = np.empty((rows, columns), object)
+    for r in range(rows):
+        bottom = height - TITLE - TILE - r * pitch
+        for c in range(columns):
+            box = (tile_lefts[c] / width, bottom / height, TILE / width, TILE / height)
+            tiles[r, c] = figure.add_axes(box, xticks=[], yticks=[], facecolor="black")
+    return figure, tiles
+
+
+def _colour_bar(tiles, shown):
+    """Draws one bar on the right of a column of tiles, as tall as the column."""
+    top, bottom = tiles[0].get_position(), tiles[-1].get_position()
+    box = (top.x1 + 0.03 * top.width, bottom.y0, 0.05 * top.width, top.y1 - bottom.y0)
+    bar = tiles[0].figure.add_axes(box)
+    tiles[0].figure.colorbar(shown, cax=bar)
+    bar.tick_params(labelsize=FONT - 1, length=2, pad=1)
+
+
+def _legend(figure, with_expert=False):
+    lines = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in COLOURS.items()}
+    if with_expert:
+        lines["prediction"] = Line2D([], [], color="black")
+        lines["expert"] = Line2D([], [], color="black", linestyle="dashed")
+    figure.legend(
+        lines.values(), lines, loc="lower center", ncols=len(lines), fontsize=FONT, frameon=False, borderpad=0.1
+    )
+
+
+def _rendered(figure):
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3]
