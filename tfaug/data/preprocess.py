@@ -1,0 +1,196 @@
+"""Preprocessing of the paper's section 3.2, and its inverse for evaluation on the native grid."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import SimpleITK as sitk
+from skimage import transform
+
+from tfaug.errors import UserError
+from tfaug.types import Volume
+
+VERSION = 1  # raise it when results change: cached volumes are then prepared again
+
+N4_CONVERGENCE_THRESHOLD = 0.001
+N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
+N4_THREADS = 1  # the result depends on the number of threads, so it must not depend on the machine
+PERCENTILES = (2, 98)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What preprocessing makes.
+
+    Attributes:
+      image_size: pixels along each side of a prepared slice.
+      resolution: mm per pixel in plane.
+      n4_shrink: N4 estimates the bias field on every n-th pixel in plane; 1 is exact, 0 leaves N4 out.
+    """
+
+    image_size: int
+    resolution: float
+    n4_shrink: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """How prepared slices lie in the scan they come from.
+
+    Attributes:
+      native_shape: (X, Y, Z) of the scan.
+      spacing: mm per voxel of the scan along X, Y, Z.
+      image_size: pixels along each side of a prepared slice.
+      resolution: mm per pixel of a prepared slice.
+    """
+
+    native_shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    image_size: int
+    resolution: float
+
+    @property
+    def rescaled_shape(self) -> tuple[int, int]:
+        """Pixels of a whole slice at `resolution`, before it is cropped or padded."""
+        scale = np.divide(self.spacing[:2], self.resolution)
+        return tuple(int(n) for n in np.maximum(np.round(self.native_shape[:2] * scale), 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """One scan, ready for the networks.
+
+    Attributes:
+      case: name of the patient's folder.
+      image: [Z, H, W] float32; H and W are the scan's X and Y, in file order.
+      label: [Z, H, W] uint8, or None for an unlabelled scan.
+      grid: the way back to the scan.
+      path: the scan's file.
+    """
+
+    case: str
+    image: np.ndarray
+    label: np.ndarray | None
+    grid: Grid
+    path: pathlib.Path
+
+
+def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
+    """Corrects the bias field, normalises, rescales in plane, crops or pads (section 3.2).
+
+    Raises:
+      UserError: the image has no contrast, or N4 fails on it.
+    """
+    check_contrast(volume.image, volume.path)
+    image = volume.image
+    if spec.n4_shrink:
+        image = correct_bias(image, volume.spacing, spec.n4_shrink, volume.case)
+    grid = Grid(volume.image.shape, volume.spacing, spec.image_size, spec.resolution)
+    return Prepared(
+        case=volume.case,
+        image=_to_network(normalise(image), grid, order=1).astype(np.float32),
+        label=None if volume.label is None else _to_network(volume.label, grid, order=0).astype(np.uint8),
+        grid=grid,
+        path=volume.path,
+    )
+
+
+def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarray:
+    """Divides `image` by the smooth bias field that N4 finds.
+
+    Args:
+      image: [X, Y, Z] float32.
+      spacing: mm per voxel along X, Y, Z.
+      shrink: the field is estimated on every `shrink`-th pixel in plane and applied to all.
+      case: named in errors.
+
+    Returns:
+      [X, Y, Z] float32.
+
+    Raises:
+      UserError: N4 fails or its result is not finite.
+    """
+    full = sitk.GetImageFromArray(np.ascontiguousarray(image.T, np.float32))
+    full.SetSpacing([float(mm) for mm in spacing])
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetConvergenceThreshold(N4_CONVERGENCE_THRESHOLD)
+    n4.SetMaximumNumberOfIterations(N4_ITERATIONS)
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(N4_THREADS)
+    try:
+        n4.Execute(sitk.Shrink(full, [shrink, shrink, 1]))
+        field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(case, f"N4 bias correction failed ({reason})",
+                        "take the case out of the split, or set data.n4_shrink to 0") from error
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    corrected = image / field
+    if not np.isfinite(corrected).all():
+        raise UserError(case, "N4 bias correction gave NaN or infinite voxels",
+                        "take the case out of the split, or set data.n4_shrink to 0")
+    return corrected
+
+
+def check_contrast(image: np.ndarray, subject) -> None:
+    """Raises UserError about `subject` if the percentiles that `normalise` stretches to 0..1 coincide."""
+    low, high = np.percentile(image, PERCENTILES)
+    if not low < high:
+        raise UserError(subject, f"has no contrast: its 2nd and 98th percentile are both {low:g}",
+                        "replace the scan, or take the case out of the split")
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """(x - p2) / (p98 - p2) with the volume's percentiles; not clipped."""
+    low, high = np.percentile(image, PERCENTILES)
+    return (image - low) / (high - low)
+
+
+def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
+    """The inverse of preprocessing: a prediction on the native grid.
+
+    Probabilities are put back where the crop came from, resized bilinearly to the native size, and only then
+    compared. What lies outside the crop is background.
+
+    Args:
+      probabilities: [Z, H, W, C], a softmax or a one-hot mask.
+      grid: of the scan.
+
+    Returns:
+      [X, Y, Z] uint8, the most probable class.
+    """
+    mask = np.zeros(grid.native_shape, np.uint8)
+    for z, scores in enumerate(probabilities):
+        whole = _crop_or_pad(scores, grid.rescaled_shape)
+        native = [_resize(whole[..., c], grid.native_shape[:2], order=1) for c in range(whole.shape[-1])]
+        mask[..., z] = np.argmax(native, axis=0)
+    return mask
+
+
+def _to_network(volume: np.ndarray, grid: Grid, order: int) -> np.ndarray:
+    """[X, Y, Z] on the native grid to [Z, H, W]."""
+    size = (grid.image_size, grid.image_size)
+    slices = (volume[..., z] for z in range(volume.shape[2]))
+    return np.stack([_crop_or_pad(_resize(s, grid.rescaled_shape, order), size) for s in slices])
+
+
+def _resize(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
+    return transform.resize(
+        image, shape, order=order, mode="constant", preserve_range=True, anti_aliasing=False
+    )
+
+
+def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Crops or zero-pads the first two axes about the centre; with the shapes exchanged it is its own inverse."""
+    out = np.zeros((*shape, *image.shape[2:]), image.dtype)
+    rows, columns = (_overlap(n, size) for n, size in zip(image.shape, shape))
+    out[rows[1], columns[1]] = image[rows[0], columns[0]]
+    return out
+
+
+def _overlap(n: int, size: int) -> tuple[slice, slice]:
+    """The part that an axis of `n` and one of `size` pixels share when centred: (in the first, in the second)."""
+    shared = min(n, size)
+    return tuple(slice((m - shared) // 2, (m - shared) // 2 + shared) for m in (n, size))
