@@ -1,4 +1,5 @@
-"""The two things that flow through tfaug: a `Volume` on its way in and out, a `Batch` in between."""
+"""What flows through tfaug: a `Volume` on its way in and out, batches in between."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,6 +10,7 @@ import numpy as np
 
 NUM_CLASSES = 4
 STRUCTURES = ("RV", "Myo", "LV")  # labels 1, 2, 3; 0 is background
+Z_DIM = 100  # of the generators' noise vector z (paper, section 3.3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,3 +42,19 @@ class Batch(NamedTuple):
 
     image: Any
     label: Any
+
+
+class GeneratorBatch(NamedTuple):
+    """What one iteration of learning the augmentation looks at.
+
+    Attributes:
+      labelled: `Batch` of N affine-augmented labelled slices, which the generator is conditioned on.
+      real: [N, H, W, 1] float32, affine-augmented scans, labelled or not, for the discriminator.
+      z: [N, 100] float32 from a unit Gaussian.
+      num_original: how many of S's N slices stay as they are, scalar; the others are generated.
+    """
+
+    labelled: Batch
+    real: Any
+    z: Any
+    num_original: Any

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfaug.models.generator import Z_DIM
-from tfaug.types import Batch
+from tfaug.types import Z_DIM, Batch
 from tfaug.warp import warp
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfaug.models.blocks import Upsample, conv, dense
+from tfaug.types import Z_DIM
 
 KINDS = ("deform", "intensity")
-Z_DIM = 100
 
 
 def generator(

@@ -1,0 +1,183 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaug import losses
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import generator
+from tfaug.models.unet import unet
+from tfaug.train.steps import NETWORKS, LearnAugmentation, Segment
+from tfaug.types import Batch, GeneratorBatch
+from tfaug.warp import warp
+
+SIZE, N, FILTERS = 32, 4, 2
+WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+
+
+@pytest.fixture
+def eager():
+    """Spares the tracing, which is most of the time of a short test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def labelled_batch(seed=0):
+    rng = np.random.RandomState(seed)
+    image = rng.uniform(size=(N, SIZE, SIZE, 1)).astype(np.float32)
+    label = np.eye(4, dtype=np.float32)[rng.randint(0, 4, size=(N, SIZE, SIZE))]
+    return Batch(tf.constant(image), tf.constant(label))
+
+
+def generator_batch(seed=0, num_original=N // 2):
+    rng = np.random.RandomState(seed + 1)
+    return GeneratorBatch(
+        labelled_batch(seed),
+        tf.constant(rng.uniform(size=(N, SIZE, SIZE, 1)).astype(np.float32)),
+        tf.constant(rng.normal(size=(N, 100)).astype(np.float32)),
+        tf.constant(num_original),
+    )
+
+
+def make_step(kind="deform", **changes):
+    arguments = dict(
+        learning_rate=1e-3,
+        class_weights=WEIGHTS,
+        lambda_seg=1.0,
+        lambda_adv=1.0,
+        lambda_big=1e-3,
+        adversarial_form="non_saturating",
+        task_gradient=True,
+        discriminator_first=True,
+        warmup_steps=0,
+    )
+    return LearnAugmentation(
+        kind,
+        unet(SIZE, FILTERS, seed=1),
+        generator(kind, SIZE, FILTERS, seed=2),
+        discriminator(SIZE, filters=FILTERS, seed=3),
+        **{**arguments, **changes},
+    )
+
+
+def snapshot(model):
+    return [value.numpy() for value in model.variables]
+
+
+def moved(model, before):
+    return any(not np.array_equal(a, b) for a, b in zip(snapshot(model), before))
+
+
+def networks_of(step):
+    return {name: getattr(step, name) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("discriminator_first", [True, False])
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_each_update_moves_its_own_network_alone(kind, discriminator_first, eager):
+    """Down to the moving statistics, for every subset of the three networks."""
+    step = make_step(kind, discriminator_first=discriminator_first)
+    for size in (0, 1, 2, 3):
+        for chosen in itertools.combinations(NETWORKS, size):
+            before = {name: snapshot(model) for name, model in networks_of(step).items()}
+            step.update(generator_batch(), chosen)
+            for name, model in networks_of(step).items():
+                assert moved(model, before[name]) == (name in chosen), (chosen, name)
+
+
+def test_frozen_statistics_hold_in_a_traced_update():
+    step = make_step()
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    step.update(generator_batch(), ("discriminator",))
+    assert [moved(networks_of(step)[name], before[name]) for name in NETWORKS] == [True, False, False]
+
+
+def test_the_three_networks_share_no_variable():
+    step = make_step()
+    owners = [{id(value) for value in model.variables} for model in networks_of(step).values()]
+    assert sum(map(len, owners)) == len(set.union(*owners))
+
+
+def test_a_full_iteration_moves_all_three_and_counts_one_update_each(eager):
+    step = make_step()
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    for index in range(3):
+        step(generator_batch(index), index)
+    for name, model in networks_of(step).items():
+        assert moved(model, before[name])
+    for optimizer in (step.warm_up.optimizer, step.generator_optimizer, step.discriminator_optimizer):
+        assert int(optimizer.iterations) == 3
+
+
+def test_warm_up_moves_the_segmenter_alone_on_labelled_slices(eager):
+    step, twin = make_step(warmup_steps=2), Segment(unet(SIZE, FILTERS, seed=1), 1e-3, WEIGHTS)
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    for index in range(2):
+        step(generator_batch(index), index)
+        twin(labelled_batch(index), index)
+    assert not moved(step.segmenter, snapshot(twin.segmenter))
+    assert not moved(step.generator, before["generator"])
+    assert not moved(step.discriminator, before["discriminator"])
+    step(generator_batch(2), 2)
+    assert moved(step.generator, before["generator"])
+
+
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_task_gradient_is_what_lets_the_segmentation_loss_move_the_generator(kind, eager):
+    for task_gradient in (True, False):
+        step = make_step(kind, task_gradient=task_gradient, lambda_adv=0.0, lambda_big=0.0)
+        before = [value.numpy() for value in step.generator.trainable_variables]
+        step.update(generator_batch(), ("generator",))
+        after = [value.numpy() for value in step.generator.trainable_variables]
+        assert any(not np.array_equal(a, b) for a, b in zip(after, before)) == task_gradient
+
+
+def test_the_generator_descends_the_segmentation_loss(eager):
+    """With the task alone, G finds fields under which a fixed S errs less."""
+    step = make_step(lambda_adv=0.0, lambda_big=0.0)
+    first = step.update(generator_batch(), ("generator",))
+    for _ in range(15):
+        last = step.update(generator_batch(), ("generator",))
+    assert last["loss/segmentation"] < first["loss/segmentation"]
+
+
+@pytest.mark.parametrize("term", ["lambda_adv", "lambda_big", "lambda_seg"])
+def test_a_lambda_of_zero_removes_exactly_its_term(term, eager):
+    names = {"lambda_adv": "loss/adversarial", "lambda_big": "loss/big", "lambda_seg": "loss/segmentation"}
+    lambdas = {"lambda_adv": 2.0, "lambda_big": 0.5, "lambda_seg": 3.0}
+    step, step_without = make_step(**lambdas), make_step(**{**lambdas, term: 0.0})
+    whole = step.update(generator_batch(), ("generator",))
+    without = step_without.update(generator_batch(), ("generator",))
+    expected = sum(lambdas[key] * float(whole[name]) for key, name in names.items() if key != term)
+    np.testing.assert_allclose(without["loss/generator"], expected, rtol=1e-5)
+
+
+def test_first_slices_stay_original_and_the_rest_are_generated(eager):
+    """num_original = N is S on the labelled slices; 0 is S on the generated ones alone."""
+    step, batch = make_step(), generator_batch()
+    field = step.generator([batch.labelled.image, batch.z], training=True)
+    for n in (0, 1, N):
+        image = tf.concat([batch.labelled.image[:n], warp(batch.labelled.image, field)[n:]], 0)
+        label = tf.concat([batch.labelled.label[:n], warp(batch.labelled.label, field)[n:]], 0)
+        expected = losses.segmentation_loss(step.segmenter(image, training=True), label, WEIGHTS)
+        scalars = step.update(batch._replace(num_original=tf.constant(n)), ())
+        np.testing.assert_allclose(scalars["loss/segmentation"], expected, rtol=1e-4)
+
+
+def test_discriminator_learns_to_tell_apart(eager):
+    step = make_step()
+    for _ in range(30):
+        scalars = step.update(generator_batch(), ("discriminator",))
+    assert scalars["discriminator/accuracy_fake"] == 1 and scalars["discriminator/accuracy_real"] == 1
+
+
+def test_order_decides_whose_discriminator_judges(eager):
+    """D first: G meets the updated D. The released order: G meets the old one."""
+    released, default, fixed = make_step(discriminator_first=False), make_step(), make_step()
+    old = released.update(generator_batch())["loss/adversarial"]
+    new = default.update(generator_batch())["loss/adversarial"]
+    untouched = fixed.update(generator_batch(), ())["loss/adversarial"]
+    np.testing.assert_allclose(old, untouched, rtol=1e-5)
+    assert abs(float(new) - float(untouched)) > 1e-4
