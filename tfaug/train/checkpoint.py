@@ -1,0 +1,313 @@
+"""Checkpoints from which a run goes on exactly: atomic, verified, never pickled.
+
+    RUN/checkpoints/step-00000400/   the newest `keep` of them, and in each
+        variables.*      every variable of the objects (TensorFlow's own format)
+        state.json       step, hooks, fingerprint, sizes of the event files
+        manifest.json    SHA-256 and size of the files above
+    RUN/best/step-00000350/          the best model, in the same form
+
+A folder is written under a temporary name, synced and renamed, so that it is there whole or not at all.
+"""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug.errors import MachineError, UserError
+from tfaug.train.hooks import EventLog, Hook
+from tfaug.train.rundir import differences, sync_folder
+
+_NAME = re.compile(r"step-(\d{8,})")
+_TEMPORARY = "tmp-"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: the run directory.
+      objects: everything whose variables change, by name: step, models, optimisers. Optimisers must be built.
+      fingerprint: what the run depends on, JSON-able: {"config": ..., "data": ...} must not change between two
+        sittings, of a change elsewhere ({"environment": ...}: versions, threads, precision) we only warn.
+      every: updates between two saves.
+      keep: how many are kept.
+      log: the event files, which are cut back to the checkpoint on restoring.
+      before_save: called before anything is written; raises to keep a bad state from being saved.
+      warn: called with each warning.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        objects: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        every: int,
+        keep: int = 2,
+        log: EventLog | None = None,
+        before_save: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = warnings.warn,
+    ):
+        self.every = every
+        self._run = pathlib.Path(folder)
+        self._objects = dict(objects)
+        self._fingerprint = fingerprint
+        self._keep, self._log, self._before_save, self._warn = keep, log, before_save, warn
+        self._steps, self._best = self._run / "checkpoints", self._run / "best"
+
+    def save(self, num_done: int, hooks: Sequence[Hook] = ()) -> None:
+        """Writes the checkpoint of `num_done` updates and removes those no longer needed.
+
+        Raises:
+          MachineError: a value is not finite, or the disk gave way; the checkpoints before stay as they were.
+        """
+        self._before_save()
+        state = {
+            "step": num_done,
+            "hooks": _hook_states(hooks),
+            "fingerprint": self._fingerprint,
+            "logs": self._log.sizes() if self._log else {},
+        }
+        _write(self._steps, num_done, self._objects, state)
+        self._rotate()
+
+    def save_best(self, num_done: int, objects: Mapping[str, Any]) -> None:
+        """Keeps `objects` as the best of the run so far; `load_best` finds them."""
+        self._before_save()
+        _write(self._best, num_done, objects, {"step": num_done})
+
+    def restore(self, hooks: Sequence[Hook] = ()) -> int:
+        """Goes back to the newest valid checkpoint, or to the start if there is none.
+
+        Returns:
+          The number of updates done.
+
+        Raises:
+          UserError: there are checkpoints but none is valid, or config or data have changed.
+        """
+        folder = self._newest_valid()
+        num_done, sizes = 0, {}
+        if folder is not None:
+            state = json.loads((folder / "state.json").read_text())
+            self._compare(state["fingerprint"])
+            _read(folder, self._objects, complete=True)
+            _restore_hooks(hooks, state["hooks"])
+            num_done, sizes = state["step"], state["logs"]
+        with _disk_errors(self._run):
+            for parent in (self._steps, self._best):
+                _sweep(parent)
+                for later in _folders(parent):
+                    if _step(later) > num_done:
+                        _remove(later)
+        if self._log:
+            self._log.cut(sizes)
+        return num_done
+
+    def _newest_valid(self) -> pathlib.Path | None:
+        damaged = []
+        for folder in _folders(self._steps):
+            damage = find_damage(folder)
+            if damage is None:
+                for line in damaged:
+                    self._warn(f"{line}; going on from {folder.name}")
+                return folder
+            damaged.append(f"{folder}: {damage}")
+        if damaged:
+            raise UserError(
+                damaged[0].split(":")[0],
+                "no checkpoint of the run is valid",
+                "restore the folder from a backup, or remove the run to start again",
+            )
+        return None
+
+    def _compare(self, old: Mapping[str, Any]) -> None:
+        for key, remedy in (
+            ("config", "go back to the old values or choose another --workdir"),
+            ("data", "bring the old data back or choose another --workdir"),
+        ):
+            changed = differences({key: old.get(key)}, {key: self._fingerprint.get(key)})
+            if changed:
+                raise UserError(self._run, f"the {key} has changed ({', '.join(changed)})", remedy)
+        for line in differences(old, self._fingerprint):
+            self._warn(f"{self._run}: resumed although {line} changed; results may differ in the last bits")
+
+    def _rotate(self) -> None:
+        with _disk_errors(self._run):
+            kept = _folders(self._steps)[: self._keep]
+            for folder in _folders(self._steps)[self._keep :]:
+                _remove(folder)
+            # Each checkpoint needs the best model of its own moment: going back to it goes back to that.
+            bests = _folders(self._best)
+            needed = {next((best for best in bests if _step(best) <= _step(folder)), None) for folder in kept}
+            for best in bests:
+                if best not in needed:
+                    _remove(best)
+
+
+def load_best(run: str | os.PathLike, objects: Mapping[str, Any]) -> int:
+    """Restores the best model of a run, which may still be going on.
+
+    Args:
+      run: the run directory.
+      objects: what to restore, under the names given to `Checkpoints.save_best`; it may be a part of that.
+
+    Returns:
+      The number of updates after which it was the best.
+
+    Raises:
+      UserError: there is no best model, or it is damaged or belongs to another network.
+    """
+    run = pathlib.Path(run)
+    while True:
+        folder = next(iter(_folders(run / "best")), None)
+        if folder is None:
+            raise UserError(run, "holds no best model", "give the folder of a trained run")
+        try:
+            damage = find_damage(folder)
+            if damage is None:
+                _read(folder, objects, complete=False)
+                return _step(folder)
+            error = UserError(folder, damage, "train the run again")
+        except UserError as raised:
+            error = raised
+        # The run may have replaced it under our eyes; what is still there is truly damaged.
+        if folder.exists():
+            raise error
+
+
+def find_damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint's files, by its manifest; None if nothing is."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "manifest.json is missing or damaged"
+    if not {"state.json", "variables.index"} <= set(files):
+        return "manifest.json is damaged"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if path.parent != folder or not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size or _sha256(path) != digest:
+            return f"{name} is damaged"
+    return None
+
+
+def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Writes the folder `step-<num_done>` in `parent`, whole or not at all."""
+    final = parent / f"step-{num_done:08d}"
+    temporary = parent / f"{_TEMPORARY}{final.name}"
+    try:
+        with _disk_errors(final):
+            parent.mkdir(parents=True, exist_ok=True)
+            _sweep(parent)
+            temporary.mkdir()
+            tf.train.Checkpoint(**objects).write(str(temporary / "variables"))
+            _check_finite(temporary / "variables", num_done)
+            (temporary / "state.json").write_text(json.dumps(state, indent=1))
+            files = {
+                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(temporary.iterdir())
+            }
+            (temporary / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
+            for path in temporary.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(temporary)
+            os.rename(temporary, final)
+            sync_folder(parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_finite(prefix: pathlib.Path, num_done: int) -> None:
+    """Reads every variable back from the disk: none may be NaN or infinite, and TensorFlow checks its CRCs."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name, dtype in reader.get_variable_to_dtype_map().items():
+        if dtype.is_floating and not np.isfinite(reader.get_tensor(name).astype(np.float64)).all():
+            variable = name.split("/.ATTRIBUTES")[0]
+            raise MachineError(
+                variable,
+                f"is not finite after step {num_done}",
+                "the last good checkpoint is kept; lower the learning rate and start a new run",
+            )
+
+
+def _read(folder: pathlib.Path, objects: Mapping[str, Any], complete: bool) -> None:
+    """Restores `objects`; with `complete` each stored value must also find its object."""
+    try:
+        status = tf.train.Checkpoint(**objects).read(str(folder / "variables"))
+        if complete:
+            status.assert_consumed()
+        else:
+            status.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            folder, "does not fit these networks and optimisers", "use the program and config that wrote it"
+        ) from error
+
+
+def _hook_states(hooks: Sequence[Hook]) -> dict[str, Any]:
+    states = [(type(hook).__name__, hook.state()) for hook in hooks]
+    return {name: state for name, state in states if state is not None}
+
+
+def _restore_hooks(hooks: Sequence[Hook], states: Mapping[str, Any]) -> None:
+    for hook in hooks:
+        if type(hook).__name__ in states:
+            hook.restore(states[type(hook).__name__])
+
+
+def _folders(parent: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints in `parent`, newest first."""
+    if not parent.is_dir():
+        return []
+    return sorted((path for path in parent.iterdir() if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def _step(folder: pathlib.Path) -> int:
+    return int(_NAME.fullmatch(folder.name)[1])
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a checkpoint; the rename keeps a reader from finding half of it."""
+    temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)
+
+
+def _sweep(parent: pathlib.Path) -> None:
+    """Removes what an interrupted save or removal has left."""
+    for path in parent.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _disk_errors(subject: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        message = getattr(error, "strerror", None) or str(error)
+        raise MachineError(
+            subject,
+            f"cannot be written ({message})",
+            "free some space, then run the same command to go on from the last checkpoint",
+        ) from error

@@ -1,0 +1,210 @@
+"""The folder of one run: whose it is, who works in it, with which config, and whether it is finished.
+
+    RUN/config.json     the resolved config that the run was started with
+    RUN/lock            locked while a process works here; holds its PID
+    RUN/warnings.json   what the report will warn of
+    RUN/report.json     the result; it exists if and only if the run is finished
+    RUN/checkpoints/, RUN/best/   see checkpoint.py
+
+Free of TensorFlow, so that a scheduler can look at many runs quickly.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tfaug.errors import MachineError, UserError, printable
+
+_MARK = "tfaug_run"  # tells our config.json from that of another program
+_FORMAT = 1
+
+
+class RunDir:
+    """An open, locked run directory; use it as a context manager.
+
+    Args:
+      path: the folder; created when missing.
+      config: the resolved config, JSON-able, possibly nested.
+      tolerated: dotted keys of `config` that may change between two sittings of one run
+        (precision, thread counts); the checkpoint's fingerprint warns of them.
+
+    Raises:
+      UserError: the folder belongs to something else, to another process, or to a run with another config.
+      MachineError: the folder cannot be written. Raised before anything else is done.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Sequence[str] = ()):
+        self.path = pathlib.Path(path)
+        self.config = _plain(config)
+        _refuse_foreign(self.path)
+        with machine_errors(self.path, "choose a --workdir that can be written"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock: int | None = _lock(self.path)
+        # A forked worker that outlives a killed parent must not go on holding the lock.
+        os.register_at_fork(after_in_child=self.close)
+        try:
+            self._adopt_config(tolerated)
+            self._warnings = _read_json(self.path / "warnings.json") or []
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the lock; the folder stays."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """What `finish` was given, with the warnings; None while the run is unfinished."""
+        return _read_json(self.path / "report.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its report, so that nothing is left to do."""
+        return self.report is not None
+
+    def warn(self, message: str) -> None:
+        """Prints one line and keeps it for the report, also across interruptions; a repetition is dropped."""
+        message = printable(message)
+        if message not in self._warnings:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+            self._warnings.append(message)
+            write_json(self.path / "warnings.json", self._warnings)
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Marks the run as finished: writes `report`, with the warnings, in one atomic step."""
+        write_json(self.path / "report.json", {**report, "warnings": self._warnings})
+
+    def _adopt_config(self, tolerated: Sequence[str]) -> None:
+        if not (self.path / "config.json").exists():
+            write_json(self.path / "config.json", {_MARK: _FORMAT, "config": self.config})
+            return
+        changed = differences(read_config(self.path), self.config, tolerated)
+        if changed:
+            raise UserError(
+                self.path,
+                f"was started with another config ({', '.join(changed)})",
+                "go back to the old values or choose another --workdir",
+            )
+
+
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """The resolved config of the run in `path`.
+
+    Raises:
+      UserError: there is no run, or its config is damaged.
+    """
+    file = pathlib.Path(path) / "config.json"
+    content = _read_json(file)
+    if not isinstance(content, dict) or _MARK not in content or not isinstance(content.get("config"), dict):
+        raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
+    return content["config"]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = ()) -> list[str]:
+    """What differs between two nested dicts, as sorted lines "dotted.key: old -> new"."""
+    old, new = (dict(_flat(_plain(values))) for values in (old, new))
+    return [
+        f"{key}: {json.dumps(old[key]) if key in old else 'absent'} -> "
+        f"{json.dumps(new[key]) if key in new else 'absent'}"
+        for key in sorted({*old, *new} - set(ignored))
+        if key not in old or key not in new or json.dumps(old[key]) != json.dumps(new[key])
+    ]
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a JSON file that is either the old or the new, whenever the machine stops.
+
+    Raises:
+      MachineError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with machine_errors(path, "free some space or choose another --workdir"):
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: pathlib.Path) -> None:
+    """Makes the folder's entries (creations, renames) survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def machine_errors(subject, remedy: str) -> Iterator[None]:
+    """Turns an OSError of the block into a MachineError about `subject`."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(subject, error.strerror or str(error), remedy) from error
+
+
+def _refuse_foreign(path: pathlib.Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(path, "is not a folder", "choose another --workdir")
+    with machine_errors(path, "choose a --workdir that can be read"):
+        names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    # A run killed right after its birth has only these.
+    if names <= {"lock", ".config.json.tmp"}:
+        return
+    if "config.json" not in names:
+        raise UserError(path, "is not empty and no run of tfaug", "choose an empty or new --workdir")
+    read_config(path)
+
+
+def _lock(path: pathlib.Path) -> int:
+    """Locks `path` for this process; returns the descriptor whose closing unlocks it."""
+    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise UserError(
+            path, f"is in use by process {owner}", "wait for it, or choose another --workdir"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    """The content of `path`; None when it is missing or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as JSON gives them back: tuples become lists."""
+    return json.loads(json.dumps(values))
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
