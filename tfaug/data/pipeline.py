@@ -1,0 +1,124 @@
+"""The `tf.data` pipeline: which slices, in which order, as which batches.
+
+A batch is a pure function of (seed, step): a resumed run starts the pipeline at its step, nothing else is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug import streams
+from tfaug.types import NUM_CLASSES, Z_DIM, Batch, GeneratorBatch
+
+Augment = Callable[[Batch, tf.Tensor, str], Batch]  # (batch, step, whose stream of draws)
+
+
+class Slices(NamedTuple):
+    """All 2D slices of some volumes.
+
+    Attributes:
+      image: [S, H, W, 1] float32.
+      label: [S, H, W] uint8, or None where only images are used.
+    """
+
+    image: tf.Tensor
+    label: tf.Tensor | None
+
+
+def slices(images: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None = None) -> Slices:
+    """Stacks volumes' [Z, H, W] images and labels along Z."""
+    label = None if labels is None else tf.constant(np.concatenate(labels))
+    return Slices(tf.constant(np.concatenate(images)[..., np.newaxis]), label)
+
+
+def seed_at(seed: int, purpose: str, step) -> tf.Tensor:
+    """The [2] seed of one purpose's draws at one step."""
+    return tf.random.experimental.stateless_fold_in(tf.constant(streams.key(seed, purpose)), step)
+
+
+def indices(num_slices: int, batch_size: int, step, seed: int, purpose: str) -> tf.Tensor:
+    """Which slices make up the batch of a step: every slice once per epoch, epochs shuffled anew.
+
+    Args:
+      num_slices: S, to draw from.
+      batch_size: N; may exceed S.
+      step: 0-based, int64 scalar.
+      seed: of the run.
+      purpose: which stream.
+
+    Returns:
+      [N] int64 in [0, S).
+    """
+    first_epoch, offset = step * batch_size // num_slices, step * batch_size % num_slices
+    orders = [
+        tf.random.experimental.stateless_shuffle(
+            tf.range(num_slices, dtype=tf.int64), seed_at(seed, f"order/{purpose}", first_epoch + epoch)
+        )
+        for epoch in range(batch_size // num_slices + 2)
+    ]
+    return tf.ensure_shape(tf.concat(orders, 0)[offset : offset + batch_size], [batch_size])
+
+
+def labelled_batches(slices: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
+    """Batches to train a segmenter on.
+
+    Args:
+      slices: labelled.
+      batch_size: N.
+      augment: applied to each batch.
+      seed: of the run.
+
+    Returns:
+      Function from the step (int64 scalar) to its `Batch`.
+    """
+
+    def make(step) -> Batch:
+        chosen = indices(slices.image.shape[0], batch_size, step, seed, "labelled")
+        label = tf.one_hot(tf.gather(slices.label, chosen), NUM_CLASSES)
+        return augment(Batch(tf.gather(slices.image, chosen), label), step, "labelled")
+
+    return make
+
+
+def generator_batches(
+    labelled: Slices, real: Slices, batch_size: int, augment: Augment, seed: int, released_partition: bool = False
+) -> Callable:
+    """Batches to learn an augmentation from.
+
+    Args:
+      labelled: X_L, to condition the generator on.
+      real: the scans that the discriminator is shown.
+      batch_size: N, of either.
+      augment: the affine augmentation of both.
+      seed: of the run.
+      released_partition: draws the number of original slices in S's batch from 5..14 of 20, as the released program
+        did; otherwise it is half of them.
+
+    Returns:
+      Function from the step (int64 scalar) to its `GeneratorBatch`.
+    """
+    make_labelled = labelled_batches(labelled, batch_size, augment, seed)
+
+    def make(step) -> GeneratorBatch:
+        chosen = indices(real.image.shape[0], batch_size, step, seed, "real")
+        image = tf.gather(real.image, chosen)
+        no_label = tf.one_hot(tf.zeros(tf.shape(image)[:3], tf.int32), NUM_CLASSES)
+        z = tf.random.stateless_normal([batch_size, Z_DIM], seed_at(seed, "z", step))
+        num_original = batch_size // 2
+        if released_partition:
+            of_20 = tf.random.stateless_uniform([], seed_at(seed, "partition", step), 5, 15, tf.int32)
+            num_original = of_20 * batch_size // 20
+        real_image = augment(Batch(image, no_label), step, "real").image
+        return GeneratorBatch(make_labelled(step), real_image, z, tf.constant(num_original))
+
+    return make
+
+
+def iterate(make: Callable, start: int):
+    """Iterates over make(start), make(start + 1), ..., prepared ahead of their use."""
+    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
+    return iter(steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2))
