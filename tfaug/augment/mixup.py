@@ -55,4 +55,5 @@ def _log_gamma_variate(num_draws, seed, alpha):
     seeds = tf.random.experimental.stateless_split(seed, 2)
     boosted = tf.random.stateless_gamma([num_draws], seeds[0], alpha + 1)
     uniform = tf.random.stateless_uniform([num_draws], seeds[1])
+    # 1 - U is uniform too, and never 0.
     return tf.math.log(boosted) + tf.math.log1p(-uniform) / alpha
