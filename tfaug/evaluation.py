@@ -22,15 +22,16 @@ from tfaug.errors import MachineError
 from tfaug.types import STRUCTURES, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
-Case = tuple  # (Prepared, Volume) of one scan
+Case = tuple[Prepared, Volume]  # one scan, as the segmenter sees it and as it lies in its file
+
+LABELS = {structure: label for label, structure in enumerate(STRUCTURES, start=1)}
 
 # The header fields that say where voxels lie. Both transforms are copied as they are: ACDC's scans carry a true
 # qform beside a unit sform, and a mask must follow its scan in every viewer, whichever of the two that prefers.
 GEOMETRY = (
-    ["pixdim", "xyzt_units", "qform_code", "sform_code"]
-    + ["quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"]
-    + ["srow_x", "srow_y", "srow_z"]
-)
+    "pixdim xyzt_units qform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
+    "sform_code srow_x srow_y srow_z"
+).split()
 
 
 def segment(predict: Predict, prepared: Prepared) -> np.ndarray:
@@ -39,13 +40,13 @@ def segment(predict: Predict, prepared: Prepared) -> np.ndarray:
 
 
 def validation_dice(predict: Predict, cases: Sequence[Case]) -> dict[str, float]:
-    """Mean Dice over (prepared, volume) pairs, for each structure and for their "mean", and nothing slower."""
-    scores = [
-        [metrics.dice(prediction, volume.label, label) for label, _ in enumerate(STRUCTURES, start=1)]
-        for prediction, volume in ((segment(predict, prepared), volume) for prepared, volume in cases)
-    ]
+    """Mean Dice over cases, of each structure and their "mean"; without distances, to be quick during training."""
+    scores = []
+    for prepared, volume in cases:
+        prediction = segment(predict, prepared)
+        scores.append([metrics.dice(prediction, volume.label, label) for label in LABELS.values()])
     by_structure = np.mean(scores, axis=0)
-    return {**dict(zip(STRUCTURES, by_structure.tolist())), "mean": float(by_structure.mean())}
+    return {**dict(zip(LABELS, by_structure.tolist())), "mean": float(by_structure.mean())}
 
 
 def score(prediction: np.ndarray, volume: Volume) -> list[dict]:
@@ -55,7 +56,7 @@ def score(prediction: np.ndarray, volume: Volume) -> list[dict]:
       rows of case, structure, dice, hd95_mm, assd_mm; undefined distances are NaN (see `metrics`).
     """
     rows = []
-    for label, structure in enumerate(STRUCTURES, start=1):
+    for structure, label in LABELS.items():
         distance = metrics.surface_distance(prediction, volume.label, label, volume.spacing)
         rows.append(
             {
@@ -69,11 +70,6 @@ def score(prediction: np.ndarray, volume: Volume) -> list[dict]:
     return rows
 
 
-def evaluate_case(predict: Predict, prepared: Prepared, volume: Volume) -> list[dict]:
-    """Segments one scan and returns the rows of `score`."""
-    return score(segment(predict, prepared), volume)
-
-
 def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, phase: str) -> pd.DataFrame:
     """Segments, scores and draws every case.
 
@@ -83,7 +79,7 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
 
     Args:
       predict: the segmenter.
-      cases: (prepared, volume) pairs, the volumes with their experts' masks.
+      cases: the volumes have their experts' masks.
       out_dir: made if it is missing.
       phase: "ES" or "ED", for the masks' names.
 
@@ -99,17 +95,20 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
         prediction = segment(predict, prepared)
         case_rows = score(prediction, volume)
         rows += case_rows
+        mask = mask_image(prediction, volume.path)
         with _replacing(out_dir / "masks" / f"{volume.case}_{phase}_prediction.nii.gz") as path:
-            write_mask(prediction, volume.path, path)
+            nibabel.save(mask, path)
+        picture = case_picture(prediction, volume)
         with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
-            pictures.save(case_picture(prediction, volume), path)
+            pictures.save(picture, path)
         tiles.append(_tile(prediction, volume, case_rows))
         if bar.disable:
             scores = " ".join(f"{row['structure']} {row['dice']:.3f}" for row in case_rows)
             print(f"evaluation: {volume.case} ({number}/{len(cases)}): Dice {scores}", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
+    overview = pictures.overlay(*zip(*tiles))
     with _replacing(out_dir / "pictures" / "overview.png") as path:
-        pictures.save(pictures.overlay(*zip(*tiles)), path)
+        pictures.save(overview, path)
     with _replacing(out_dir / "summary.txt") as path:
         path.write_text(summary(table) + "\n", encoding="utf-8")
     with _replacing(out_dir / "dice.csv") as path:
@@ -138,16 +137,16 @@ def summary(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write_mask(mask: np.ndarray, scan: pathlib.Path, path: pathlib.Path) -> None:
-    """Writes a mask [X, Y, Z] as uint8 NIfTI with the geometry of its scan's header."""
+def mask_image(mask: np.ndarray, scan: pathlib.Path) -> nibabel.Nifti1Image:
+    """A mask [X, Y, Z] as uint8 NIfTI with the geometry of the scan in the file `scan`."""
     source = nibabel.load(scan).header
     header = nibabel.Nifti1Header()
     for field in GEOMETRY:
         header[field] = source[field]
     header.set_data_dtype(np.uint8)
-    header["cal_max"] = len(STRUCTURES)  # the grey window that viewers open the mask with
+    header["cal_max"] = max(LABELS.values())  # the grey window that viewers open the mask with
     # Without an affine, nibabel leaves both of the header's transforms as they are.
-    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), None, header), path)
+    return nibabel.Nifti1Image(mask.astype(np.uint8), None, header)
 
 
 def case_picture(prediction: np.ndarray, volume: Volume) -> np.ndarray:

@@ -22,11 +22,15 @@ from tfaug.types import STRUCTURES
 COLOURS = {"RV": "#56B4E9", "Myo": "#F0E442", "LV": "#D55E00"}
 
 DPI = 100
-TILE = 1.9  # inches
+FONT = 9
+# Lengths in inches.
+TILE = 1.9
+GAP = 0.05
 TITLE = 0.22
 LEGEND = 0.3
+LEGEND_WIDTH = 4.2
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
-FONT = 9
+
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
 
 
@@ -142,7 +146,7 @@ def generator_panel(
     if kind == "deform":
         field_title, shown = _deformations(tiles[:, 1], fields)
     else:
-        field_title, shown = "added intensity", _signed(tiles[:, 1], [field[..., 0] for field in fields])
+        field_title, shown = "field (intensity)", _signed(tiles[:, 1], [field[..., 0] for field in fields])
     _colour_bar(tiles[:, 1], shown)
     _colour_bar(tiles[:, 3], _signed(tiles[:, 3], [new - old for new, old in zip(generated, images)]))
     for k, (tile_in, _, tile_out, _) in enumerate(tiles):
@@ -180,7 +184,7 @@ def _deformations(tiles, deformations):
             width=0.009,
         )
         tile.axis(view)  # arrows that reach beyond the image must not widen the view
-    title = "displacement (px)" if enlarge == 1 else f"displacement (px), arrows \N{MULTIPLICATION SIGN}{enlarge}"
+    title = "field (px)" if enlarge == 1 else f"field (px), arrows \N{MULTIPLICATION SIGN}{enlarge}"
     return title, shown
 
 
@@ -202,7 +206,7 @@ def _window(image):
 
 def _contours(tile, mask, linestyle="solid"):
     for label, structure in enumerate(STRUCTURES, start=1):
-        inside = mask.T == label
+        inside = (mask.T == label).astype(np.float32)
         if inside.any() and not inside.all():
             tile.contour(inside, levels=[0.5], colors=COLOURS[structure], linestyles=linestyle, linewidths=1.2)
 
@@ -220,20 +224,20 @@ def _canvas(rows, columns, left=0.0, titled_rows=False, bars=()):
     Returns:
       the figure and its axes [rows, columns].
     """
-    gap = 0.05
-    tile_lefts = left + gap + np.arange(columns) * (TILE + gap)
-    tile_lefts = tile_lefts + COLOUR_BAR * np.array([sum(bar < c for bar in bars) for c in range(columns)])
-    width = tile_lefts[-1] + TILE + gap + (COLOUR_BAR if columns - 1 in bars else 0.0)
-    pitch = TILE + (TITLE if titled_rows else gap)
+    bar_room = np.array([COLOUR_BAR if column in bars else 0.0 for column in range(columns)])
+    lefts = left + GAP + np.arange(columns) * (TILE + GAP) + np.cumsum(bar_room) - bar_room
+    width = lefts[-1] + TILE + bar_room[-1] + GAP
+    if width < LEGEND_WIDTH:
+        lefts, width = lefts + (LEGEND_WIDTH - width) / 2, LEGEND_WIDTH
+    pitch = TILE + (TITLE if titled_rows else GAP)
     height = TITLE + (rows - 1) * pitch + TILE + LEGEND
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
     tiles = np.empty((rows, columns), object)
-    for r in range(rows):
-        bottom = height - TITLE - TILE - r * pitch
-        for c in range(columns):
-            box = (tile_lefts[c] / width, bottom / height, TILE / width, TILE / height)
-            tiles[r, c] = figure.add_axes(box, xticks=[], yticks=[], facecolor="black")
+    for row, column in np.ndindex(rows, columns):
+        bottom = LEGEND + (rows - 1 - row) * pitch
+        box = (lefts[column] / width, bottom / height, TILE / width, TILE / height)
+        tiles[row, column] = figure.add_axes(box, xticks=[], yticks=[], facecolor="black")
     return figure, tiles
 
 
@@ -251,9 +255,8 @@ def _legend(figure, with_expert=False):
     if with_expert:
         lines["prediction"] = Line2D([], [], color="black")
         lines["expert"] = Line2D([], [], color="black", linestyle="dashed")
-    figure.legend(
-        lines.values(), lines, loc="lower center", ncols=len(lines), fontsize=FONT, frameon=False, borderpad=0.1
-    )
+    compact = {"borderpad": 0.1, "handlelength": 1.6, "handletextpad": 0.5, "columnspacing": 1.3}
+    figure.legend(lines.values(), lines, loc="lower center", ncols=len(lines), fontsize=FONT, frameon=False, **compact)
 
 
 def _rendered(figure):
