@@ -1,0 +1,1 @@
+"""Experiments as configs; each file's docstring gives its command."""

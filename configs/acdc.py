@@ -1,0 +1,84 @@
+"""The paper's experiment on ACDC (Chaitanya et al., IPMI 2019), with this project's choices where the paper is silent.
+
+    python train.py --config=configs/acdc.py --config.data.root=DIR
+
+DIR holds patient001, patient002, ... as the challenge's training archive does. Three trainings of 10 000 iterations
+at 224 x 224: days on a small CPU, hours on a GPU.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import splits
+
+CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)  # section 3.4
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Every number of the experiment; the sections are the paper's."""
+    config = ml_collections.ConfigDict()
+    config.name = "acdc"
+    config.seed = 0
+    config.num_labelled = 1  # N_L: 1 or 3 (section 4); 40 is an upper bound
+    config.labelled_set = 1  # which of the sets of that size, from 1
+
+    config.data = ml_collections.ConfigDict()
+    config.data.root = ""  # the data set's folder; empty: the built-in cohort
+    config.data.cohort_seed = 0  # of the built-in cohort
+    config.data.phase = "ES"  # section 3.1; the released program reads ED
+    config.data.image_size = 224  # section 3.2
+    config.data.resolution = 1.36719  # mm, section 3.2
+    config.data.n4_shrink = 1  # N4 on every n-th pixel; 1 is exact, 0 leaves N4 out
+    config.data.cache_dir = "cache"
+    config.data.num_workers = 2
+
+    config.splits = splits.get_splits()
+
+    config.model = ml_collections.ConfigDict()
+    config.model.filters = 16  # released program
+    config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
+    config.precision = "float32"  # or "mixed_bfloat16"
+
+    # The released program's variants are called "released".
+    config.transforms = ml_collections.ConfigDict()
+    config.transforms.affine = "paper"
+    config.transforms.random_intensity = "paper"
+    config.transforms.mixup_alpha = 0.1  # released program; the paper does not give it
+
+    # Learning the augmentation (sections 2.1 and 3.4).
+    config.augment = ml_collections.ConfigDict()
+    config.augment.num_steps = 10_000
+    config.augment.warmup_steps = 400  # released program: S alone
+    config.augment.batch_size = 20
+    config.augment.learning_rate = 1e-3
+    config.augment.class_weights = CLASS_WEIGHTS
+    config.augment.lambda_seg = 1.0
+    config.augment.lambda_adv = 1.0
+    config.augment.lambda_big = 1e-3
+    config.augment.adversarial_loss = "non_saturating"  # released program; "saturating" is Eq. 5
+    config.augment.task_gradient = True  # Eq. 4; the released program's generators never saw it
+    config.augment.discriminator_first = True  # the released program updates G and S, then D
+    config.augment.real_pool = "all"  # X_L and X_UL (section 2.1); the released program: "unlabelled"
+    config.augment.partition = "even"  # S's batch: half original, half generated; or "released"
+    config.augment.eval_every = 100
+
+    # Training the segmenter with fixed generators (section 2.1, "Optimization Sequence").
+    config.segment = ml_collections.ConfigDict()
+    config.segment.num_steps = 10_000
+    config.segment.batch_size = 20
+    config.segment.learning_rate = 1e-3
+    # The paper drops the background here, which would leave false positives free (section 3.4).
+    config.segment.class_weights = CLASS_WEIGHTS
+    config.segment.partition = "even"  # the generated half is shared evenly by X_V, X_I, X_VI; or "released"
+    config.segment.eval_every = 100
+
+    # The runs whose generators the second stage uses; empty: those of the same config, labelled set and seed.
+    config.generators = ml_collections.ConfigDict()
+    config.generators.deform = ""
+    config.generators.intensity = ""
+
+    config.report_every = 20  # steps between two readings of the losses
+    config.picture_every = 1000
+    config.checkpoint_every = 500
+    return config

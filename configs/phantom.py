@@ -1,0 +1,29 @@
+"""The whole method in minutes, on the cohort that tfaug makes itself.
+
+    python train.py
+
+The networks, losses and rates are those of `configs/acdc.py`; the image, the schedule and N4's grid are small.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import acdc
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """`configs/acdc.py` on a grid and with a schedule for two cores."""
+    config = acdc.get_config()
+    config.name = "phantom"
+    config.data.image_size = 64
+    config.data.resolution = 2.75
+    config.data.n4_shrink = 4
+    config.augment.num_steps = 500
+    config.augment.warmup_steps = 100
+    config.augment.eval_every = 50
+    config.segment.num_steps = 600
+    config.segment.eval_every = 50
+    config.picture_every = 100
+    config.checkpoint_every = 100
+    return config

@@ -1,0 +1,111 @@
+"""What train.py and evaluate.py share: flags, and errors that speak to the user.
+
+Light on purpose: worker processes import the main program again, and need no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable
+
+from absl import flags
+from ml_collections import config_flags
+
+from tfaug.errors import TfaugError, UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(ROOT / "configs" / "phantom.py"),
+    "The experiment; a config file is a Python program.",
+    lock_config=True,
+)
+AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
+WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line, runs `main` and ends the process with its exit status.
+
+    0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors still come, as exceptions
+    sys.exit(_run(main))
+
+
+def _run(main: Callable[[], None]) -> int:
+    try:
+        _parse(sys.argv)
+        return _run_deferring_signals(main)
+    except TfaugError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def _run_deferring_signals(main: Callable[[], None]) -> int:
+    from tfaug.train.loop import Interrupted, deferred_signals  # not at the top: it imports TensorFlow
+
+    try:
+        with deferred_signals():
+            main()
+    except Interrupted as interrupted:
+        print(f"{interrupted}; the same command goes on from here", file=sys.stderr)
+        return interrupted.exit_status
+    return 0
+
+
+def choose(flag: str, value: str, known: Iterable[str]) -> str:
+    """Returns `value` if it is one of `known`.
+
+    Raises:
+      UserError: names the flag and the nearest known value.
+    """
+    known = list(known)
+    if value in known:
+        return value
+    raise UserError(flag, f"{value!r} is unknown", _suggestion(value, known))
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else "known are " + ", ".join(known)
+
+
+def _parse(argv: list[str]) -> None:
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        CONFIG.value  # noqa: B018 -- loads the file, and fails if it must
+    except flags.UnrecognizedFlagError as error:
+        names = [name for name in flags.FLAGS if "." not in name]
+        raise UserError(f"--{error.flagname}", "is no flag", _suggestion(error.flagname, names)) from error
+    except flags.Error as error:
+        subject, _, problem = _one_line(error).removeprefix("flag ").partition(": ")
+        raise UserError(subject, problem or "is wrong", "see --help") from error
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}:{error.lineno}", f"does not parse ({error.msg})", "mend the line") from error
+    except Exception as error:  # a config file is a program, and may fail in any way
+        raise _config_error(argv, error) from error
+    if rest:
+        raise UserError(rest[0], "is no flag", "flags begin with --")
+
+
+def _config_error(argv: list[str], error: Exception) -> UserError:
+    """What is wrong with a --config flag; `argv` says which one, as the error does not."""
+    message = _one_line(error)
+    misspelled = re.search(r'Did you mean "(.+)" instead of "(.+)"', message)
+    given = [arg for arg in argv[1:] if arg.startswith("--config")]
+    if misspelled:
+        near, key = misspelled.groups()
+        flag = next((arg for arg in given if key in arg), f"--config...{key}")
+        return UserError(flag, f"there is no config key {key!r}", f"did you mean {near!r}?")
+    file = next((arg for arg in given if arg.startswith("--config=")), "--config")
+    return UserError(file, f"cannot be loaded ({message})", "give a Python file with get_config(), as in configs/")
+
+
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error))

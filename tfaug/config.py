@@ -1,0 +1,102 @@
+"""What a config may say: its rules, its splits, and the names of its runs."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+
+import ml_collections
+
+from tfaug.errors import UserError
+from tfaug.types import NUM_CLASSES
+
+Config = ml_collections.ConfigDict
+
+# May change between two sittings of one run: where and how fast, not what, is computed.
+TOLERATED = ("data.cache_dir", "data.num_workers", "precision")
+
+
+def check(config: Config) -> None:
+    """Refuses values that no experiment can have.
+
+    Raises:
+      UserError: names the key, its value and what is allowed.
+    """
+    for key, allowed, text in _RULES:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if not allowed(value):
+            raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+    seen = {}
+    for split in ("labelled", "validation", "unlabelled", "test"):
+        for case in cases(config, split):
+            if case in seen:
+                raise UserError(f"--config.splits.{split}", f"{case} is also in {seen[case]}", "keep splits apart")
+            seen[case] = split
+
+
+def _one_of(*values):
+    return (lambda value: value in values), " or ".join(map(repr, values))
+
+
+def _positive(value):
+    return math.isfinite(value) and value > 0
+
+
+def _not_negative(value):
+    return math.isfinite(value) and value >= 0
+
+
+def _weights(value):
+    return len(value) == NUM_CLASSES and all(map(_not_negative, value)) and any(value)
+
+
+_POSITIVE = (_positive, "a number above 0")
+_NOT_NEGATIVE = (_not_negative, "a number of at least 0")
+_PAPER_OR_RELEASED = _one_of("paper", "released")
+_PARTITION = _one_of("even", "released")
+_RULES = (
+    ("seed", *_NOT_NEGATIVE),
+    ("num_labelled", *_POSITIVE),
+    ("labelled_set", *_POSITIVE),
+    ("precision", *_one_of("float32", "mixed_bfloat16")),
+    ("data.phase", *_one_of("ES", "ED")),
+    ("data.image_size", lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
+    ("data.resolution", *_POSITIVE),
+    ("data.n4_shrink", *_NOT_NEGATIVE),
+    ("data.num_workers", *_POSITIVE),
+    ("model.filters", *_POSITIVE),
+    ("transforms.affine", *_PAPER_OR_RELEASED),
+    ("transforms.random_intensity", *_PAPER_OR_RELEASED),
+    ("transforms.mixup_alpha", *_POSITIVE),
+    *((f"{stage}.{key}", *_POSITIVE) for stage in ("augment", "segment") for key in ("num_steps", "eval_every")),
+    *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
+    *((f"{stage}.batch_size", lambda value: value > 1, "at least 2") for stage in ("augment", "segment")),
+    *((f"{stage}.class_weights", _weights, f"{NUM_CLASSES} numbers") for stage in ("augment", "segment")),
+    *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
+    ("augment.warmup_steps", *_NOT_NEGATIVE),
+    *((f"augment.lambda_{term}", *_NOT_NEGATIVE) for term in ("seg", "adv", "big")),
+    ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
+    ("augment.real_pool", *_one_of("all", "unlabelled")),
+    *((f"{key}_every", *_POSITIVE) for key in ("report", "picture", "checkpoint")),
+)
+
+
+def cases(config: Config, split: str) -> tuple[str, ...]:
+    """The patients of a split: "labelled" (those of the chosen set), "unlabelled", "validation" or "test"."""
+    if split != "labelled":
+        return tuple(config.splits[split])
+    sets = config.splits.labelled.get(f"n{config.num_labelled}")
+    if sets is None:
+        known = ", ".join(key[1:] for key in config.splits.labelled)
+        raise UserError("--config.num_labelled", f"no set has {config.num_labelled} volumes", f"known are {known}")
+    if config.labelled_set > len(sets):
+        raise UserError("--config.labelled_set", f"there is no set {config.labelled_set}", f"give 1 to {len(sets)}")
+    return tuple(sets[config.labelled_set - 1])
+
+
+def run_path(config: Config, workdir, stage: str) -> pathlib.Path:
+    """The folder of a run: its name tells config, labelled set, stage and seed."""
+    name = f"{config.name}-n{config.num_labelled}-set{config.labelled_set}-{stage}-seed{config.seed}"
+    return pathlib.Path(workdir) / name

@@ -1,0 +1,379 @@
+"""The only reader of the config: turns it into objects and runs the stages.
+
+learn_augmentation -> a generator        train_segmenter -> a segmenter        evaluate -> Dice, masks, pictures
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug import evaluation, inference, metrics, pictures, streams
+from tfaug.augment.affine import Affine
+from tfaug.augment.learned import Learned, transform_image, transform_label
+from tfaug.augment.methods import METHODS, Augmenter
+from tfaug.config import TOLERATED, Config, cases, check, run_path
+from tfaug.data import acdc, cache, phantom, pipeline
+from tfaug.data.preprocess import Prepared, Spec
+from tfaug.errors import UserError
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import generator
+from tfaug.models.unet import unet
+from tfaug.train import checkpoint, hooks, rundir
+from tfaug.train.loop import fit
+from tfaug.train.steps import LearnAugmentation, Segment
+from tfaug.types import NUM_CLASSES, Z_DIM
+
+PICTURED_SLICES = 3
+Z_DRAWS = 4  # fields per image in the generators' diagnostics
+
+
+def set_up_tensorflow(config: Config) -> None:
+    """Sets what is global in TensorFlow; to be called before anything else uses it."""
+    # With more, some gradients are summed in an order that differs from run to run.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.keras.mixed_precision.set_global_policy(config.precision)
+
+
+def data_root(config: Config) -> pathlib.Path:
+    """The folder with the patients; the built-in cohort is made when it is asked for."""
+    if config.data.root:
+        return pathlib.Path(config.data.root)
+    return phantom.ensure_cohort(config.data.cache_dir, config.data.cohort_seed, config.data.num_workers)
+
+
+def prepared(config: Config, split: str) -> list[Prepared]:
+    """The preprocessed patients of a split."""
+    return cache.load(
+        data_root(config),
+        cases(config, split),
+        Spec(config.data.image_size, config.data.resolution, config.data.n4_shrink),
+        config.data.cache_dir,
+        phase=config.data.phase,
+        labels=split != "unlabelled",
+        num_workers=config.data.num_workers,
+    )
+
+
+def with_experts(config: Config, scans: Sequence[Prepared]) -> list[evaluation.Case]:
+    """Pairs preprocessed scans with what lies in their files."""
+    root = data_root(config)
+    return [(scan, acdc.read(root, scan.case, config.data.phase)) for scan in scans]
+
+
+def learn_augmentation(config: Config, workdir, kind: str) -> None:
+    """Stage "aug": trains G_V ("deform") or G_I ("intensity") with S and D, and keeps the best.
+
+    What is best is the validation Dice of S, as in the second stage.
+    """
+    check(config)
+    stage, schedule = f"aug-{kind}", config.augment
+    path = run_path(config, workdir, stage)
+    with rundir.RunDir(path, _relevant(config, without=("segment", "generators")), TOLERATED) as run:
+        if _already_finished(run):
+            return
+        labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
+        unlabelled = prepared(config, "unlabelled")
+        size, build = config.data.image_size, _network_arguments(config, "aug")
+        step = LearnAugmentation(
+            kind,
+            unet(size, **build),
+            generator(kind, size, **build),
+            discriminator(size, filters=config.model.filters, seed=build["seed"]),
+            learning_rate=schedule.learning_rate,
+            class_weights=schedule.class_weights,
+            lambda_seg=schedule.lambda_seg,
+            lambda_adv=schedule.lambda_adv,
+            lambda_big=schedule.lambda_big,
+            adversarial_form=schedule.adversarial_loss,
+            task_gradient=schedule.task_gradient,
+            discriminator_first=schedule.discriminator_first,
+            warmup_steps=schedule.warmup_steps,
+        )
+        real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
+        make = pipeline.generator_batches(
+            _slices(labelled),
+            pipeline.slices([scan.image for scan in real]),
+            schedule.batch_size,
+            _augmenter(config, schedule.partition).affine,
+            config.seed,
+            released_partition=schedule.partition == "released",
+        )
+        generate = tf.function(inference.frozen(step.generator))
+        predict = inference.predictor(step.segmenter, schedule.batch_size)
+        experts = with_experts(config, validation)
+        best = _fit(
+            config,
+            run,
+            stage,
+            step,
+            make,
+            schedule,
+            keep={"generator": step.generator, "segmenter": step.segmenter},
+            score=lambda: {
+                **_dice(predict, experts),
+                **_generator_diagnostics(kind, generate, labelled, config),
+            },
+            draw=lambda: {
+                "generator": _generator_picture(kind, generate, labelled, config),
+                "segmentation": _segmentation_picture(predict, validation),
+            },
+            data=labelled + validation + unlabelled,
+            start=schedule.warmup_steps + 1,
+        )
+        run.finish({"best": best.best, "best_step": best.best_step})
+
+
+def train_segmenter(config: Config, workdir, method: str) -> None:
+    """Stage "seg": trains S anew with one method of Table 1, its generators fixed, and keeps the best."""
+    check(config)
+    schedule = config.segment
+    row = METHODS[method]
+    learned = {kind: load_generator(config, workdir, kind) for kind in row.generators}
+    path = segmenter_path(config, workdir, method)
+    with rundir.RunDir(path, _relevant(config, without=("augment",)), TOLERATED) as run:
+        if _already_finished(run):
+            return
+        labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
+        step = Segment(
+            unet(config.data.image_size, **_network_arguments(config, "seg")),
+            schedule.learning_rate,
+            schedule.class_weights,
+        )
+        augmenter = _augmenter(config, schedule.partition, learned)
+        make = pipeline.labelled_batches(_slices(labelled), schedule.batch_size, augmenter.method(row), config.seed)
+        predict = inference.predictor(step.segmenter, schedule.batch_size)
+        experts = with_experts(config, validation)
+        best = _fit(
+            config,
+            run,
+            f"seg-{method}",
+            step,
+            make,
+            schedule,
+            keep={"segmenter": step.segmenter},
+            score=lambda: _dice(predict, experts),
+            draw=lambda: {"segmentation": _segmentation_picture(predict, validation)},
+            data=labelled + validation,
+            learned=learned,
+        )
+        run.finish({"best": best.best, "best_step": best.best_step})
+
+
+def segmenter_path(config: Config, workdir, method: str) -> pathlib.Path:
+    """The folder of the run that trains the segmenter with a method."""
+    return run_path(config, workdir, f"seg-{method}")
+
+
+def evaluate_run(run, split: str) -> str:
+    """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
+
+    Args:
+      run: the run's folder; results go to its `evaluation/<split>`.
+      split: "test" or "validation".
+
+    Returns:
+      The table, as text, and where everything is.
+
+    Raises:
+      UserError: there is no finished run.
+    """
+    run = pathlib.Path(run)
+    if not (run / "report.json").exists():
+        raise UserError(
+            run, "there is no trained segmenter", "first run `python train.py --stage=seg` with the same flags"
+        )
+    config = Config(rundir.read_config(run))
+    out_dir = run / "evaluation" / split
+    if (out_dir / "dice.csv").exists():
+        print(f"{out_dir}: evaluated before; nothing to do")
+    else:
+        segmenter = unet(config.data.image_size, **_network_arguments(config, "seg"))
+        checkpoint.load_best(run, {"segmenter": segmenter})
+        predict = inference.predictor(segmenter, config.segment.batch_size)
+        evaluation.evaluate(predict, with_experts(config, prepared(config, split)), out_dir, config.data.phase)
+    table = (out_dir / "summary.txt").read_text(encoding="utf-8")
+    where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
+    return f"{run.name}, {split} split, {len(cases(config, split))} patients\n\n{table}\n{where}"
+
+
+_RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
+
+
+def load_generator(config: Config, workdir, kind: str) -> tf.keras.Model:
+    """The trained generator that the second stage uses, built as its own run's config says.
+
+    Raises:
+      UserError: it has not been trained, or for another image size.
+    """
+    path = pathlib.Path(config.generators[kind] or run_path(config, workdir, f"aug-{kind}"))
+    if not (path / "report.json").exists():
+        raise UserError(
+            path,
+            f"there is no trained generator of kind {kind!r}",
+            f"first run `python train.py --stage=aug --gen={kind}` with the same config",
+        )
+    own = Config(rundir.read_config(path))
+    if own.data.image_size != config.data.image_size:
+        raise UserError(
+            path,
+            f"was trained at image size {own.data.image_size}, not {config.data.image_size}",
+            "use the same config for both stages",
+        )
+    # The tf.data pipeline runs it, and that lives on the CPU.
+    with tf.device("CPU"):
+        model = generator(kind, own.data.image_size, **_network_arguments(own, "aug"))
+    checkpoint.load_best(path, {"generator": model})
+    return model
+
+
+def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, start=0, learned=None):
+    """Trains one stage; returns the hook that kept its best model.
+
+    Args:
+      config: of the experiment.
+      run: the open `RunDir`.
+      stage: its name.
+      step: the update rule.
+      make: from a step number to its batch.
+      schedule: `config.augment` or `config.segment`.
+      keep: models saved as the best, by name.
+      score: validation, a function returning named scores.
+      draw: function returning pictures by tag.
+      data: the preprocessed scans that the run depends on.
+      start: no validation before this many steps.
+      learned: the fixed generators that the run depends on, by kind.
+    """
+    log = hooks.EventLog(run.path / "tensorboard")
+    finite = hooks.StopOnNonFinite()
+    fingerprint = {
+        "config": run.config,
+        "data": {
+            "scans": _digest(array for scan in data for array in (scan.image, scan.label) if array is not None),
+            "generators": {kind: _digest(model.get_weights()) for kind, model in (learned or {}).items()},
+        },
+        "environment": {
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "precision": config.precision,
+        },
+    }
+    checkpoints = checkpoint.Checkpoints(
+        run.path,
+        {"step": step},
+        fingerprint,
+        every=config.checkpoint_every,
+        log=log,
+        before_save=finite.check,
+        warn=run.warn,
+    )
+    best = hooks.KeepBest(
+        schedule.eval_every, score, lambda num_done: checkpoints.save_best(num_done, keep), log, start=start
+    )
+    every = config.report_every
+    text = "```\n" + json.dumps(run.config, indent=1) + "\n```"
+    fit(
+        step,
+        lambda start: pipeline.iterate(make, start),
+        schedule.num_steps,
+        [
+            finite,
+            hooks.Text("config", text, log),
+            hooks.Scalars(every, log),
+            best,
+            hooks.Pictures(config.picture_every, draw, log),
+            hooks.Progress(stage, every, best),
+        ],
+        checkpoints,
+    )
+    return best
+
+
+def _relevant(config, without):
+    """The config of one stage: what the other stages alone read is left out, so that it may change."""
+    return {key: value for key, value in config.to_dict().items() if key not in without}
+
+
+def _already_finished(run):
+    if run.finished:
+        print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
+    return run.finished
+
+
+def _network_arguments(config, stage):
+    return {
+        "filters": config.model.filters,
+        "half_pixel_centers": config.model.half_pixel_centers,
+        "seed": streams.scalar_seed(config.seed, stage),
+    }
+
+
+def _augmenter(config, partition, learned=None):
+    """All transforms by name; `learned` are the trained generators by kind."""
+    released_affine = config.transforms.affine == "released"
+    transforms = {
+        "affine": Affine(scale_decimals=2, extra_flip_coin=True) if released_affine else Affine(),
+        **{kind: Learned(kind, inference.frozen(model)) for kind, model in (learned or {}).items()},
+    }
+    return Augmenter(
+        transforms, functools.partial(pipeline.seed_at, config.seed), released_partition=partition == "released"
+    )
+
+
+def _slices(scans):
+    return pipeline.slices([scan.image for scan in scans], [scan.label for scan in scans])
+
+
+def _digest(arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _dice(predict, experts):
+    return {f"dice/{name}": value for name, value in evaluation.validation_dice(predict, experts).items()}
+
+
+def _pictured(scans):
+    """Images [N, H, W] and labels [N, H, W] of slices spread over some scans."""
+    chosen = [(scan, z) for scan in scans for z in evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))]
+    chosen = chosen[:: max(1, len(chosen) // PICTURED_SLICES)][:PICTURED_SLICES]
+    return np.stack([scan.image[z] for scan, z in chosen]), np.stack([scan.label[z] for scan, z in chosen])
+
+
+def _fields(generate, images, config, num_draws):
+    """Fields [K, N, H, W, C] of a generator on images [N, H, W] for K draws of z, always the same."""
+    z = streams.generator(config.seed, "diagnostics").normal(size=(num_draws, len(images), Z_DIM))
+    image = tf.constant(images[..., np.newaxis])
+    return np.stack([generate(image, tf.constant(draw, tf.float32)).numpy() for draw in z])
+
+
+def _generator_diagnostics(kind, generate, scans, config):
+    fields = _fields(generate, _pictured(scans)[0], config, Z_DRAWS)
+    if kind == "deform":
+        values = metrics.deformation_diagnostics(fields, config.data.resolution)
+    else:
+        values = metrics.intensity_diagnostics(fields)
+    return {f"generator/{name}": value for name, value in values.items()}
+
+
+def _generator_picture(kind, generate, scans, config):
+    images, labels = _pictured(scans)
+    field = _fields(generate, images, config, num_draws=1)[0]
+    one_hot = tf.one_hot(labels, NUM_CLASSES)
+    generated = transform_image(kind, tf.constant(images[..., np.newaxis]), field).numpy()[..., 0]
+    generated_labels = np.argmax(transform_label(kind, one_hot, field), axis=-1)
+    return pictures.generator_panel(images, field, generated, labels, generated_labels, kind)
+
+
+def _segmentation_picture(predict, scans):
+    images, labels = _pictured(scans)
+    return pictures.segmentation_panel(images, labels, np.argmax(predict(images), axis=-1))

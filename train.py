@@ -1,0 +1,36 @@
+"""Runs the stages of an experiment: python train.py --stage=aug --gen=deform."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfaug import cli
+
+STAGE = flags.DEFINE_string("stage", "all", "aug: learn a generator; seg: train a segmenter; all: all, then evaluate.")
+GEN = flags.DEFINE_string("gen", "deform", "Which generator --stage=aug learns: deform or intensity.")
+
+
+def main() -> None:
+    """Runs what the flags ask for."""
+    from tfaug import experiment
+    from tfaug.augment.methods import METHODS
+
+    stage = cli.choose("--stage", STAGE.value, ("all", "aug", "seg"))
+    kind = cli.choose("--gen", GEN.value, ("deform", "intensity"))
+    method = cli.choose("--aug", cli.AUG.value, METHODS)
+    config, workdir = cli.CONFIG.value, cli.WORKDIR.value
+    experiment.set_up_tensorflow(config)
+    if stage == "aug":
+        experiment.learn_augmentation(config, workdir, kind)
+    if stage == "all":
+        for kind in METHODS[method].generators:
+            experiment.learn_augmentation(config, workdir, kind)
+    if stage in ("all", "seg"):
+        experiment.train_segmenter(config, workdir, method)
+    if stage == "all":
+        print(experiment.evaluate_run(experiment.segmenter_path(config, workdir, method), "test"))
+    print(f"\nTo look at it: tensorboard --logdir {workdir}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
