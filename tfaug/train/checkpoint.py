@@ -18,7 +18,7 @@ import pathlib
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from tfaug.errors import MachineError, UserError
 from tfaug.train.hooks import EventLog, Hook
-from tfaug.train.rundir import differences, sync_folder
+from tfaug.train.rundir import differences, in_one_line, machine_errors, sync_folder
 
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY = "tmp-"
@@ -95,13 +95,14 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints but none is valid, or config or data have changed.
         """
-        folder = self._newest_valid()
+        with _disk_errors(self._run):
+            folder = self._newest_valid()
         num_done, sizes = 0, {}
         if folder is not None:
             state = json.loads((folder / "state.json").read_text())
             self._compare(state["fingerprint"])
             _read(folder, self._objects, complete=True)
-            _restore_hooks(hooks, state["hooks"])
+            _restore_hooks(hooks, state["hooks"], folder)
             num_done, sizes = state["step"], state["logs"]
         with _disk_errors(self._run):
             for parent in (self._steps, self._best):
@@ -119,27 +120,29 @@ class Checkpoints:
             damage = find_damage(folder)
             if damage is None:
                 for line in damaged:
-                    self._warn(f"{line}; going on from {folder.name}")
+                    self._warn(f"{self._steps}/{line}; going on from {folder.name}")
                 return folder
-            damaged.append(f"{folder}: {damage}")
+            damaged.append(f"{folder.name}: {damage}")
         if damaged:
             raise UserError(
-                damaged[0].split(":")[0],
-                "no checkpoint of the run is valid",
-                "restore the folder from a backup, or remove the run to start again",
+                self._steps,
+                f"none of the checkpoints is valid ({', '.join(damaged)})",
+                "restore them from a backup, or remove the run to start again",
             )
         return None
 
     def _compare(self, old: Mapping[str, Any]) -> None:
-        for key, remedy in (
-            ("config", "go back to the old values or choose another --workdir"),
-            ("data", "bring the old data back or choose another --workdir"),
-        ):
+        for key in ("config", "data"):
             changed = differences({key: old.get(key)}, {key: self._fingerprint.get(key)})
             if changed:
-                raise UserError(self._run, f"the {key} has changed ({', '.join(changed)})", remedy)
-        for line in differences(old, self._fingerprint):
-            self._warn(f"{self._run}: resumed although {line} changed; results may differ in the last bits")
+                raise UserError(
+                    self._run,
+                    f"was started with another {key} ({in_one_line(changed)})",
+                    f"bring the old {key} back or choose another --workdir",
+                )
+        changed = differences(old, self._fingerprint)
+        if changed:
+            self._warn(f"{self._run}: resumed elsewhere ({in_one_line(changed)}); the last bits may differ")
 
     def _rotate(self) -> None:
         with _disk_errors(self._run):
@@ -168,21 +171,21 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any]) -> int:
       UserError: there is no best model, or it is damaged or belongs to another network.
     """
     run = pathlib.Path(run)
-    while True:
-        folder = next(iter(_folders(run / "best")), None)
-        if folder is None:
-            raise UserError(run, "holds no best model", "give the folder of a trained run")
-        try:
-            damage = find_damage(folder)
-            if damage is None:
+    with machine_errors(run, "make it readable"):
+        while True:
+            folder = next(iter(_folders(run / "best")), None)
+            if folder is None:
+                raise UserError(run, "holds no best model", "give the folder of a trained run")
+            try:
+                damage = find_damage(folder)
+                if damage:
+                    raise UserError(folder, damage, "restore it from a backup, or train the run again")
                 _read(folder, objects, complete=False)
                 return _step(folder)
-            error = UserError(folder, damage, "train the run again")
-        except UserError as raised:
-            error = raised
-        # The run may have replaced it under our eyes; what is still there is truly damaged.
-        if folder.exists():
-            raise error
+            except UserError:
+                # A run that goes on may have replaced it meanwhile; what is still there is truly damaged.
+                if folder.exists():
+                    raise
 
 
 def find_damage(folder: pathlib.Path) -> str | None:
@@ -190,16 +193,19 @@ def find_damage(folder: pathlib.Path) -> str | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "manifest.json is missing or damaged"
+    except (FileNotFoundError, NotADirectoryError):
+        return "manifest.json is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "manifest.json is damaged"
     if not {"state.json", "variables.index"} <= set(files):
         return "manifest.json is damaged"
     for name, (size, digest) in files.items():
         path = folder / name
-        if path.parent != folder or not path.is_file():
+        try:
+            if path.parent != folder or path.stat().st_size != size or _sha256(path) != digest:
+                return f"{name} is damaged"
+        except FileNotFoundError:
             return f"{name} is missing"
-        if path.stat().st_size != size or _sha256(path) != digest:
-            return f"{name} is damaged"
     return None
 
 
@@ -210,6 +216,7 @@ def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], stat
     try:
         with _disk_errors(final):
             parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(parent.parent)
             _sweep(parent)
             temporary.mkdir()
             tf.train.Checkpoint(**objects).write(str(temporary / "variables"))
@@ -234,38 +241,47 @@ def _check_finite(prefix: pathlib.Path, num_done: int) -> None:
     """Reads every variable back from the disk: none may be NaN or infinite, and TensorFlow checks its CRCs."""
     reader = tf.train.load_checkpoint(str(prefix))
     for name, dtype in reader.get_variable_to_dtype_map().items():
-        if dtype.is_floating and not np.isfinite(reader.get_tensor(name).astype(np.float64)).all():
+        if dtype.is_floating and not np.isfinite(reader.get_tensor(name)).all():
             variable = name.split("/.ATTRIBUTES")[0]
             raise MachineError(
                 variable,
                 f"is not finite after step {num_done}",
-                "the last good checkpoint is kept; lower the learning rate and start a new run",
+                "lower the learning rate in a new run; what was saved before is kept",
             )
 
 
 def _read(folder: pathlib.Path, objects: Mapping[str, Any], complete: bool) -> None:
     """Restores `objects`; with `complete` each stored value must also find its object."""
     try:
-        status = tf.train.Checkpoint(**objects).read(str(folder / "variables"))
+        # We raise instead of the warnings that `expect_partial` switches off.
+        status = tf.train.Checkpoint(**objects).read(str(folder / "variables")).expect_partial()
         if complete:
             status.assert_consumed()
         else:
-            status.assert_existing_objects_matched().expect_partial()
+            status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise UserError(
             folder, "does not fit these networks and optimisers", "use the program and config that wrote it"
         ) from error
 
 
-def _hook_states(hooks: Sequence[Hook]) -> dict[str, Any]:
+def _hook_states(hooks: Sequence[Hook]) -> list[tuple[str, Any]]:
+    """Name and state of each hook that has one."""
     states = [(type(hook).__name__, hook.state()) for hook in hooks]
-    return {name: state for name, state in states if state is not None}
+    return [(name, state) for name, state in states if state is not None]
 
 
-def _restore_hooks(hooks: Sequence[Hook], states: Mapping[str, Any]) -> None:
-    for hook in hooks:
-        if type(hook).__name__ in states:
-            hook.restore(states[type(hook).__name__])
+def _restore_hooks(hooks: Sequence[Hook], saved: Sequence[tuple[str, Any]], folder: pathlib.Path) -> None:
+    stateful = [hook for hook in hooks if hook.state() is not None]
+    names = [type(hook).__name__ for hook in stateful]
+    if names != [name for name, _ in saved]:
+        raise UserError(
+            folder,
+            f"holds the hooks {[name for name, _ in saved]}, not {names}",
+            "use the program that wrote it, or choose another --workdir",
+        )
+    for hook, (_, state) in zip(stateful, saved):
+        hook.restore(state)
 
 
 def _folders(parent: pathlib.Path) -> list[pathlib.Path]:
@@ -300,14 +316,6 @@ def _sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _disk_errors(subject: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        message = getattr(error, "strerror", None) or str(error)
-        raise MachineError(
-            subject,
-            f"cannot be written ({message})",
-            "free some space, then run the same command to go on from the last checkpoint",
-        ) from error
+def _disk_errors(subject: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+    remedy = "free some space, then run the same command to go on from the last checkpoint"
+    return machine_errors(subject, remedy, tf.errors.OpError)

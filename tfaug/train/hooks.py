@@ -7,7 +7,6 @@ tensors: reading one waits for the device, so hooks read them only when they are
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import pathlib
@@ -21,6 +20,7 @@ import tensorflow as tf
 import tqdm
 
 from tfaug.errors import MachineError
+from tfaug.train.rundir import machine_errors, sync_folder
 
 Scores = Mapping[str, float]
 
@@ -61,10 +61,7 @@ class EventLog:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder)
-
-    @functools.cached_property
-    def _writer(self) -> tf.summary.SummaryWriter:
-        return tf.summary.create_file_writer(str(self.folder), flush_millis=10_000)
+        self._writer: tf.summary.SummaryWriter | None = None
 
     def scalars(self, values: Scores, num_done: int) -> None:
         """Adds one point to the curve of each tag."""
@@ -86,14 +83,16 @@ class EventLog:
 
     def sizes(self) -> dict[str, int]:
         """Flushes to the disk and returns the size of every event file in bytes."""
-        with _log_errors(self.folder):
-            if "_writer" in self.__dict__:
+        with self._errors():
+            if self._writer is not None:
                 self._writer.flush()
             sizes = {}
             for path in self._files():
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
                 sizes[path.name] = path.stat().st_size
+            if sizes:
+                sync_folder(self.folder)
             return sizes
 
     def cut(self, sizes: Mapping[str, int]) -> None:
@@ -101,7 +100,7 @@ class EventLog:
 
         Must precede the first write.
         """
-        with _log_errors(self.folder):
+        with self._errors():
             for path in self._files():
                 if path.name not in sizes:
                     path.unlink()
@@ -113,24 +112,33 @@ class EventLog:
 
     @contextlib.contextmanager
     def _writing(self, num_done: int) -> Iterator[None]:
-        with _log_errors(self.folder), self._writer.as_default(step=num_done):
-            yield
+        with self._errors():
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(str(self.folder), flush_millis=10_000)
+            with self._writer.as_default(step=num_done):
+                yield
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return machine_errors(self.folder, "free some space, then run the same command", tf.errors.OpError)
 
 
 class StopOnNonFinite(Hook):
     """Ends the run at the first update one of whose scalars is NaN or infinite.
 
-    Every update is looked at, but only once in `interval` updates, so that the device never waits. `check` looks at
-    once; a checkpoint calls it before it writes.
+    Every update is looked at, but only once in `interval` updates, so that the device need not wait. Hand `check`,
+    which looks at once, to `Checkpoints` as `before_save`.
     """
 
     def __init__(self, interval: int = 50):
-        self.interval = interval
+        self._interval = interval
         self._unseen: list[tuple[int, Mapping[str, tf.Tensor]]] = []
+
+    def begin(self, num_done, num_steps):
+        self._unseen, self._num_steps = [], num_steps
 
     def __call__(self, num_done, scalars):
         self._unseen.append((num_done, scalars))
-        if len(self._unseen) >= self.interval:
+        if len(self._unseen) >= self._interval or num_done == self._num_steps:
             self.check()
 
     def check(self) -> None:
@@ -147,11 +155,8 @@ class StopOnNonFinite(Hook):
                     raise MachineError(
                         name,
                         f"became {value} in step {num_done}",
-                        "the last good checkpoint is kept; lower the learning rate and start a new run",
+                        "lower the learning rate in a new run; what was saved before is kept",
                     )
-
-    def end(self):
-        self._unseen = []
 
 
 class Scalars(Hook):
@@ -282,11 +287,3 @@ class Progress(Hook):
             shown.append(f"best {self._best.key}={self._best.best:.4f} (step {self._best.best_step})")
         return " ".join(shown)
 
-
-@contextlib.contextmanager
-def _log_errors(folder: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        message = getattr(error, "strerror", None) or str(error)
-        raise MachineError(folder, message, "free some space, then run the same command to go on") from error

@@ -102,6 +102,16 @@ class Signals:
 _signals: Signals | None = None  # signal handlers belong to the process, and so does this
 
 
+def _in_forked_worker() -> None:
+    """A worker must die when its pool terminates it, and leave Ctrl-C, which reaches it too, to its parent."""
+    if _signals is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+os.register_at_fork(after_in_child=_in_forked_worker)
+
+
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Signals]:
     """Within the block SIGTERM and SIGINT only set a flag, which `fit` acts on after the current update.

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tfaug.errors import MachineError, UserError, printable
@@ -32,25 +32,25 @@ class RunDir:
       path: the folder; created when missing.
       config: the resolved config, JSON-able, possibly nested.
       tolerated: dotted keys of `config` that may change between two sittings of one run
-        (precision, thread counts); the checkpoint's fingerprint warns of them.
+        (precision, thread counts), at the price of a warning; `config.json` keeps the first sitting's.
 
     Raises:
       UserError: the folder belongs to something else, to another process, or to a run with another config.
       MachineError: the folder cannot be written. Raised before anything else is done.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Sequence[str] = ()):
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Collection[str] = ()):
         self.path = pathlib.Path(path)
         self.config = _plain(config)
-        _refuse_foreign(self.path)
         with machine_errors(self.path, "choose a --workdir that can be written"):
+            _refuse_foreign(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock: int | None = _lock(self.path)
         # A forked worker that outlives a killed parent must not go on holding the lock.
         os.register_at_fork(after_in_child=self.close)
         try:
+            self._warnings: list[str] = _read_json(self.path / "warnings.json") or []
             self._adopt_config(tolerated)
-            self._warnings = _read_json(self.path / "warnings.json") or []
         except BaseException:
             self.close()
             raise
@@ -89,17 +89,20 @@ class RunDir:
         """Marks the run as finished: writes `report`, with the warnings, in one atomic step."""
         write_json(self.path / "report.json", {**report, "warnings": self._warnings})
 
-    def _adopt_config(self, tolerated: Sequence[str]) -> None:
+    def _adopt_config(self, tolerated: Collection[str]) -> None:
         if not (self.path / "config.json").exists():
             write_json(self.path / "config.json", {_MARK: _FORMAT, "config": self.config})
             return
-        changed = differences(read_config(self.path), self.config, tolerated)
-        if changed:
+        changed = differences({"config": read_config(self.path)}, {"config": self.config})
+        fatal = {key: change for key, change in changed.items() if key[len("config.") :] not in tolerated}
+        if fatal:
             raise UserError(
                 self.path,
-                f"was started with another config ({', '.join(changed)})",
+                f"was started with another config ({in_one_line(fatal)})",
                 "go back to the old values or choose another --workdir",
             )
+        if changed:
+            self.warn(f"{self.path}: resumed with another config ({in_one_line(changed)})")
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
@@ -109,21 +112,25 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
       UserError: there is no run, or its config is damaged.
     """
     file = pathlib.Path(path) / "config.json"
-    content = _read_json(file)
+    with machine_errors(file, "make it readable"):
+        content = _read_json(file)
     if not isinstance(content, dict) or _MARK not in content or not isinstance(content.get("config"), dict):
         raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
     return content["config"]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = ()) -> list[str]:
-    """What differs between two nested dicts, as sorted lines "dotted.key: old -> new"."""
-    old, new = (dict(_flat(_plain(values))) for values in (old, new))
-    return [
-        f"{key}: {json.dumps(old[key]) if key in old else 'absent'} -> "
-        f"{json.dumps(new[key]) if key in new else 'absent'}"
-        for key in sorted({*old, *new} - set(ignored))
-        if key not in old or key not in new or json.dumps(old[key]) != json.dumps(new[key])
-    ]
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between two nested JSON-able dicts: dotted key to "old -> new", sorted by key."""
+    flat = [{key: json.dumps(value) for key, value in _flat(_plain(values))} for values in (old, new)]
+    pairs = {key: [values.get(key, "absent") for values in flat] for key in sorted({*flat[0], *flat[1]})}
+    return {key: f"{before} -> {after}" for key, (before, after) in pairs.items() if before != after}
+
+
+def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
+    """Renders what `differences` returned, cut short when there is much of it."""
+    lines = [f"{key}: {change}" for key, change in changes.items()]
+    more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
+    return ", ".join(lines[:at_most] + more)
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -152,19 +159,19 @@ def sync_folder(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def machine_errors(subject, remedy: str) -> Iterator[None]:
-    """Turns an OSError of the block into a MachineError about `subject`."""
+def machine_errors(subject, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an OSError of the block, or one of `kinds`, into a MachineError about `subject`."""
     try:
         yield
-    except OSError as error:
-        raise MachineError(subject, error.strerror or str(error), remedy) from error
+    except (OSError, *kinds) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise MachineError(subject, reason, remedy) from error
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(path, "is not a folder", "choose another --workdir")
-    with machine_errors(path, "choose a --workdir that can be read"):
-        names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     # A run killed right after its birth has only these.
     if names <= {"lock", ".config.json.tmp"}:
         return
@@ -193,7 +200,7 @@ def _read_json(path: pathlib.Path) -> Any:
     """The content of `path`; None when it is missing or no JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 

@@ -1,0 +1,207 @@
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from tfaug.errors import MachineError, UserError
+from tfaug.train.rundir import RunDir, differences, read_config, write_json
+
+CONFIG = {"seed": 0, "train": {"rate": 1e-3, "sizes": (1, 2)}, "precision": "float32"}
+
+HOLD_THE_LOCK = """
+import sys, time
+from tfaug.train.rundir import RunDir
+run = RunDir(sys.argv[1], {})
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder():
+    """A folder that anybody can reach, unlike pytest's own."""
+    folder = tempfile.mkdtemp()
+    yield pathlib.Path(folder)
+    os.chmod(folder, 0o755)
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Lays down root's right to write everywhere."""
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def other_process(tmp_path):
+    """Another process at work in tmp_path / "run"."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_THE_LOCK, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_run_saves_its_config_and_the_same_command_continues(tmp_path):
+    with RunDir(tmp_path / "a/b", CONFIG):
+        pass
+    assert read_config(tmp_path / "a/b") == {**CONFIG, "train": {"rate": 1e-3, "sizes": [1, 2]}}
+    with RunDir(tmp_path / "a/b", CONFIG) as run:
+        assert not run.finished and run.report is None
+
+
+def test_c4_another_config_is_refused_with_the_difference(tmp_path):
+    with RunDir(tmp_path, CONFIG):
+        pass
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"config.train.rate: 0.001 -> 0.01\)"):
+        RunDir(tmp_path, {**CONFIG, "train": {"rate": 1e-2, "sizes": (1, 2)}})
+    assert (tmp_path / "config.json").read_bytes() == before
+    RunDir(tmp_path, CONFIG).close()  # the refused one has left no lock
+
+
+def test_c8_a_tolerated_key_only_warns_and_the_report_says_so(tmp_path, capsys):
+    with RunDir(tmp_path, CONFIG, tolerated=["precision"]):
+        pass
+    for _ in range(2):
+        with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, tolerated=["precision"]) as run:
+            run.finish({"dice": 0.5})
+    printed = capsys.readouterr().err
+    assert 'config.precision: "float32" -> "bfloat16"' in printed and len(printed.splitlines()) == 1
+    assert run.report["dice"] == 0.5 and len(run.report["warnings"]) == 1
+
+
+def test_c7_a_foreign_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="not empty"):
+        RunDir(tmp_path, CONFIG)
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ["", '{"tfaug_run": 1, "config"', '{"config": {}}', "[1]"])
+def test_c7_a_config_that_is_not_ours_or_is_damaged_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="config.json"):
+        RunDir(tmp_path, CONFIG)
+    assert names(tmp_path) == ["config.json"] and (tmp_path / "config.json").read_text() == content
+
+
+def test_c7_a_file_is_no_run_directory(tmp_path):
+    (tmp_path / "file").touch()
+    for use in (lambda path: RunDir(path, CONFIG), read_config):
+        with pytest.raises(UserError):
+            use(tmp_path / "file")
+
+
+def test_a_run_killed_at_its_birth_is_taken_over(tmp_path):
+    (tmp_path / "lock").write_text("12345\n")
+    (tmp_path / ".config.json.tmp").write_text('{"tfa')
+    with RunDir(tmp_path, CONFIG) as run:
+        assert read_config(tmp_path) == run.config
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "out of reach"])
+@pytest.mark.parametrize("name", [".", "run"])
+def test_k3_a_place_that_cannot_be_written_is_the_machines_fault(folder, mode, name):
+    os.chmod(folder, mode)
+    with unprivileged(), pytest.raises(MachineError, match="Permission denied"):
+        RunDir(folder / name, CONFIG)
+
+
+def test_y1_two_processes_in_one_directory(tmp_path, other_process):
+    """The second is told the first's PID; when the first is killed its lock is no obstacle."""
+    with pytest.raises(UserError, match=f"process {other_process.pid};"):
+        RunDir(tmp_path / "run", {})
+    other_process.kill()
+    other_process.wait()
+    with RunDir(tmp_path / "run", {}):
+        assert (tmp_path / "run/lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_worker_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
+    run = RunDir(tmp_path, CONFIG)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(read_end, 1)
+        os._exit(0)
+    try:
+        run.close()
+        RunDir(tmp_path, CONFIG).close()
+    finally:
+        os.write(write_end, b".")
+        os.waitpid(child, 0)
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_a_worker_leaves_its_parents_lock_alone(tmp_path):
+    with RunDir(tmp_path, CONFIG) as run:
+        child = os.fork()
+        if child == 0:
+            run.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(UserError, match="in use"):
+            RunDir(tmp_path, CONFIG)
+
+
+def test_p7_a_finished_run_has_its_report(tmp_path):
+    with RunDir(tmp_path, CONFIG) as run:
+        run.finish({"dice": 0.8})
+    with RunDir(tmp_path, CONFIG) as run:
+        assert run.finished and run.report == {"dice": 0.8, "warnings": []}
+
+
+def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, capsys):
+    with RunDir(tmp_path, CONFIG) as run:
+        run.warn("a\nb")
+    with RunDir(tmp_path, CONFIG) as run:
+        run.warn("a\nb")
+        run.warn("c")
+        run.finish({})
+    assert run.report["warnings"] == ["a\\nb", "c"]
+    assert capsys.readouterr().err == "warning: a\\nb\nwarning: c\n"
+
+
+def test_a_json_file_is_the_old_or_the_new(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    write_json(path, {"old": 1})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    for call in ("fsync", "replace"):
+        with monkeypatch.context() as patch, pytest.raises(MachineError, match="No space left"):
+            patch.setattr(os, call, fail)
+            write_json(path, {"new": 2})
+        assert json.loads(path.read_text()) == {"old": 1}
+
+
+def test_differences_are_by_dotted_key_and_by_type():
+    old = {"a": {"b": 1, "c": 1.0, "empty": {}}, "same": (1, 2)}
+    new = {"a": {"b": True, "d": None}, "same": [1, 2]}
+    assert differences(old, new) == {
+        "a.b": "1 -> true",
+        "a.c": "1.0 -> absent",
+        "a.d": "absent -> null",
+        "a.empty": "{} -> absent",
+    }
