@@ -7,22 +7,25 @@ ROOT/patient001/patient001_frame01_gt.nii.gz    the expert's labels; unlabelled 
 ROOT may also be the folder that the official archive unpacks to. Any folder name will do as a case's name,
 as long as its files begin with it.
 """
+
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from tfaug.data import nifti
-from tfaug.data.preprocess import check_contrast
-from tfaug.errors import UserError
+from tfaug.data.preprocess import contrast
+from tfaug.errors import UserError, printable
 from tfaug.types import NUM_CLASSES, STRUCTURES, Volume
 
 PHASES = ("ES", "ED")
 SUBFOLDERS = ("", "training", "testing", "database/training", "database/testing")
-FRAME = re.compile(r"(?P<case>.+)_frame(?P<number>\d+)(?P<label>_gt)?\.nii(\.gz)?", re.DOTALL)
+FRAME = re.compile(r"(?P<case>.+)_frame(?P<number>[0-9]+)(?P<label>_gt)?\.nii(\.gz)?", re.DOTALL)
 MAX_INFO_SIZE = 2**16  # bytes
 
 
@@ -46,16 +49,16 @@ def locate(root, case: str, phase: str = "ES", label: str = "required") -> Files
       UserError: the root, the case, its Info.cfg or a key of it, the frame or the label is missing or not
         unique, or the folder holds frames that Info.cfg does not name.
     """
-    folder = _folder(pathlib.Path(root), case)
-    info_file = folder / "Info.cfg"
-    info = _info(info_file)
-    numbers = {key: _frame_number(info_file, info[key]) for key in PHASES if key in info}
-    if phase not in numbers:
-        raise UserError(info_file, f"has no line `{phase}: <frame number>`", "add it")
-    return Files(
-        image=_only_frame(folder, case, numbers, phase, is_label=False),
-        label=_only_frame(folder, case, numbers, phase, is_label=True) if label == "required" else None,
-    )
+    try:
+        folder = _folder(pathlib.Path(root), case)
+        info_file = folder / "Info.cfg"
+        numbers = _frame_numbers(info_file)
+        if phase not in numbers:
+            raise UserError(info_file, f"has no line `{phase}: <frame number>`", "add it")
+        image = _only_frame(folder, numbers, phase, is_label=False)
+        return Files(image, _only_frame(folder, numbers, phase, is_label=True) if label == "required" else None)
+    except OSError as error:
+        raise nifti.unreadable(error.filename or root, error) from error
 
 
 def read(root, case: str, phase: str = "ES", label: str = "required") -> Volume:
@@ -77,25 +80,28 @@ def check(root, case: str, phase: str = "ES", label: str = "required") -> tuple[
     Returns:
       The errors for which the case cannot be used, and the warnings despite which it can.
     """
-    try:
-        files = locate(root, case, phase, label)
-    except UserError as error:
-        return [error], []
-
     errors, warnings, scan = [], [], None
-    try:
-        scan = nifti.read(files.image)
-        check_contrast(scan.array, files.image)
-    except UserError as error:
-        errors.append(error)
-    if files.label is not None:
-        try:
-            absent = absent_structures(_read_label(files.label, scan))
+    with _collected(errors):
+        image = locate(root, case, phase, "ignored").image
+        scan = nifti.read(image)
+        contrast(scan.array, image)
+    if label == "required":
+        with _collected(errors):
+            path = locate(root, case, phase, label).label
+            absent = absent_structures(_read_label(path, scan))
             if absent:
-                warnings.append(f"{files.label}: no voxel is labelled {', '.join(absent)}")
-        except UserError as error:
-            errors.append(error)
+                warnings.append(printable(f"{path}: no voxel is labelled {' or '.join(absent)}"))
     return errors, warnings
+
+
+@contextlib.contextmanager
+def _collected(errors: list[UserError]) -> Iterator[None]:
+    """Adds the error that ends the block to `errors`, unless it is there already."""
+    try:
+        yield
+    except UserError as error:
+        if str(error) not in map(str, errors):
+            errors.append(error)
 
 
 def absent_structures(label: np.ndarray) -> list[str]:
@@ -112,44 +118,53 @@ def _folder(root: pathlib.Path, case: str) -> pathlib.Path:
     for subfolder in SUBFOLDERS:
         if (root / subfolder / case).is_dir():
             return root / subfolder / case
-    raise UserError(root / case, "does not exist", "add the patient, take it out of the split, "
-                    "or set data.root to the folder that holds it")
+    raise UserError(
+        root / case,
+        "does not exist",
+        "add the patient, take it out of the split, or set data.root to the folder that holds it",
+    )
 
 
-def _info(path: pathlib.Path) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(MAX_INFO_SIZE).splitlines()
-    except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror})",
-                        "write one with the lines `ED: <frame number>` and `ES: <frame number>`") from error
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+def _frame_numbers(info_file: pathlib.Path) -> dict[str, int]:
+    """The frame number of each phase that Info.cfg names."""
+    if not info_file.is_file():
+        raise UserError(info_file, "is missing", "write one with `ED: <frame number>` and `ES: <frame number>`")
+    with open(info_file, encoding="utf-8", errors="replace") as file:
+        lines = file.read(MAX_INFO_SIZE).splitlines()
+    numbers = {}
+    for key, colon, value in (line.partition(":") for line in lines):
+        phase, number = key.strip(), value.strip()
+        if colon and phase in PHASES:
+            if not re.fullmatch("[0-9]{1,6}", number):
+                raise UserError(info_file, f"gives {number!r} as the frame of {phase}", "give a whole number")
+            numbers[phase] = int(number)
+    return numbers
 
 
-def _frame_number(info_file: pathlib.Path, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise UserError(info_file, f"gives {text!r} as a frame number", "give a whole number")
-    return int(text)
-
-
-def _only_frame(folder: pathlib.Path, case: str, numbers: dict[str, int], phase: str, is_label: bool):
-    """The one image or label file of `phase`; every frame in the folder must be one of `numbers`."""
+def _only_frame(folder: pathlib.Path, numbers: dict[str, int], phase: str, is_label: bool) -> pathlib.Path:
+    """The one image or label of `phase`; every frame in the folder must be the case's and one of `numbers`."""
     found = []
     for path in sorted(folder.iterdir()):
         match = FRAME.fullmatch(path.name)
         if path.name.startswith(".") or not match or bool(match["label"]) != is_label:
             continue
-        if match["case"] != case or int(match["number"]) not in numbers.values():
-            raise UserError(path, f"is not a frame that {folder.name}/Info.cfg names", "remove it, or correct Info.cfg")
+        if match["case"] != folder.name or int(match["number"]) not in numbers.values():
+            raise UserError(
+                path, "is not a frame that the folder's name and Info.cfg call for", "remove it, or correct Info.cfg"
+            )
         if int(match["number"]) == numbers[phase]:
             found.append(path)
-    name = f"{case}_frame{numbers[phase]:02d}{'_gt' if is_label else ''}.nii.gz"
+    kind = "label" if is_label else "image"
     if not found:
-        raise UserError(folder / name, f"is missing ({'label' if is_label else 'image'} of {phase})",
-                        "add it, or take the patient out of the split")
+        name = f"{folder.name}_frame{numbers[phase]:02d}{'_gt' if is_label else ''}.nii.gz"
+        raise UserError(
+            folder / name, f"is missing (the {kind} of {phase})", "add it, or take the patient out of the split"
+        )
     if len(found) > 1:
-        raise UserError(folder, f"holds the same frame twice ({', '.join(p.name for p in found)})", "remove one")
+        names = ", ".join(path.name for path in found)
+        raise UserError(folder, f"has more than one {kind} of {phase} ({names})", "remove all but one")
+    if not found[0].is_file():
+        raise UserError(found[0], "is not a file, or a link that leads nowhere", nifti.REPLACE)
     return found[0]
 
 
@@ -157,14 +172,19 @@ def _read_label(path: pathlib.Path, scan: nifti.Scan | None) -> np.ndarray:
     """[X, Y, Z] uint8; compared with its image, unless that could not be read (None)."""
     label = nifti.read(path)
     if scan is not None and label.array.shape != scan.array.shape:
-        raise UserError(path, f"has the shape {label.array.shape}, its image {scan.array.shape}",
-                        "replace the label by the one that belongs to the image")
+        raise UserError(
+            path,
+            f"has the shape {label.array.shape}, its image {scan.array.shape}",
+            "replace the label by the one that belongs to the image",
+        )
     if scan is not None and not np.allclose(label.spacing, scan.spacing, rtol=1e-3):
-        raise UserError(path, f"has the voxel size {label.spacing} mm, its image {scan.spacing} mm",
-                        "replace the label by the one that belongs to the image")
+        raise UserError(
+            path,
+            f"has the voxel size {label.spacing} mm, its image {scan.spacing} mm",
+            "replace the label by the one that belongs to the image",
+        )
     values = np.unique(label.array)
     wrong = values[~np.isin(values, range(NUM_CLASSES))]
     if wrong.size:
-        raise UserError(path, f"holds the label {wrong[0]:g}",
-                        "use 0 background, 1 RV, 2 Myo, 3 LV and no other value")
+        raise UserError(path, f"holds the label {wrong[0]:g}", "use 0 background, 1 RV, 2 Myo, 3 LV and no other value")
     return label.array.astype(np.uint8)

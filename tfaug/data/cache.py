@@ -1,17 +1,21 @@
 """Prepared volumes on disk, each made once and found again by the content of its files."""
+
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
 
@@ -20,8 +24,8 @@ import SimpleITK as sitk
 import skimage
 import tqdm
 
-from tfaug.data import acdc, preprocess
-from tfaug.errors import MachineError, TfaugError, UserError
+from tfaug.data import acdc, nifti, preprocess
+from tfaug.errors import MachineError, TfaugError, UserError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +35,14 @@ STALE_SECONDS = 3600.0  # no entry takes that long to write
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """One entry to make, in a form that travels to a worker process."""
+    """One entry of the cache and what it is made from, in a form that travels to a worker process."""
 
     root: pathlib.Path
     case: str
     phase: str
     label: str
     spec: preprocess.Spec
+    image: pathlib.Path
     entry: pathlib.Path
 
 
@@ -68,20 +73,29 @@ def load(
       UserError: a case cannot be read or prepared, or its worker process died.
       MachineError: an entry cannot be written.
     """
-    cache_dir = pathlib.Path(cache_dir)
+    cases, cache_dir = list(cases), pathlib.Path(cache_dir)
     label = "required" if labels else "ignored"
-    files = {case: acdc.locate(root, case, phase, label) for case in cases}
-    tasks = [
-        _Task(pathlib.Path(root), case, phase, label, spec, cache_dir / f"{_key(files[case], spec)}.npz")
-        for case in cases
-    ]
-    found = {task.case: _load_entry(task, files[task.case].image) for task in tasks}
-    missing = [task for task in tasks if found[task.case] is None]
+    tasks = {}
+    for case in cases:
+        files = acdc.locate(root, case, phase, label)
+        tasks[case] = _Task(root, case, phase, label, spec, files.image, cache_dir / f"{_key(files, spec)}.npz")
+    found = {case: _load_entry(task) for case, task in tasks.items()}
+    missing = [task for case, task in tasks.items() if found[case] is None]
     if missing:
         _make_writable(cache_dir)
         for task in _progress(_make_entries(missing, num_workers), len(missing)):
-            found[task.case] = _load_entry(task, files[task.case].image)
+            found[task.case] = _load_entry(task)
+            if found[task.case] is None:
+                raise MachineError(task.entry, "cannot be read back", "check the disk, or set data.cache_dir")
+    for case in tasks:
+        _warn_of_absent_structures(found[case])
     return [found[case] for case in cases]
+
+
+def _warn_of_absent_structures(prepared: preprocess.Prepared) -> None:
+    absent = [] if prepared.label is None else acdc.absent_structures(prepared.label)
+    if absent:
+        logger.warning(printable(f"{prepared.case}: no pixel of its prepared label is {' or '.join(absent)}"))
 
 
 def _key(files: acdc.Files, spec: preprocess.Spec) -> str:
@@ -101,10 +115,13 @@ def _key(files: acdc.Files, spec: preprocess.Spec) -> str:
 
 
 def _hash(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise nifti.unreadable(path, error) from error
 
 
-def _load_entry(task: _Task, image_path: pathlib.Path) -> preprocess.Prepared | None:
+def _load_entry(task: _Task) -> preprocess.Prepared | None:
     """The cached volume, or None if there is no entry or only a damaged one."""
     try:
         with zipfile.ZipFile(task.entry) as archive:
@@ -118,34 +135,30 @@ def _load_entry(task: _Task, image_path: pathlib.Path) -> preprocess.Prepared | 
                 task.spec.resolution,
             )
             label = arrays["label"] if task.label == "required" else None
-            return preprocess.Prepared(task.case, arrays["image"], label, grid, image_path)
+            return preprocess.Prepared(task.case, arrays["image"], label, grid, task.image)
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever a damaged file leads to, it is made again
-        logger.warning("%s: damaged cache entry of %s, made again (%s)", task.entry, task.case, error)
+        logger.warning(printable(f"{task.entry}: damaged cache entry of {task.case}, made again ({error})"))
         return None
 
 
 def _store(prepared: preprocess.Prepared, entry: pathlib.Path) -> None:
     """Writes an entry so that it is there whole or not at all, whatever happens meanwhile."""
-    arrays = {
-        "image": prepared.image,
-        "native_shape": prepared.grid.native_shape,
-        "spacing": prepared.grid.spacing,
-    }
+    arrays = {"image": prepared.image, "native_shape": prepared.grid.native_shape, "spacing": prepared.grid.spacing}
     if prepared.label is not None:
         arrays["label"] = prepared.label
-    temporary = None
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    temporary = entry.with_name(f"{uuid.uuid4().hex}.tmp")  # another process may be writing the same entry
     try:
-        with tempfile.NamedTemporaryFile(dir=entry.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            np.savez(file, **arrays)
+        with open(temporary, "wb") as file:
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, entry)
     except OSError as error:
-        if temporary:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise _not_writable(entry.parent, error) from error
 
 
@@ -156,14 +169,17 @@ def _make_writable(cache_dir: pathlib.Path) -> None:
         tempfile.TemporaryFile(dir=cache_dir).close()
         for leftover in cache_dir.glob("*.tmp"):
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(cache_dir, error) from error
 
 
 def _not_writable(cache_dir: pathlib.Path, error: OSError) -> MachineError:
-    return MachineError(cache_dir, f"cannot be written ({error.strerror or error})",
-                        "free space there, or name another folder with data.cache_dir")
+    return MachineError(
+        cache_dir,
+        f"cannot be written ({error.strerror or error})",
+        "free space there, or name another folder with data.cache_dir",
+    )
 
 
 def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
@@ -179,17 +195,15 @@ def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
             connection, remote = context.Pipe()
             process = context.Process(target=_work, args=(remote,), daemon=True)
             process.start()
-            remote.close()
             processes.append(process)
-            busy[connection] = waiting.pop()
-            connection.send(busy[connection])
+            remote.close()
+            busy[connection] = _give(connection, waiting.pop())
         while busy:
             for connection in multiprocessing.connection.wait(list(busy)):
                 task = busy.pop(connection)
-                _receive(connection, task.case)
+                _await(connection, task)
                 if waiting:
-                    busy[connection] = waiting.pop()
-                    connection.send(busy[connection])
+                    busy[connection] = _give(connection, waiting.pop())
                 yield task
     finally:
         for process in processes:
@@ -197,30 +211,48 @@ def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
             process.join()
 
 
-def _receive(connection: multiprocessing.connection.Connection, case: str) -> None:
+def _give(connection: multiprocessing.connection.Connection, task: _Task) -> _Task:
+    try:
+        connection.send(task)
+    except OSError as error:
+        raise _died(task) from error
+    return task
+
+
+def _await(connection: multiprocessing.connection.Connection, task: _Task) -> None:
     try:
         error = connection.recv()
     except (EOFError, OSError) as gone:
-        raise UserError(case, "the process that prepared it died (killed, or out of memory)",
-                        "free memory or set data.num_workers to 1, and start again") from gone
+        raise _died(task) from gone
     if error is not None:
         raise error
 
 
+def _died(task: _Task) -> UserError:
+    return UserError(
+        task.case,
+        "the process that prepared it died (killed, or out of memory?)",
+        "free memory or set data.num_workers to 1, and start again",
+    )
+
+
 def _work(connection: multiprocessing.connection.Connection) -> None:
     """A worker process: makes one entry after the other, answers each with None or an error for the user."""
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:  # the main process is gone
-            return
-        try:
-            volume = acdc.read(task.root, task.case, task.phase, task.label)
-            _store(preprocess.prepare_volume(volume, task.spec), task.entry)
-        except TfaugError as error:
-            connection.send(error)
-        else:
-            connection.send(None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all processes; the main one ends its workers
+    try:
+        while True:
+            connection.send(_make_entry(connection.recv()))
+    except (EOFError, ConnectionError):  # the main process is gone
+        return
+
+
+def _make_entry(task: _Task) -> TfaugError | None:
+    try:
+        volume = acdc.read(task.root, task.case, task.phase, task.label)
+        _store(preprocess.prepare_volume(volume, task.spec), task.entry)
+    except TfaugError as error:
+        return error
+    return None
 
 
 def _progress(done: Iterable, total: int) -> Iterator:
@@ -233,6 +265,10 @@ def _progress(done: Iterable, total: int) -> Iterator:
         now = time.monotonic()
         if now - last >= REPORT_SECONDS or count == total:
             last, seconds = now, (now - start) / count
-            print(f"preprocessing: {count} of {total} volumes, {seconds:.1f} s each, "
-                  f"{seconds * (total - count):.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"preprocessing: {count} of {total} volumes, {seconds:.1f} s each, "
+                f"{seconds * (total - count):.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
         yield item

@@ -1,4 +1,5 @@
 """Reads NIfTI files without believing them: a damaged or strange file is an error, never wrong data."""
+
 from __future__ import annotations
 
 import gzip
@@ -13,7 +14,7 @@ import numpy as np
 from tfaug.errors import UserError
 
 HEADER_SIZE = 348  # bytes, NIfTI-1
-MAX_VOXELS = 512**3
+MAX_VOXELS = 2**26
 MAX_HEADER_EXTENSION = 2**24  # bytes between the header and the first voxel
 MAX_EXTENT_MM = 10_000.0
 CHUNK = 2**20  # bytes
@@ -47,11 +48,10 @@ def read(path: pathlib.Path) -> Scan:
         real-valued volume with a sound header and finite voxels.
     """
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file():
-        raise UserError(path, "is not a regular file", REPLACE)
     try:
-        opened = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-        with opened as stream:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise UserError(path, "is not a regular file", REPLACE)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             header = _header(path, stream)
             _check_geometry(path, header)
             raw = _voxels(path, stream, header)
@@ -60,13 +60,19 @@ def read(path: pathlib.Path) -> Scan:
     except (EOFError, zlib.error) as error:
         raise UserError(path, f"is cut off or damaged ({error})", REPLACE) from error
     except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror or error})",
-                        "check that it exists and that you may read it") from error
+        raise unreadable(path, error) from error
 
     array = _scaled(path, np.frombuffer(raw, _dtype(path, header)), header)
     if not np.isfinite(array).all():
         raise UserError(path, "holds NaN or infinite voxels", REPLACE)
     return Scan(array.reshape(_shape(header), order="F"), _spacing(header), header)
+
+
+def unreadable(path: pathlib.Path, error: OSError) -> UserError:
+    """The error for the user when the system refuses to open or read `path`."""
+    return UserError(
+        path, f"cannot be read ({error.strerror or error})", "check that it exists and that you may read it"
+    )
 
 
 def _header(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
@@ -106,7 +112,7 @@ def _spacing(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
 def _dtype(path: pathlib.Path, header: nibabel.Nifti1Header) -> np.dtype:
     try:
         dtype = header.get_data_dtype()
-    except nibabel.spatialimages.HeaderDataError as error:
+    except KeyError as error:
         raise UserError(path, f"has the unknown voxel type {header['datatype']}", RESAVE) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UserError(path, f"has voxels of type {dtype} where real numbers are expected", RESAVE)
@@ -124,39 +130,32 @@ def _check_geometry(path: pathlib.Path, header: nibabel.Nifti1Header) -> None:
     if unit not in (0, 2):  # unknown or mm
         raise UserError(path, "gives its voxel size in another unit than mm", RESAVE)
 
-    for name, matrix in _directions(header).items():
-        lengths = np.linalg.norm(matrix, axis=0)
-        if not np.isfinite(matrix).all() or not lengths.all():
-            raise UserError(path, f"has a {name} that is not finite or singular", RESAVE)
-        axes = matrix / lengths
-        if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
-            raise UserError(path, f"has a {name} whose axes are not orthogonal", RESAVE)
-
-
-def _directions(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
-    """The 3 x 3 matrices of those transforms that the header says are in use."""
-    matrices = {}
-    if header["sform_code"]:
-        matrices["sform"] = np.stack([header[f"srow_{axis}"][:3] for axis in "xyz"]).astype(np.float64)
     if header["qform_code"]:
         b, c, d = (float(header[f"quatern_{part}"]) for part in "bcd")
-        # NIfTI leaves out a of the unit quaternion a, b, c, d; it does not exist if b, c, d are too long.
-        length = b * b + c * c + d * d
-        matrices["qform"] = (np.eye(3) if length <= 1 + 1e-5 else np.full((3, 3), np.nan))
-    return matrices
+        # NIfTI leaves out the first part of the unit quaternion (a, b, c, d): it is what b, c, d lack in length.
+        if not b * b + c * c + d * d <= 1 + 1e-5:
+            raise UserError(path, "has a qform that is not a rotation", RESAVE)
+    if header["sform_code"]:
+        matrix = np.stack([header[f"srow_{axis}"][:3] for axis in "xyz"]).astype(np.float64)
+        lengths = np.linalg.norm(matrix, axis=0)
+        if not (np.isfinite(matrix).all() and lengths.all()):
+            raise UserError(path, "has an sform that is not finite or has an axis of length 0", RESAVE)
+        axes = matrix / lengths
+        if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+            raise UserError(path, "has an sform whose axes are not orthogonal", RESAVE)
 
 
-def _voxels(path: pathlib.Path, stream: BinaryIO, header: nibabel.Nifti1Header) -> bytes:
+def _voxels(path: pathlib.Path, stream: BinaryIO, header: nibabel.Nifti1Header) -> bytearray:
     """The raw voxels; reads on to the end of the stream, where gzip compares length and checksum."""
-    size = math.prod(_shape(header)) * header["bitpix"] // 8
+    size = math.prod(_shape(header)) * _dtype(path, header).itemsize
     _read(path, stream, int(header["vox_offset"]) - HEADER_SIZE)
-    raw = _read(path, stream, int(size))
+    raw = _read(path, stream, size)
     if stream.read(1):
         raise UserError(path, "holds more data than its header declares", REPLACE)
     return raw
 
 
-def _read(path: pathlib.Path, stream: BinaryIO, size: int) -> bytes:
+def _read(path: pathlib.Path, stream: BinaryIO, size: int) -> bytearray:
     """Exactly `size` bytes, allocated as they come: a short file with a large header costs nothing."""
     data = bytearray()
     while len(data) < size:
@@ -164,7 +163,7 @@ def _read(path: pathlib.Path, stream: BinaryIO, size: int) -> bytes:
         if not chunk:
             raise UserError(path, "ends before the last voxel that its header declares", REPLACE)
         data += chunk
-    return bytes(data)
+    return data
 
 
 def _scaled(path: pathlib.Path, voxels: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:

@@ -1,4 +1,5 @@
 """Preprocessing of the paper's section 3.2, and its inverse for evaluation on the native grid."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,7 +16,8 @@ VERSION = 1  # raise it when results change: cached volumes are then prepared ag
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
-N4_THREADS = 1  # the result depends on the number of threads, so it must not depend on the machine
+# The result depends on ITK's number of threads. Only the global number counts: N4 hands its own to no inner filter.
+N4_THREADS = 1
 PERCENTILES = (2, 98)
 
 
@@ -82,14 +84,14 @@ def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
     Raises:
       UserError: the image has no contrast, or N4 fails on it.
     """
-    check_contrast(volume.image, volume.path)
+    contrast(volume.image, volume.path)  # N4 would turn a constant into noise
     image = volume.image
     if spec.n4_shrink:
         image = correct_bias(image, volume.spacing, spec.n4_shrink, volume.case)
     grid = Grid(volume.image.shape, volume.spacing, spec.image_size, spec.resolution)
     return Prepared(
         case=volume.case,
-        image=_to_network(normalise(image), grid, order=1).astype(np.float32),
+        image=_to_network(normalise(image, volume.path), grid, order=1).astype(np.float32),
         label=None if volume.label is None else _to_network(volume.label, grid, order=0).astype(np.uint8),
         grid=grid,
         path=volume.path,
@@ -120,31 +122,39 @@ def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarr
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(N4_THREADS)
     try:
         n4.Execute(sitk.Shrink(full, [shrink, shrink, 1]))
-        field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T)
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(case, f"N4 bias correction failed ({reason})",
-                        "take the case out of the split, or set data.n4_shrink to 0") from error
+        raise _n4_failed(case, f"fails ({str(error).strip().splitlines()[-1]})") from error
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    corrected = image / field
+    with np.errstate(all="ignore"):  # what is not finite is reported
+        corrected = image / np.exp(log_field)
     if not np.isfinite(corrected).all():
-        raise UserError(case, "N4 bias correction gave NaN or infinite voxels",
-                        "take the case out of the split, or set data.n4_shrink to 0")
+        raise _n4_failed(case, "gives NaN or infinite voxels")
     return corrected
 
 
-def check_contrast(image: np.ndarray, subject) -> None:
-    """Raises UserError about `subject` if the percentiles that `normalise` stretches to 0..1 coincide."""
+def _n4_failed(case: str, problem: str) -> UserError:
+    return UserError(
+        case, f"N4 bias correction {problem}", "take the case out of the split, or set data.n4_shrink to 0"
+    )
+
+
+def contrast(image: np.ndarray, subject) -> tuple[float, float]:
+    """The 2nd and 98th percentile of `image`; raises UserError about `subject` if they coincide."""
     low, high = np.percentile(image, PERCENTILES)
     if not low < high:
-        raise UserError(subject, f"has no contrast: its 2nd and 98th percentile are both {low:g}",
-                        "replace the scan, or take the case out of the split")
+        raise UserError(
+            subject,
+            f"has no contrast: its 2nd and 98th percentile are both {low:g}",
+            "replace the scan, or take the case out of the split",
+        )
+    return low, high
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
-    """(x - p2) / (p98 - p2) with the volume's percentiles; not clipped."""
-    low, high = np.percentile(image, PERCENTILES)
+def normalise(image: np.ndarray, subject) -> np.ndarray:
+    """(x - p2) / (p98 - p2) with the volume's percentiles, not clipped; raises as `contrast`."""
+    low, high = contrast(image, subject)
     return (image - low) / (high - low)
 
 
@@ -177,9 +187,7 @@ def _to_network(volume: np.ndarray, grid: Grid, order: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
-    return transform.resize(
-        image, shape, order=order, mode="constant", preserve_range=True, anti_aliasing=False
-    )
+    return transform.resize(image, shape, order=order, mode="constant", preserve_range=True, anti_aliasing=False)
 
 
 def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,218 @@
+import gzip
+import os
+import tracemalloc
+
+import nibabel
+import numpy as np
+import pytest
+from patients import nifti_bytes, write_nifti
+
+from tfaug.data import nifti
+from tfaug.errors import UserError
+
+SHAPE = (7, 6, 5)
+IMAGE = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)
+
+
+def with_nan(value):
+    image = IMAGE.astype(np.float32)
+    image[3, 2, 1] = value
+    return image
+
+
+@pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "<u2", "<i4", "<i8", "<f4", ">f4", "<f8"])
+def test_every_real_type_is_read_in_file_order(tmp_path, name, dtype):
+    image = (IMAGE % 100).astype(dtype)
+    content = nifti_bytes(image)
+    if dtype.startswith(">"):
+        content = nibabel.Nifti1Header(content[:348]).as_byteswapped(">").binaryblock + content[348:]
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    scan = nifti.read(path)
+
+    assert scan.array.dtype == np.float32
+    np.testing.assert_array_equal(scan.array, image)
+    assert scan.spacing == (1.5, 1.25, 8.0)
+
+
+def test_slope_and_intercept_are_applied(tmp_path):
+    path = write_nifti(tmp_path / "image.nii.gz", IMAGE, scl_slope=0.5, scl_inter=-3)
+    np.testing.assert_array_equal(nifti.read(path).array, IMAGE * 0.5 - 3)
+
+
+def test_slope_zero_means_unscaled(tmp_path):
+    path = write_nifti(tmp_path / "image.nii.gz", IMAGE, scl_slope=0, scl_inter=5)
+    np.testing.assert_array_equal(nifti.read(path).array, IMAGE)
+
+
+def test_d14_spacing_is_pixdim_even_beside_a_unit_sform(tmp_path):
+    rows = np.eye(4, dtype=np.float32)
+    path = write_nifti(
+        tmp_path / "image.nii.gz", IMAGE, sform_code=1, qform_code=1, srow_x=rows[0], srow_y=rows[1], srow_z=rows[2]
+    )
+    assert nifti.read(path).spacing == (1.5, 1.25, 8.0)
+
+
+def gz(content):
+    return lambda path: path.write_bytes(gzip.compress(content))
+
+
+def raw(content):
+    return lambda path: path.write_bytes(content)
+
+
+def header(image=IMAGE, **fields):
+    return lambda path: write_nifti(path, image, **fields)
+
+
+def truncated(path):
+    content = gzip.compress(nifti_bytes(IMAGE))
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flipped(path):
+    content = bytearray(gzip.compress(nifti_bytes(IMAGE), compresslevel=0))
+    content[-20] ^= 0x10  # a voxel, stored as it is: only the checksum tells
+    path.write_bytes(content)
+
+
+def dim(*sizes):
+    return [len(sizes), *sizes, *[1] * (7 - len(sizes))]
+
+
+def pixdim(*spacing):
+    return [1, *spacing, 0, 0, 0, 0]
+
+
+COMPLETE = gzip.compress(nifti_bytes(IMAGE))
+SHEAR = {"sform_code": 1, "srow_x": [1, 0.5, 0, 0], "srow_y": [0, 1, 0, 0], "srow_z": [0, 0, 1, 0]}
+FLAT = {"sform_code": 1, "srow_x": [1, 0, 0, 0], "srow_y": [0, 0, 0, 0], "srow_z": [0, 0, 1, 0]}
+
+FAULTS = [
+    ("D1", truncated, "cut off"),
+    ("D2", flipped, "not an intact gzip file .*CRC"),
+    ("D3 no trailer", raw(COMPLETE[:-8]), "cut off"),
+    ("D3 half a trailer", raw(COMPLETE[:-3]), "cut off"),
+    ("D3 wrong trailer", raw(COMPLETE[:-8] + bytes(8)), "CRC"),
+    ("D3 wrong length", raw(COMPLETE[:-4] + bytes(4)), "length"),
+    ("D3 foreign bytes behind", raw(COMPLETE + b"more"), "not an intact gzip file"),
+    ("D4", raw(nifti_bytes(IMAGE)), "not an intact gzip file"),
+    ("D5", raw(b""), "empty"),
+    ("D5 compressed", gz(b""), "empty"),
+    ("D6", raw(b"patient001: see the other folder\n"), "not an intact gzip file"),
+    ("D6 compressed", gz(b"a text " * 100), "not a NIfTI-1 file"),
+    ("D6 short", gz(b"n+1"), "not a NIfTI-1 file"),
+    ("D7", header(dim=dim(32767, 32767, 32767)), "more than"),
+    ("D7 short data", header(dim=dim(400, 400, 400)), "ends before"),
+    ("D8", gz(nifti_bytes(IMAGE) + bytes(10**6)), "more data"),
+    ("D9", header(dim=dim(-7, 6, 5)), r"impossible shape \(-7, 6, 5\)"),
+    ("D10", header(dim=dim(7, 0, 5)), r"impossible shape \(7, 0, 5\)"),
+    ("D11", header(pixdim=pixdim(1.5, 0, 8)), "voxel size"),
+    ("D12", header(pixdim=pixdim(1.5, -1.25, 8)), "voxel size"),
+    ("D13", header(pixdim=pixdim(1.5, np.nan, 8)), "voxel size"),
+    ("D13 infinite", header(pixdim=pixdim(1.5, np.inf, 8)), "voxel size"),
+    ("D13 absurd", header(pixdim=pixdim(1.5, 1e30, 8)), "voxel size"),
+    ("D13 metres", header(xyzt_units=1), "another unit"),
+    ("D16", header(**SHEAR), "not orthogonal"),
+    ("D16 singular", header(**FLAT), "axis of length 0"),
+    ("D16 NaN", header(**{**SHEAR, "srow_x": [np.nan, 0, 0, 0]}), "not finite"),
+    ("D16 quaternion", header(qform_code=1, quatern_b=0.9, quatern_c=0.9), "not a rotation"),
+    ("D17 NaN", header(with_nan(np.nan)), "NaN or infinite"),
+    ("D17 Inf", header(with_nan(-np.inf)), "NaN or infinite"),
+    ("D18 slope", header(scl_slope=np.nan), "slope nan"),
+    ("D18 infinite slope", header(scl_slope=np.inf), "slope inf"),
+    ("D18 intercept", header(scl_inter=np.nan), "intercept nan"),
+    ("D18 overflow", header(scl_slope=3e38), "NaN or infinite"),
+    ("D19 complex", header(IMAGE.astype(np.complex64)), "complex64"),
+    ("D19 RGB", header(np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])), "real numbers"),
+    ("D19 unknown", header(datatype=77), "unknown voxel type 77"),
+    ("D19 wrong width", header(datatype=16), "bitpix 16"),
+    ("D20", header(np.stack([IMAGE, IMAGE], axis=-1)), "4 dimensions"),
+    ("D20 one slice", header(IMAGE[..., 0]), "2 dimensions"),
+    ("header offset", header(vox_offset=0), "vox_offset"),
+    ("header offset far", header(vox_offset=1e30), "vox_offset"),
+    ("D26 missing", lambda path: None, "No such file"),
+    ("D26 dangling", lambda path: path.symlink_to("nowhere"), "No such file"),
+    ("D26 folder", lambda path: path.mkdir(), "not a regular file"),
+    ("D26 pipe", lambda path: os.mkfifo(path), "not a regular file"),
+]
+
+
+@pytest.mark.parametrize(("inject", "expect"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])
+def test_faulty_file_is_one_line_that_names_it(tmp_path, inject, expect):
+    path = tmp_path / "image.nii.gz"
+    inject(path)
+    with pytest.raises(UserError, match=expect) as caught:
+        nifti.read(path)
+    assert caught.value.subject == str(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_s9_control_codes_in_a_file_name_are_escaped(tmp_path):
+    path = tmp_path / "a\nb\x1b[31m.nii.gz"
+    path.write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        nifti.read(path)
+    assert str(caught.value).isprintable()
+    assert r"a\nb\x1b[31m.nii.gz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [nifti_bytes(IMAGE, dim=dim(400, 400, 400)), nifti_bytes(IMAGE) + bytes(60 * 2**20)],
+    ids=["D7 declares 128 MB, holds 420 bytes", "D8 declares 420 bytes, holds 60 MB"],
+)
+def test_memory_follows_the_smaller_of_declared_and_real_size(tmp_path, content):
+    path = tmp_path / "image.nii.gz"
+    path.write_bytes(gzip.compress(content, compresslevel=1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError):
+            nifti.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_random_damage_is_an_error_or_harmless(tmp_path):
+    """600 flips and cuts of a compressed file: an error for the user, or the very same voxels and spacing."""
+    rng = np.random.default_rng(1)
+    intact = gzip.compress(nifti_bytes(IMAGE))
+    path = tmp_path / "image.nii.gz"
+    rejected = 0
+    for trial in range(600):
+        damaged = bytearray(intact)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(intact)) :]
+        for _ in range(rng.integers(1, 4) if trial % 3 else 0):
+            damaged[rng.integers(len(intact))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            scan = nifti.read(path)
+        except UserError:
+            rejected += 1
+        else:
+            np.testing.assert_array_equal(scan.array, IMAGE)
+            assert scan.spacing == (1.5, 1.25, 8.0)
+    assert rejected > 500  # what is left hit the time stamp and the like
+
+
+def test_random_damage_of_an_uncompressed_file_never_ends_in_a_traceback(tmp_path):
+    rng = np.random.default_rng(2)
+    intact = nifti_bytes(IMAGE)
+    path = tmp_path / "image.nii"
+    for trial in range(600):
+        damaged = bytearray(intact)
+        damaged[rng.integers(352)] = rng.integers(256)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(intact)) :]
+        path.write_bytes(damaged)
+        try:
+            scan = nifti.read(path)
+        except UserError:
+            continue
+        assert scan.array.shape == SHAPE
+        assert np.isfinite(scan.array).all()
+        assert min(scan.spacing) > 0
