@@ -3,9 +3,11 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 
@@ -141,13 +143,15 @@ def test_a_worker_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.read(read_end, 1)
+        os.write(write_end, b".")
+        time.sleep(60)
         os._exit(0)
     try:
-        run.close()
+        os.read(read_end, 1)  # the child is up
+        run.close()  # as the kernel does when the parent is killed
         RunDir(tmp_path, CONFIG).close()
     finally:
-        os.write(write_end, b".")
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(read_end)
         os.close(write_end)

@@ -110,9 +110,13 @@ def fingerprint_of(variables):
 
 
 def logged(folder):
-    """(tag, step, bytes of the value) of every scalar, in the order in which TensorBoard reads them."""
+    """(tag, step, bytes of the value) of every scalar in a folder of event files, sorted; a repetition shows."""
+    return sorted((tag, step, value.tobytes()) for tag, step, value in summaries(folder))
+
+
+def summaries(folder):
     return [
-        (value.tag, event.step, tf.make_ndarray(value.tensor).tobytes())
+        (value.tag, event.step, tf.make_ndarray(value.tensor))
         for path in sorted(folder.glob("events*"))
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
