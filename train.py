@@ -7,24 +7,26 @@ from absl import flags
 from tfaug import cli
 
 STAGE = flags.DEFINE_string("stage", "all", "aug: learn a generator; seg: train a segmenter; all: all, then evaluate.")
-GEN = flags.DEFINE_string("gen", "deform", "Which generator --stage=aug learns: deform or intensity.")
+GEN = flags.DEFINE_string(
+    "gen", "deform", "Which generator --stage=aug learns: deform or intensity (or deform_noreg, intensity_noreg)."
+)
 
 
 def main() -> None:
     """Runs what the flags ask for."""
     from tfaug import experiment
-    from tfaug.augment.methods import METHODS
+    from tfaug.augment.methods import GENERATORS, METHODS
 
     stage = cli.choose("--stage", STAGE.value, ("all", "aug", "seg"))
-    kind = cli.choose("--gen", GEN.value, ("deform", "intensity"))
+    generator = cli.choose("--gen", GEN.value, GENERATORS)
     method = cli.choose("--aug", cli.AUG.value, METHODS)
     config, workdir = cli.CONFIG.value, cli.WORKDIR.value
     experiment.set_up_tensorflow(config)
     if stage == "aug":
-        experiment.learn_augmentation(config, workdir, kind)
+        experiment.learn_augmentation(config, workdir, generator)
     if stage == "all":
-        for kind in METHODS[method].generators:
-            experiment.learn_augmentation(config, workdir, kind)
+        for generator in METHODS[method].generators:
+            experiment.learn_augmentation(config, workdir, generator)
     if stage in ("all", "seg"):
         experiment.train_segmenter(config, workdir, method)
     if stage == "all":

@@ -72,11 +72,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.segment.class_weights = CLASS_WEIGHTS
     config.segment.partition = "even"  # the generated half is shared evenly by X_V, X_I, X_VI; or "released"
     config.segment.eval_every = 100
+    config.segment.lambda_adv = 0.1  # adv_sl and adv_ssl; the paper does not give it
 
     # The runs whose generators the second stage uses; empty: those of the same config, labelled set and seed.
     config.generators = ml_collections.ConfigDict()
     config.generators.deform = ""
     config.generators.intensity = ""
+    config.generators.deform_noreg = ""  # learned with lambda_adv = lambda_big = 0
+    config.generators.intensity_noreg = ""
 
     config.report_every = 20  # steps between two readings of the losses
     config.picture_every = 1000

@@ -1,4 +1,5 @@
 """Learned, task-driven augmentation for segmentation with few labels (Chaitanya et al., IPMI 2019)."""
+
 from importlib import metadata
 
 __version__ = "0.1.0"

@@ -77,6 +77,7 @@ _RULES = (
     *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
     ("augment.warmup_steps", *_NOT_NEGATIVE),
     *((f"augment.lambda_{term}", *_NOT_NEGATIVE) for term in ("seg", "adv", "big")),
+    ("segment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
     ("augment.real_pool", *_one_of("all", "unlabelled")),
     *((f"{key}_every", *_POSITIVE) for key in ("report", "picture", "checkpoint")),

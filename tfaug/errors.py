@@ -1,4 +1,5 @@
 """Errors that speak to the user: one line, what it is about, what is wrong, what to do."""
+
 from __future__ import annotations
 
 

@@ -16,8 +16,11 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, metrics, pictures, streams
 from tfaug.augment.affine import Affine
+from tfaug.augment.elastic import Elastic
+from tfaug.augment.intensity import ContrastBrightness
 from tfaug.augment.learned import Learned, transform_image, transform_label
-from tfaug.augment.methods import METHODS, Augmenter
+from tfaug.augment.methods import GENERATORS, METHODS, Augmenter
+from tfaug.augment.mixup import MixUp
 from tfaug.config import TOLERATED, Config, cases, check, run_path
 from tfaug.data import acdc, cache, phantom, pipeline
 from tfaug.data.preprocess import Prepared, Spec
@@ -27,7 +30,7 @@ from tfaug.models.generator import generator
 from tfaug.models.unet import unet
 from tfaug.train import checkpoint, hooks, rundir
 from tfaug.train.loop import fit
-from tfaug.train.steps import LearnAugmentation, Segment
+from tfaug.train.steps import AdversarialSegment, LearnAugmentation, Segment
 from tfaug.types import NUM_CLASSES, Z_DIM
 
 PICTURED_SLICES = 3
@@ -67,13 +70,11 @@ def with_experts(config: Config, scans: Sequence[Prepared]) -> list[evaluation.C
     return [(scan, acdc.read(root, scan.case, config.data.phase)) for scan in scans]
 
 
-def learn_augmentation(config: Config, workdir, kind: str) -> None:
-    """Stage "aug": trains G_V ("deform") or G_I ("intensity") with S and D, and keeps the best.
-
-    What is best is the validation Dice of S, as in the second stage.
-    """
+def learn_augmentation(config: Config, workdir, name: str) -> None:
+    """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
     check(config)
-    stage, schedule = f"aug-{kind}", config.augment
+    stage, schedule = f"aug-{name}", config.augment
+    kind, regularised = GENERATORS[name]
     path = run_path(config, workdir, stage)
     with rundir.RunDir(path, _relevant(config, without=("segment", "generators")), TOLERATED) as run:
         if _already_finished(run):
@@ -89,8 +90,8 @@ def learn_augmentation(config: Config, workdir, kind: str) -> None:
             learning_rate=schedule.learning_rate,
             class_weights=schedule.class_weights,
             lambda_seg=schedule.lambda_seg,
-            lambda_adv=schedule.lambda_adv,
-            lambda_big=schedule.lambda_big,
+            lambda_adv=schedule.lambda_adv if regularised else 0.0,
+            lambda_big=schedule.lambda_big if regularised else 0.0,
             adversarial_form=schedule.adversarial_loss,
             task_gradient=schedule.task_gradient,
             discriminator_first=schedule.discriminator_first,
@@ -99,7 +100,7 @@ def learn_augmentation(config: Config, workdir, kind: str) -> None:
         real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
         make = pipeline.generator_batches(
             _slices(labelled),
-            pipeline.slices([scan.image for scan in real]),
+            _images(real),
             schedule.batch_size,
             _augmenter(config, schedule.partition).affine,
             config.seed,
@@ -135,19 +136,20 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
     check(config)
     schedule = config.segment
     row = METHODS[method]
-    learned = {kind: load_generator(config, workdir, kind) for kind in row.generators}
+    learned = {name: load_generator(config, workdir, name) for name in row.generators}
     path = segmenter_path(config, workdir, method)
     with rundir.RunDir(path, _relevant(config, without=("augment",)), TOLERATED) as run:
         if _already_finished(run):
             return
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
-        step = Segment(
-            unet(config.data.image_size, **_network_arguments(config, "seg")),
-            schedule.learning_rate,
-            schedule.class_weights,
-        )
-        augmenter = _augmenter(config, schedule.partition, learned)
-        make = pipeline.labelled_batches(_slices(labelled), schedule.batch_size, augmenter.method(row), config.seed)
+        unlabelled = prepared(config, "unlabelled") if row.adversary else []
+        augment = _augmenter(config, schedule.partition, learned).method(row)
+        arguments = (schedule.batch_size, augment, config.seed)
+        step = _segmenter_step(config, row)
+        if row.adversary:
+            make = pipeline.adversarial_batches(_slices(labelled), _images(unlabelled), *arguments)
+        else:
+            make = pipeline.labelled_batches(_slices(labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
         best = _fit(
@@ -160,7 +162,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             keep={"segmenter": step.segmenter},
             score=lambda: _dice(predict, experts),
             draw=lambda: {"segmentation": _segmentation_picture(predict, validation)},
-            data=labelled + validation,
+            data=labelled + validation + unlabelled,
             learned=learned,
         )
         run.finish({"best": best.best, "best_step": best.best_step})
@@ -206,18 +208,18 @@ def evaluate_run(run, split: str) -> str:
 _RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
 
 
-def load_generator(config: Config, workdir, kind: str) -> tf.keras.Model:
+def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
     """The trained generator that the second stage uses, built as its own run's config says.
 
     Raises:
       UserError: it has not been trained, or for another image size.
     """
-    path = pathlib.Path(config.generators[kind] or run_path(config, workdir, f"aug-{kind}"))
+    path = pathlib.Path(config.generators[name] or run_path(config, workdir, f"aug-{name}"))
     if not (path / "report.json").exists():
         raise UserError(
             path,
-            f"there is no trained generator of kind {kind!r}",
-            f"first run `python train.py --stage=aug --gen={kind}` with the same config",
+            f"there is no trained generator {name!r}",
+            f"first run `python train.py --stage=aug --gen={name}` with the same config",
         )
     own = Config(rundir.read_config(path))
     if own.data.image_size != config.data.image_size:
@@ -228,7 +230,7 @@ def load_generator(config: Config, workdir, kind: str) -> tf.keras.Model:
         )
     # The tf.data pipeline runs it, and that lives on the CPU.
     with tf.device("CPU"):
-        model = generator(kind, own.data.image_size, **_network_arguments(own, "aug"))
+        model = generator(GENERATORS[name][0], own.data.image_size, **_network_arguments(own, "aug"))
     checkpoint.load_best(path, {"generator": model})
     return model
 
@@ -248,7 +250,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
       draw: function returning pictures by tag.
       data: the preprocessed scans that the run depends on.
       start: no validation before this many steps.
-      learned: the fixed generators that the run depends on, by kind.
+      learned: the fixed generators that the run depends on, by name.
     """
     log = hooks.EventLog(run.path / "tensorboard")
     finite = hooks.StopOnNonFinite()
@@ -256,7 +258,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         "config": run.config,
         "data": {
             "scans": _digest(array for scan in data for array in (scan.image, scan.label) if array is not None),
-            "generators": {kind: _digest(model.get_weights()) for kind, model in (learned or {}).items()},
+            "generators": {name: _digest(model.get_weights()) for name, model in (learned or {}).items()},
         },
         "environment": {
             "tensorflow": tf.__version__,
@@ -316,15 +318,39 @@ def _network_arguments(config, stage):
 
 
 def _augmenter(config, partition, learned=None):
-    """All transforms by name; `learned` are the trained generators by kind."""
+    """All transforms by name; `learned` are the trained generators by name."""
     released_affine = config.transforms.affine == "released"
     transforms = {
         "affine": Affine(scale_decimals=2, extra_flip_coin=True) if released_affine else Affine(),
-        **{kind: Learned(kind, inference.frozen(model)) for kind, model in (learned or {}).items()},
+        "elastic": Elastic(),
+        "contrast_brightness": ContrastBrightness(split=config.transforms.random_intensity == "released"),
+        "mixup": MixUp(config.transforms.mixup_alpha),
+        **{name: Learned(GENERATORS[name][0], inference.frozen(model)) for name, model in (learned or {}).items()},
     }
     return Augmenter(
         transforms, functools.partial(pipeline.seed_at, config.seed), released_partition=partition == "released"
     )
+
+
+def _segmenter_step(config, row):
+    """The update rule of the second stage: plain, or against a discriminator."""
+    size, arguments = config.data.image_size, _network_arguments(config, "seg")
+    schedule = config.segment
+    segmenter = unet(size, **arguments)
+    if not row.adversary:
+        return Segment(segmenter, schedule.learning_rate, schedule.class_weights)
+    return AdversarialSegment(
+        segmenter,
+        discriminator(size, channels=1 + NUM_CLASSES, filters=config.model.filters, seed=arguments["seed"]),
+        row.adversary,
+        learning_rate=schedule.learning_rate,
+        class_weights=schedule.class_weights,
+        lambda_adv=schedule.lambda_adv,
+    )
+
+
+def _images(scans):
+    return pipeline.slices([scan.image for scan in scans])
 
 
 def _slices(scans):

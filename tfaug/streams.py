@@ -2,6 +2,7 @@
 
 Nothing in tfaug keeps the state of a random generator, so a resumed run needs only its step number.
 """
+
 from __future__ import annotations
 
 import hashlib

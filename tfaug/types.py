@@ -58,3 +58,15 @@ class GeneratorBatch(NamedTuple):
     real: Any
     z: Any
     num_original: Any
+
+
+class AdversarialBatch(NamedTuple):
+    """What one iteration of adversarial training of the segmenter looks at.
+
+    Attributes:
+      labelled: `Batch` of N labelled slices.
+      unlabelled: [N, H, W, 1] float32 scans.
+    """
+
+    labelled: Batch
+    unlabelled: Any

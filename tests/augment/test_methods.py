@@ -23,9 +23,18 @@ class Tag:
         return Batch(batch.image * 10 + self.number, batch.label + params["draw"][:, None, None, None])
 
 
+class Keep:
+    def sample(self, batch, seed):
+        return {}
+
+    def apply(self, batch, params):
+        return batch
+
+
 def augmenter(**changes):
-    names = ("affine", "deform", "intensity", "elastic", "contrast_brightness")
+    names = ("affine", "deform", "intensity", "elastic", "contrast_brightness", "mixup")
     transforms = {name: Tag(number) for number, name in enumerate(names, start=1)}
+    transforms.update(deform_noreg=Tag(7), intensity_noreg=Tag(8))
     return Augmenter(transforms, lambda purpose, step: seed_at(0, purpose, step), **changes)
 
 
@@ -44,10 +53,19 @@ def tags(name, step=0, **changes):
         ("aff_gd", [1] * 10 + [12] * 10),
         ("aff_gi", [1] * 10 + [13] * 10),
         ("aff_gd_gi", [1] * 10 + [12] * 3 + [13] * 3 + [123] * 4),
+        ("aff_rd", [1] * 10 + [14] * 10),
+        ("aff_ri", [1] * 10 + [15] * 10),
+        ("aff_gd_noreg", [1] * 10 + [17] * 10),
+        ("aff_gi_noreg", [1] * 10 + [18] * 10),
+        ("aff_mixup", [1] * 10 + [16] * 10),
+        ("aff_gd_gi_mixup", [1] * 10 + [126] * 3 + [136] * 3 + [1236] * 4),
+        ("adv_sl", [1] * 20),
+        ("adv_ssl", [1] * 20),
     ],
 )
 def test_rows_compose_the_batch(name, expected):
-    """1 affine, 2 deform, 3 intensity: half real, half generated, shared evenly by the recipes."""
+    """1 affine, 2 deform, 3 intensity, 4 elastic, 5 contrast and brightness, 6 mixup, 7 and 8 without L_reg:
+    half real, half generated, shared evenly by the recipes."""
     assert tags(name) == expected
 
 
@@ -64,14 +82,35 @@ def test_released_partition_draws_its_boundaries():
     assert {c for _, _, c in seen} == set(range(10, 15))
 
 
-def test_draws_differ_between_transforms_purposes_and_steps():
-    def draw(name, purpose, step):
-        params = augmenter()._draw(name, Batch(tf.zeros([N, 4, 4, 1]), None), tf.constant(step, tf.int64), purpose)
-        return tuple(params["draw"].numpy())
+def test_draws_differ_between_transforms_purposes_recipes_and_steps():
+    def draws(name, purpose="labelled", step=0):
+        zeros = Batch(tf.zeros([N, 4, 4, 1]), tf.zeros([N, 4, 4, 4]))
+        batch = augmenter().method(METHODS[name])(zeros, tf.constant(step, tf.int64), purpose)
+        return batch.label[:, 0, 0, 0].numpy()  # the sum of the draws of each slice
 
-    assert len({draw("affine", "labelled", 0), draw("elastic", "labelled", 0), draw("affine", "real", 0)}) == 3
-    assert draw("affine", "labelled", 0) != draw("affine", "labelled", 1)
-    assert draw("affine", "labelled", 1) == draw("affine", "labelled", 1)
+    affine = draws("aff")
+    assert np.array_equal(affine, draws("aff"))
+    assert not np.isin(draws("aff", step=1), affine).any()
+    assert not np.isin(draws("aff", purpose="real"), affine).any()
+    assert np.array_equal(draws("aff_rd")[:10], affine[:10])
+    recipes = draws("aff_gd_gi") - affine
+    assert len(np.unique(np.round(recipes[10:16], 5))) == 6  # X_V and X_I have z of their own
+    assert not np.allclose(draws("aff_rd")[10:] - affine[10:], draws("aff_ri")[10:] - affine[10:])
+
+
+def test_mixup_partners_come_from_the_whole_batch():
+    class FromFirst:
+        def sample(self, batch, seed):
+            assert batch.image.shape[0] == N
+            return {}
+
+        def apply(self, batch, params):
+            return Batch(batch.image + batch.image[:1] + 1, batch.label)
+
+    batch = Batch(tf.reshape(tf.range(N, dtype=tf.float32), [N, 1, 1, 1]), tf.zeros([N, 1, 1, 4]))
+    one = Augmenter({"affine": Keep(), "mixup": FromFirst()}, lambda purpose, step: seed_at(0, purpose, step))
+    mixed = one.method(METHODS["aff_mixup"])(batch, tf.constant(0, tf.int64), "labelled")
+    assert mixed.image[:, 0, 0, 0].numpy().tolist() == [*range(10), *range(11, 21)]
 
 
 def test_the_two_generators_share_z():
@@ -90,5 +129,7 @@ def test_the_two_generators_share_z():
     one = Augmenter(transforms, lambda purpose, step: seed_at(0, purpose, step))
     batch = Batch(tf.zeros([N, 4, 4, 1]), tf.zeros([N, 4, 4, 4]))
     one.method(METHODS["aff_gd_gi"])(batch, tf.constant(0, tf.int64), "labelled")
-    np.testing.assert_array_equal(seen["deform"][1], seen["intensity"][1])
-    assert not np.array_equal(seen["deform"][0], seen["deform"][1][:3])
+    v, vi = seen["deform"]
+    i, vi_again = seen["intensity"]
+    np.testing.assert_array_equal(vi, vi_again)
+    assert not np.isin(v, vi).any() and not np.isin(v, i).any()

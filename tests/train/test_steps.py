@@ -8,8 +8,8 @@ from tfaug import losses
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
-from tfaug.train.steps import NETWORKS, LearnAugmentation, Segment
-from tfaug.types import Batch, GeneratorBatch
+from tfaug.train.steps import NETWORKS, AdversarialSegment, LearnAugmentation, Segment
+from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 from tfaug.warp import warp
 
 SIZE, N, FILTERS = 32, 4, 2
@@ -181,3 +181,54 @@ def test_order_decides_whose_discriminator_judges(eager):
     untouched = fixed.update(generator_batch(), ())["loss/adversarial"]
     np.testing.assert_allclose(old, untouched, rtol=1e-5)
     assert abs(float(new) - float(untouched)) > 1e-4
+
+
+def make_adversarial(adversary, lambda_adv):
+    return AdversarialSegment(
+        unet(SIZE, FILTERS, seed=1),
+        discriminator(SIZE, channels=5, filters=FILTERS, seed=3),
+        adversary,
+        learning_rate=1e-3,
+        class_weights=WEIGHTS,
+        lambda_adv=lambda_adv,
+    )
+
+
+def adversarial_batch():
+    return AdversarialBatch(labelled_batch(), generator_batch().real)
+
+
+def test_supervised_adversary_of_weight_zero_is_plain_training(eager):
+    step, twin = make_adversarial("expert", 0.0), Segment(unet(SIZE, FILTERS, seed=1), 1e-3, WEIGHTS)
+    step(adversarial_batch(), 0)
+    twin(labelled_batch(), 0)
+    assert not moved(step.segmenter, snapshot(twin.segmenter))
+
+
+@pytest.mark.parametrize("adversary", ["expert", "unlabelled"])
+def test_both_networks_learn_and_the_adversary_matters(adversary, eager):
+    with_adversary, without = make_adversarial(adversary, 1.0), make_adversarial(adversary, 0.0)
+    before = snapshot(with_adversary.discriminator)
+    for step in (with_adversary, without):
+        step(adversarial_batch(), 0)
+    assert moved(with_adversary.discriminator, before)
+    assert moved(with_adversary.segmenter, snapshot(without.segmenter))
+    assert not moved(with_adversary.discriminator, snapshot(without.discriminator))
+
+
+def test_unlabelled_scans_matter_to_the_semi_supervised_adversary_alone(eager):
+    other = adversarial_batch()._replace(unlabelled=generator_batch(5).real)
+    for adversary, matters in (("expert", False), ("unlabelled", True)):
+        one, two = make_adversarial(adversary, 1.0), make_adversarial(adversary, 1.0)
+        one(adversarial_batch(), 0)
+        two(other, 0)
+        assert moved(one.segmenter, snapshot(two.segmenter)) == matters
+
+
+def test_semi_supervised_adversary_does_not_pull_at_the_labelled_predictions(eager):
+    """They are what the unlabelled predictions should look like, not the other way round."""
+    step = make_adversarial("unlabelled", 1.0)
+    with tf.GradientTape() as tape:
+        _, better, worse = step._predict(adversarial_batch())
+        total = tf.reduce_sum(better[..., 1:] ** 2)
+    assert all(gradient is None for gradient in tape.gradient(total, step.segmenter.trainable_variables))

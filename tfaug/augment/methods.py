@@ -9,6 +9,15 @@ import tensorflow as tf
 
 from tfaug.types import Batch
 
+# The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it
+# (lambda_adv = lambda_big = 0 otherwise).
+GENERATORS: Mapping[str, tuple[str, bool]] = {
+    "deform": ("deform", True),
+    "intensity": ("intensity", True),
+    "deform_noreg": ("deform", False),
+    "intensity_noreg": ("intensity", False),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -18,26 +27,40 @@ class Method:
       first: transforms applied to the whole batch, in turn.
       generated: recipes, each a tuple of transforms applied in turn. They replace the second half of the batch, an
         even share each.
+      mixup: whether the second half is then mixed with slices drawn from the whole batch.
+      adversary: what the predictions are compared with by a discriminator: "" for no adversarial training, "expert"
+        for the experts' label maps (adv_sl), "unlabelled" for predictions on unlabelled scans (adv_ssl).
     """
 
     first: tuple[str, ...] = ()
     generated: tuple[tuple[str, ...], ...] = ()
+    mixup: bool = False
+    adversary: str = ""
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """The kinds of generator that must have been learned before."""
+        """The names of the generators that must have been learned before."""
         used = {transform for recipe in self.generated for transform in recipe}
-        return tuple(kind for kind in ("deform", "intensity") if kind in used)
+        return tuple(name for name in GENERATORS if name in used)
 
 
 AFFINE = ("affine",)
+V_I_VI = (("deform",), ("intensity",), ("deform", "intensity"))  # X_V, X_I and X_VI of section 4
 
 METHODS: Mapping[str, Method] = {
     "none": Method(),
     "aff": Method(AFFINE),
+    "aff_rd": Method(AFFINE, (("elastic",),)),
     "aff_gd": Method(AFFINE, (("deform",),)),
+    "aff_gd_noreg": Method(AFFINE, (("deform_noreg",),)),
+    "aff_ri": Method(AFFINE, (("contrast_brightness",),)),
     "aff_gi": Method(AFFINE, (("intensity",),)),
-    "aff_gd_gi": Method(AFFINE, (("deform",), ("intensity",), ("deform", "intensity"))),
+    "aff_gi_noreg": Method(AFFINE, (("intensity_noreg",),)),
+    "aff_gd_gi": Method(AFFINE, V_I_VI),
+    "aff_mixup": Method(AFFINE, mixup=True),
+    "aff_gd_gi_mixup": Method(AFFINE, V_I_VI, mixup=True),
+    "adv_sl": Method(AFFINE, adversary="expert"),
+    "adv_ssl": Method(AFFINE, adversary="unlabelled"),
 }
 
 
@@ -60,27 +83,23 @@ class Augmenter:
         return self._in_turn(AFFINE, batch, step, purpose)
 
     def method(self, method: Method) -> Callable:
-        """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.
-
-        Every slice has one draw per transform, whichever recipe it falls to, and the two generators share its z.
-        """
+        """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size."""
 
         def augment(batch: Batch, step, purpose: str) -> Batch:
             batch = self._in_turn(method.first, batch, step, purpose)
-            if not method.generated:
-                return batch
-            sizes = self.shares(batch.image.shape[0], len(method.generated), step, purpose)
-            params = {name: self._draw(name, batch, step, purpose) for recipe in method.generated for name in recipe}
-            original, *parts = _split(batch, sizes)
-            parts_params = {name: _split(values, sizes)[1:] for name, values in params.items()}
-            done = [original]
-            for index, (recipe, part) in enumerate(zip(method.generated, parts)):
-                for name in recipe:
-                    part = self.transforms[name].apply(part, parts_params[name][index])
-                done.append(part)
-            return tf.nest.map_structure(
-                lambda whole, *pieces: tf.ensure_shape(tf.concat(pieces, 0), whole.shape), batch, *done
-            )
+            if method.generated:
+                sizes = self.shares(batch.image.shape[0], len(method.generated), step, purpose)
+                original, *parts = _split(batch, sizes)
+                generated = [
+                    self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}")
+                    for recipe, part in zip(method.generated, parts)
+                ]
+                batch = _concat(batch, original, *generated)
+            if method.mixup:
+                half = batch.image.shape[0] // 2
+                mixed = self._in_turn(("mixup",), batch, step, purpose)
+                batch = _concat(batch, _split(batch, [half, -1])[0], _split(mixed, [half, -1])[1])
+            return batch
 
         return augment
 
@@ -106,15 +125,17 @@ class Augmenter:
 
     def _in_turn(self, names, batch, step, purpose):
         for name in names:
-            batch = self.transforms[name].apply(batch, self._draw(name, batch, step, purpose))
+            # One z serves both generators: X_VI is G_I applied to X_V with the same z, as in the released program.
+            stream = "z" if name in GENERATORS else name
+            params = self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
+            batch = self.transforms[name].apply(batch, params)
         return batch
 
-    def _draw(self, name, batch, step, purpose):
-        stream = "z" if name in ("deform", "intensity") else name
-        return self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
+
+def _split(batch, sizes):
+    return [Batch(*parts) for parts in zip(*(tf.split(tensor, sizes) for tensor in batch))]
 
 
-def _split(values, sizes):
-    """Splits every tensor of a nest along its first axis; returns one nest a piece."""
-    flat = [tf.split(value, sizes) for value in tf.nest.flatten(values)]
-    return [tf.nest.pack_sequence_as(values, pieces) for pieces in zip(*flat)]
+def _concat(like, *batches):
+    """Joins batches to one of the static shape of `like`."""
+    return Batch(*(tf.ensure_shape(tf.concat(parts, 0), whole.shape) for whole, *parts in zip(like, *batches)))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug import streams
-from tfaug.types import NUM_CLASSES, Z_DIM, Batch, GeneratorBatch
+from tfaug.types import NUM_CLASSES, Z_DIM, AdversarialBatch, Batch, GeneratorBatch
 
 Augment = Callable[[Batch, tf.Tensor, str], Batch]  # (batch, step, whose stream of draws)
 
@@ -84,6 +84,22 @@ def labelled_batches(slices: Slices, batch_size: int, augment: Augment, seed: in
     return make
 
 
+def image_batches(slices: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
+    """Batches of images alone, for a discriminator or as unlabelled scans; arguments as for `labelled_batches`.
+
+    Returns:
+      Function from the step (int64 scalar) to [N, H, W, 1] images.
+    """
+
+    def make(step) -> tf.Tensor:
+        chosen = indices(slices.image.shape[0], batch_size, step, seed, "real")
+        image = tf.gather(slices.image, chosen)
+        no_label = tf.one_hot(tf.zeros(image.shape[:3], tf.int32), NUM_CLASSES)
+        return augment(Batch(image, no_label), step, "real").image
+
+    return make
+
+
 def generator_batches(
     labelled: Slices, real: Slices, batch_size: int, augment: Augment, seed: int, released_partition: bool = False
 ) -> Callable:
@@ -102,18 +118,30 @@ def generator_batches(
       Function from the step (int64 scalar) to its `GeneratorBatch`.
     """
     make_labelled = labelled_batches(labelled, batch_size, augment, seed)
+    make_real = image_batches(real, batch_size, augment, seed)
 
     def make(step) -> GeneratorBatch:
-        chosen = indices(real.image.shape[0], batch_size, step, seed, "real")
-        image = tf.gather(real.image, chosen)
-        no_label = tf.one_hot(tf.zeros(tf.shape(image)[:3], tf.int32), NUM_CLASSES)
         z = tf.random.stateless_normal([batch_size, Z_DIM], seed_at(seed, "z", step))
-        num_original = batch_size // 2
+        num_original = tf.constant(batch_size // 2)
         if released_partition:
             of_20 = tf.random.stateless_uniform([], seed_at(seed, "partition", step), 5, 15, tf.int32)
             num_original = of_20 * batch_size // 20
-        real_image = augment(Batch(image, no_label), step, "real").image
-        return GeneratorBatch(make_labelled(step), real_image, z, tf.constant(num_original))
+        return GeneratorBatch(make_labelled(step), make_real(step), z, num_original)
+
+    return make
+
+
+def adversarial_batches(labelled: Slices, unlabelled: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
+    """Batches to train a segmenter adversarially on; arguments as for `generator_batches`.
+
+    Returns:
+      Function from the step (int64 scalar) to its `AdversarialBatch`.
+    """
+    make_labelled = labelled_batches(labelled, batch_size, augment, seed)
+    make_unlabelled = image_batches(unlabelled, batch_size, augment, seed)
+
+    def make(step) -> AdversarialBatch:
+        return AdversarialBatch(make_labelled(step), make_unlabelled(step))
 
     return make
 
