@@ -80,15 +80,32 @@ def test_c4_another_config_is_refused_with_the_difference(tmp_path):
     RunDir(tmp_path, CONFIG).close()  # the refused one has left no lock
 
 
-def test_c8_a_tolerated_key_only_warns_and_the_report_says_so(tmp_path, capsys):
-    with RunDir(tmp_path, CONFIG, tolerated=["precision"]):
+def test_c8_a_tolerated_key_may_change_and_the_run_keeps_the_first_value(tmp_path):
+    with RunDir(tmp_path, CONFIG, tolerated=["precision"]) as first:
         pass
-    for _ in range(2):
-        with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, tolerated=["precision"]) as run:
-            run.finish({"dice": 0.5})
-    printed = capsys.readouterr().err
-    assert 'config.precision: "float32" -> "bfloat16"' in printed and len(printed.splitlines()) == 1
-    assert run.report["dice"] == 0.5 and len(run.report["warnings"]) == 1
+    with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, tolerated=["precision"]) as second:
+        assert second.config == first.config == read_config(tmp_path)
+
+
+def test_a_new_run_that_the_user_must_mend_leaves_nothing_behind(tmp_path):
+    with pytest.raises(UserError, match="patient001"), RunDir(tmp_path / "runs/new", CONFIG) as run:
+        run.warn("something")
+        raise UserError("patient001", "is damaged", "replace it")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [UserError, MachineError])
+def test_a_run_that_has_something_is_kept_whatever_happens(tmp_path, error):
+    with RunDir(tmp_path / "old", CONFIG):
+        pass
+    for name in ("old", "new"):
+        with pytest.raises(error), RunDir(tmp_path / name, CONFIG) as run:
+            if name == "new":
+                (run.path / "checkpoints").mkdir()
+            raise error("a", "b", "c")
+    assert names(tmp_path) == ["new", "old"]
+    assert names(tmp_path / "new") == ["checkpoints", "config.json", "lock"]
+    assert names(tmp_path / "old") == ["config.json", "lock"]
 
 
 def test_c7_a_foreign_folder_is_refused_and_left_alone(tmp_path):

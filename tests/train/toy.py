@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug import streams
+from tfaug.signals import Interrupted, deferred_signals
 from tfaug.train.checkpoint import Checkpoints, load_best
 from tfaug.train.hooks import EventLog, KeepBest, Progress, Scalars, StopOnNonFinite
-from tfaug.train.loop import Interrupted, deferred_signals, fit
+from tfaug.train.loop import fit
 
 FINGERPRINT = {"config": {"rate": 0.01, "net": {"units": 4}}, "data": {"a": "1"}, "environment": {"tf": "2.15.1"}}
 SAVE_EVERY, SCORE_EVERY, LOG_EVERY = 4, 3, 2

@@ -317,5 +317,5 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _disk_errors(subject: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    remedy = "free some space, then run the same command to go on from the last checkpoint"
+    remedy = "see that it can be written and has room, then run the same command to go on from the last checkpoint"
     return machine_errors(subject, remedy, tf.errors.OpError)

@@ -119,7 +119,8 @@ class EventLog:
                 yield
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return machine_errors(self.folder, "free some space, then run the same command", tf.errors.OpError)
+        remedy = "see that it can be written and has room, then run the same command to go on"
+        return machine_errors(self.folder, remedy, tf.errors.OpError)
 
 
 class StopOnNonFinite(Hook):

@@ -1,17 +1,15 @@
-"""The one training loop, for every stage, and how signals reach it."""
+"""The one training loop, for every stage."""
+
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tfaug.errors import MachineError
+from tfaug.signals import Interrupted, check_signals, deferred_signals, received_signal
 from tfaug.train.hooks import Hook
 
 if TYPE_CHECKING:
@@ -41,12 +39,12 @@ def fit(
       Interrupted: SIGTERM or SIGINT came; what was done is saved.
       MachineError: the memory or the disk gave way.
     """
-    with deferred_signals() as signals, contextlib.ExitStack() as stack:
+    with deferred_signals(), contextlib.ExitStack() as stack:
         start = checkpoint.restore(hooks) if checkpoint else 0
         for hook in hooks:
             stack.callback(hook.end)
             hook.begin(start, num_steps)
-        signals.check()
+        check_signals()
         stack.enter_context(_out_of_memory())
         source = iter(batches(start))
         for index in range(start, num_steps):
@@ -56,81 +54,11 @@ def fit(
             for hook in hooks:
                 if is_last or num_done % hook.every == 0:
                     hook(num_done, scalars)
-            interrupted = signals.received
+            interrupted = received_signal()
             if checkpoint and (is_last or interrupted or num_done % checkpoint.every == 0):
                 checkpoint.save(num_done, hooks)
             if interrupted:
                 raise Interrupted(interrupted)
-
-
-class Interrupted(Exception):
-    """A signal asked the program to stop, and it is at a boundary where nothing is lost.
-
-    Attributes:
-      exit_status: 143 for SIGTERM, 130 for SIGINT.
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.exit_status = 128 + signum
-
-
-class Signals:
-    """Remembers the first SIGTERM or SIGINT; a second SIGINT ends the process at once.
-
-    Attributes:
-      received: the signal's number, None if there was none.
-    """
-
-    def __init__(self):
-        self.received: int | None = None
-
-    def check(self) -> None:
-        """Raises `Interrupted` if a signal came; call it wherever stopping loses nothing."""
-        if self.received:
-            raise Interrupted(self.received)
-
-    def handle(self, signum: int, frame) -> None:
-        """The signal handler."""
-        if self.received and signum == signal.SIGINT:
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            os._exit(128 + signum)
-        self.received = self.received or signum
-
-
-_signals: Signals | None = None  # signal handlers belong to the process, and so does this
-
-
-def _in_forked_worker() -> None:
-    """A worker must die when its pool terminates it, and leave Ctrl-C, which reaches it too, to its parent."""
-    if _signals is not None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-os.register_at_fork(after_in_child=_in_forked_worker)
-
-
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[Signals]:
-    """Within the block SIGTERM and SIGINT only set a flag, which `fit` acts on after the current update.
-
-    Blocks may be nested and share the flag: the program wraps its whole work, `fit` its loop. Outside the main thread,
-    where Python delivers no signals, the block changes nothing.
-    """
-    global _signals
-    if _signals is not None or threading.current_thread() is not threading.main_thread():
-        yield _signals or Signals()
-        return
-    _signals = Signals()
-    previous = {number: signal.signal(number, _signals.handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield _signals
-    finally:
-        _signals = None
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

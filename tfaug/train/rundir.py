@@ -23,6 +23,7 @@ from tfaug.errors import MachineError, UserError, printable
 
 _MARK = "tfaug_run"  # tells our config.json from that of another program
 _FORMAT = 1
+_BIRTH = frozenset({"lock", "config.json", ".config.json.tmp", "warnings.json"})  # all that a run without a result has
 
 
 class RunDir:
@@ -31,8 +32,11 @@ class RunDir:
     Args:
       path: the folder; created when missing.
       config: the resolved config, JSON-able, possibly nested.
-      tolerated: dotted keys of `config` that may change between two sittings of one run
-        (precision, thread counts), at the price of a warning; `config.json` keeps the first sitting's.
+      tolerated: dotted keys of `config` that may change between two sittings of one run (what it runs on).
+
+    Attributes:
+      path: the folder.
+      config: the config that the run was started with, as in config.json: of tolerated keys the first sitting's values.
 
     Raises:
       UserError: the folder belongs to something else, to another process, or to a run with another config.
@@ -41,16 +45,16 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Collection[str] = ()):
         self.path = pathlib.Path(path)
-        self.config = _plain(config)
         with machine_errors(self.path, "choose a --workdir that can be written"):
             _refuse_foreign(self.path)
+            self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock: int | None = _lock(self.path)
         # A forked worker that outlives a killed parent must not go on holding the lock.
         os.register_at_fork(after_in_child=self.close)
         try:
             self._warnings: list[str] = _read_json(self.path / "warnings.json") or []
-            self._adopt_config(tolerated)
+            self.config = self._adopt_config(_plain(config), tolerated)
         except BaseException:
             self.close()
             raise
@@ -58,7 +62,10 @@ class RunDir:
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        """Closes; a new run that a UserError ends before its first result leaves no folder behind."""
+        if kind is not None and issubclass(kind, UserError):
+            self._remove_if_unborn()
         self.close()
 
     def close(self) -> None:
@@ -89,11 +96,12 @@ class RunDir:
         """Marks the run as finished: writes `report`, with the warnings, in one atomic step."""
         write_json(self.path / "report.json", {**report, "warnings": self._warnings})
 
-    def _adopt_config(self, tolerated: Collection[str]) -> None:
+    def _adopt_config(self, config: dict[str, Any], tolerated: Collection[str]) -> dict[str, Any]:
         if not (self.path / "config.json").exists():
-            write_json(self.path / "config.json", {_MARK: _FORMAT, "config": self.config})
-            return
-        changed = differences({"config": read_config(self.path)}, {"config": self.config})
+            write_json(self.path / "config.json", {_MARK: _FORMAT, "config": config})
+            return config
+        first = read_config(self.path)
+        changed = differences({"config": first}, {"config": config})
         fatal = {key: change for key, change in changed.items() if key[len("config.") :] not in tolerated}
         if fatal:
             raise UserError(
@@ -101,8 +109,16 @@ class RunDir:
                 f"was started with another config ({in_one_line(fatal)})",
                 "go back to the old values or choose another --workdir",
             )
-        if changed:
-            self.warn(f"{self.path}: resumed with another config ({in_one_line(changed)})")
+        return first
+
+    def _remove_if_unborn(self) -> None:
+        """Takes back the folders that this sitting created, if nothing has come of them."""
+        with contextlib.suppress(OSError):
+            if self._created and {path.name for path in self.path.iterdir()} <= _BIRTH:
+                for name in _BIRTH:
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in self._created:
+                    folder.rmdir()
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
@@ -164,18 +180,22 @@ def machine_errors(subject, remedy: str, *kinds: type[Exception]) -> Iterator[No
     try:
         yield
     except (OSError, *kinds) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise MachineError(subject, reason, remedy) from error
+        raise MachineError(subject, _reason(error), remedy) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system said: TensorFlow puts the operation and the file in front, and the operation behind it."""
+    return getattr(error, "strerror", None) or str(error).split(" [Op:")[0].rpartition("; ")[2]
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(path, "is not a folder", "choose another --workdir")
     names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    # A run killed right after its birth has only these.
-    if names <= {"lock", ".config.json.tmp"}:
-        return
     if "config.json" not in names:
+        # A run killed at its birth is empty but for these.
+        if names <= _BIRTH:
+            return
         raise UserError(path, "is not empty and no run of tfaug", "choose an empty or new --workdir")
     read_config(path)
 
