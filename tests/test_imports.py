@@ -1,0 +1,248 @@
+"""Who may import whom, and what nobody may call: read from the syntax tree of every module."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FIRST_PARTY = ("tfaug", "configs", "benchmarks", "tests", "train", "evaluate")
+
+# From top to bottom: a unit imports only from the floors below its own. A folder of tfaug is one unit.
+FLOORS = (
+    ("train", "evaluate", "benchmarks"),
+    ("tfaug.cli", "tfaug.experiment"),
+    ("tfaug.train", "tfaug.evaluation", "tfaug.inference", "tfaug.config"),
+    ("tfaug.augment", "tfaug.models", "tfaug.losses", "tfaug.metrics", "tfaug.data", "tfaug.pictures"),
+    ("tfaug.warp", "tfaug.types", "tfaug.errors", "tfaug.streams", "tfaug.signals"),
+)
+# Program and configs meet only in config_flags; the tests stand outside.
+APART = ("configs", "tests")
+
+# Processes that prepare and score scans import these, and need no TensorFlow.
+WORKER_MODULES = (
+    "tfaug.data.nifti",
+    "tfaug.data.acdc",
+    "tfaug.data.preprocess",
+    "tfaug.data.cache",
+    "tfaug.data.phantom",
+    "tfaug.metrics",
+    "tfaug.evaluation",
+    "tfaug.pictures",
+    "tfaug.errors",
+    "tfaug.types",
+    "tfaug.streams",
+    "tfaug.signals",
+    "tfaug.train.rundir",
+)
+# A spawned worker imports its parent's main program again.
+MAIN_PROGRAMS = ("train", "evaluate")
+
+# What trains and saves anything at all, and so knows nothing of medicine.
+GENERAL_MODULES = ("tfaug.train.loop", "tfaug.train.hooks", "tfaug.train.checkpoint", "tfaug.train.rundir")
+GENERAL_IMPORTS = (*GENERAL_MODULES, "tfaug.errors", "tfaug.streams", "tfaug.signals")
+
+# FAULTS S1, S2, S6, S8: code in a file that a user brings must never run, nor a shell.
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "os.system", "os.popen", "pandas.read_pickle", "yaml.load", "yaml.unsafe_load"),
+    *(f"{module}.{name}" for module in ("pickle", "dill", "joblib", "marshal") for name in ("load", "loads")),
+    *("pickle.Unpickler", "shelve.open", "tensorflow.keras.models.load_model", "keras.models.load_model"),
+}
+MACHINE_PATH = re.compile(r"/(?:root|home|work|Users|mnt|scratch|opt)/\w")
+
+
+def sources():
+    """Path of every Python file of the project, by module name."""
+    files = [*ROOT.glob("*.py"), *(path for name in FIRST_PARTY for path in (ROOT / name).rglob("*.py"))]
+    return {module_name(path.relative_to(ROOT)): path for path in sorted(files)}
+
+
+def module_name(path):
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = sources()
+
+
+def imports(module, tree, known=None):
+    """Modules that a tree imports anywhere, as absolute names; of `from a import b`, `a.b` if that is a module."""
+    known = SOURCES if known is None else known
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parent = node.module or ""
+            if node.level:
+                package = module.split(".") if known.get(module, ROOT).name == "__init__.py" else module.split(".")[:-1]
+                parent = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            names = {f"{parent}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else parent for name in names}
+    return found
+
+
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+IMPORTS = {module: imports(module, parse(path)) for module, path in SOURCES.items()}
+
+
+def first_party(modules):
+    return {module for module in modules if module.split(".")[0] in FIRST_PARTY}
+
+
+def unit(module):
+    """The part of the house that a module belongs to, and its floor, counted from the top."""
+    for floor, units in enumerate(FLOORS):
+        for name in units:
+            if f"{module}.".startswith(f"{name}."):
+                return name, floor
+    raise LookupError(f"{module} has no floor: add it to FLOORS in {pathlib.Path(__file__).name}")
+
+
+def goes_down(importer, imported):
+    if imported == "tfaug":
+        return True
+    if imported.split(".")[0] in APART:
+        return False
+    (importer_unit, above), (imported_unit, below) = unit(importer), unit(imported)
+    return importer_unit == imported_unit or above < below
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if m.split(".")[0] not in APART and m not in ("tfaug", "setup")])
+def test_imports_go_down_only(module):
+    unit(module)
+    upwards = {imported for imported in first_party(IMPORTS[module]) if not goes_down(module, imported)}
+    assert not upwards, f"{module} must not import {sorted(upwards)}"
+
+
+@pytest.mark.parametrize(
+    "module, statement",
+    [
+        ("tfaug.augment.learned", "from tfaug.models.generator import generator"),
+        ("tfaug.augment.learned", "from ..models import generator"),
+        ("tfaug.models.unet", "from tfaug import losses"),
+        ("tfaug.losses", "import tfaug.data.pipeline"),
+        ("tfaug.data.cache", "def f():\n  from tfaug.experiment import prepared"),
+        ("tfaug.train.steps", "from tfaug import evaluation"),
+        ("tfaug.evaluation", "from tfaug.inference import predict"),
+        ("tfaug.types", "from tfaug.errors import UserError"),
+        ("tfaug.experiment", "from tfaug.cli import CONFIG"),
+        ("tfaug.experiment", "from configs import acdc"),
+        ("tfaug.train.loop", "import train"),
+    ],
+)
+def test_a_wrong_import_would_be_caught(module, statement):
+    assert not all(goes_down(module, imported) for imported in first_party(imports(module, ast.parse(statement))))
+
+
+@pytest.mark.parametrize(
+    "module, statement, expected",
+    [
+        ("tfaug.data.acdc", "from . import nifti", {"tfaug.data.nifti"}),
+        ("tfaug.data.acdc", "from ..types import Volume", {"tfaug.types"}),
+        ("tfaug.data", "from .nifti import read", {"tfaug.data.nifti"}),
+        ("tfaug.data.acdc", "from tfaug.types import Volume, STRUCTURES", {"tfaug.types"}),
+        ("train", "from tfaug import cli, __version__", {"tfaug.cli", "tfaug"}),
+        ("train", "import numpy as np, os.path", {"numpy", "os.path"}),
+    ],
+)
+def test_imports_are_read_as_python_does(module, statement, expected):
+    assert imports(module, ast.parse(statement)) == expected
+
+
+def test_configs_import_only_each_other():
+    for module in SOURCES:
+        if module.split(".")[0] == "configs":
+            assert {name.split(".")[0] for name in first_party(IMPORTS[module])} <= {"configs"}, module
+
+
+def test_only_warp_imports_tensorflow_addons():
+    importers = {m for m, found in IMPORTS.items() if any(name.split(".")[0] == "tensorflow_addons" for name in found)}
+    assert importers == {"tfaug.warp"}
+
+
+@pytest.mark.parametrize("module", GENERAL_MODULES)
+def test_training_knows_nothing_of_medicine(module):
+    assert first_party(IMPORTS[module]) <= set(GENERAL_IMPORTS)
+    assert not {"nibabel", "SimpleITK", "skimage"} & {name.split(".")[0] for name in IMPORTS[module]}
+
+
+@pytest.mark.parametrize("module", WORKER_MODULES)
+def test_workers_need_no_tensorflow_even_later(module):
+    reached, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            parents = {".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1)}
+            waiting += (IMPORTS.get(name, set()) | parents) & {*SOURCES, "tensorflow", "keras"}
+    assert not reached & {"tensorflow", "keras"}
+
+
+def test_importing_what_workers_import_loads_no_tensorflow():
+    code = (
+        "import importlib, sys\n"
+        f"for name in {(*MAIN_PROGRAMS, *WORKER_MODULES)}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'tensorflow' not in sys.modules, name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def dangers(tree):
+    """Calls of a tree that could run code or a shell from what a user brings: "line: what"."""
+    aliases = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases.update({a.asname: a.name for a in node.names if a.asname})
+        elif isinstance(node, ast.ImportFrom):
+            aliases.update({a.asname or a.name: f"{node.module}.{a.name}" for a in node.names})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            first, *rest = ast.unparse(node.func).split(".")
+            name = ".".join([aliases.get(first, first), *rest])
+            keywords = {ast.unparse(keyword) for keyword in node.keywords}
+            if name in FORBIDDEN_CALLS or "shell=True" in keywords:
+                yield f"{node.lineno}: {name}"
+            if "allow_pickle=True" in keywords and "save" not in name:
+                yield f"{node.lineno}: {name}(allow_pickle=True)"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_s1_s2_s8_nothing_a_user_brings_is_run(module):
+    assert not list(dangers(parse(SOURCES[module])))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(text)",
+        "import pickle as p\np.load(file)",
+        "from pickle import loads\nloads(text)",
+        "import yaml\nyaml.load(text)",
+        "import numpy as np\nnp.load(path, allow_pickle=True)",
+        "import subprocess\nsubprocess.run(command, shell=True)",
+        "from os import system\nsystem(command)",
+        "import tensorflow as tf\ntf.keras.models.load_model(path)",
+    ],
+)
+def test_a_dangerous_call_would_be_caught(source):
+    assert list(dangers(ast.parse(source)))
+
+
+def test_a_harmless_call_of_the_same_name_is_left_alone():
+    assert not list(dangers(ast.parse("import numpy as np\nnp.load(path)\nmodel.eval()\njson.load(file)")))
+
+
+def test_no_file_names_a_path_of_somebodys_machine():
+    texts = [path for pattern in ("*.md", "*.toml", "*.txt", "docs/**/*.md", ".ci/*") for path in ROOT.glob(pattern)]
+    for path in (*SOURCES.values(), *texts):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not MACHINE_PATH.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
