@@ -1,4 +1,5 @@
 """Installs tfaug: learned, task-driven augmentation for medical image segmentation."""
+
 from setuptools import find_packages, setup
 
 setup(
@@ -23,8 +24,9 @@ setup(
         "pandas>=1.5",
         "matplotlib>=3.6",
         "tqdm>=4.64",
-        # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed.
+        # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed; its own advice was to stay below 81.
         "setuptools<81",
     ],
-    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "ruff>=0.4"]},
+    # How ruff formats changes from one minor version to the next.
+    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "packaging>=21", "ruff~=0.17.6"]},
 )
