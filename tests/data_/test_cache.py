@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import textwrap
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from tfaug.data import acdc, cache
 from tfaug.data.preprocess import Spec, prepare_volume
 from tfaug.errors import MachineError, UserError
 
-SPEC = Spec(image_size=16, resolution=1.6, n4_shrink=0)
+SPEC = Spec(image_size=48, resolution=0.8, n4_shrink=0)
 CASE, OTHER = "patient001", "patient002"
 ES_IMAGE, ES_LABEL = f"{CASE}_frame12.nii.gz", f"{CASE}_frame12_gt.nii.gz"
 
@@ -122,7 +123,7 @@ def test_k7_a_changed_input_is_prepared_again(tmp_path, root, made, monkeypatch,
     assert_same(prepared, prepare_volume(acdc.read(root, CASE), SPEC))
 
 
-@pytest.mark.parametrize("spec", [Spec(20, 1.6, 0), Spec(16, 1.7, 0), Spec(16, 1.6, 4)], ids=str)
+@pytest.mark.parametrize("spec", [Spec(40, 0.8, 0), Spec(48, 0.9, 0), Spec(48, 0.8, 4)], ids=str)
 def test_k7_a_changed_parameter_is_another_entry(tmp_path, root, made, spec):
     first, second, again = (cache.load(root, [CASE], s, tmp_path)[0] for s in (SPEC, spec, SPEC))
     assert made == [CASE, CASE]
@@ -148,6 +149,12 @@ def pickled(content):
     return file.getvalue()
 
 
+def with_fewer_slices(content):
+    """NumPy reads little more than the shape asks for, and so does not come to the checksum."""
+    assert b"(3, 48, 48)" in content
+    return content.replace(b"(3, 48, 48)", b"(2, 48, 48)", 1)
+
+
 def without_label(content):
     file = io.BytesIO()
     with np.load(io.BytesIO(content)) as arrays:
@@ -157,8 +164,16 @@ def without_label(content):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda c: b"", lambda c: c[: len(c) // 2], lambda c: c[:-1], with_flipped_byte, pickled, without_label],
-    ids=["empty", "half", "one byte short", "flipped", "S1 pickled", "array missing"],
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        with_flipped_byte,
+        with_fewer_slices,
+        without_label,
+        pickled,
+    ],
+    ids=["empty", "half", "one byte short", "flipped", "fewer slices", "array missing", "S1 pickled"],
 )
 def test_k6_damaged_entry_is_made_again(tmp_path, root, made, caplog, damage):
     (intact,) = cache.load(root, [CASE], SPEC, tmp_path / "cache")
@@ -256,18 +271,60 @@ def test_p6_a_worker_that_dies_is_named_by_its_case(tmp_path, root):
     assert not (tmp_path / "slow.npz").exists()
 
 
-def test_y2_two_processes_build_one_cache(tmp_path, root):
-    program = (
-        "import sys, numpy; from tfaug.data import cache; from tfaug.data.preprocess import Spec\n"
-        f"volumes = cache.load(sys.argv[1], ['{CASE}', '{OTHER}'], Spec(16, 1.6, 1), sys.argv[2], num_workers=1)\n"
-        "print([float(numpy.abs(v.image).sum()) for v in volumes])"
+def test_workers_end_with_a_killed_main_process(tmp_path, root):
+    """N4 would go on for many seconds; what the workers hold open closes when they end."""
+    write_patient(root, "slow", shape=(160, 160, 8))
+    program = textwrap.dedent("""
+        import multiprocessing, sys, threading, time
+        from tfaug.data import cache, preprocess
+
+        def report():
+            while not multiprocessing.active_children():
+                time.sleep(0.05)
+            time.sleep(2)
+            print("working", flush=True)
+
+        threading.Thread(target=report, daemon=True).start()
+        cache.load(sys.argv[1], ["slow"], preprocess.Spec(16, 1.6, 1), sys.argv[2])
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, root, tmp_path / "cache"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    command = [sys.executable, "-c", program, root, tmp_path / "cache"]
+    assert process.stdout.readline() == b"working\n"
+    process.kill()
+    start = time.monotonic()
+    assert process.stdout.read() == b""
+    assert time.monotonic() - start < 5
+
+
+def test_y2_two_processes_build_one_cache(tmp_path, root):
+    program = textwrap.dedent("""
+        import sys
+        from tfaug.data import cache, preprocess
+
+        root, cache_dir, *cases = sys.argv[1:]
+        volumes = cache.load(root, cases, preprocess.Spec(16, 1.6, 1), cache_dir, num_workers=1)
+        print([float(abs(volume.image).sum()) for volume in volumes])
+    """)
+    command = [sys.executable, "-c", program, root, tmp_path / "cache", CASE, OTHER]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0] == outputs[1] != ""
     assert len(entries(tmp_path / "cache")) == 2
+
+
+def test_y2_an_entry_that_another_process_finishes_meanwhile(tmp_path, root, monkeypatch):
+    prepared = prepare_volume(acdc.read(root, CASE), SPEC)
+    fsync = os.fsync
+
+    def other_process(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        cache._store(prepared, tmp_path / "entry.npz")
+
+    monkeypatch.setattr(os, "fsync", other_process)
+    cache._store(prepared, tmp_path / "entry.npz")
+    assert [name for name in entries(tmp_path) if name != "acdc"] == ["entry.npz"]
 
 
 def test_workers_do_not_load_tensorflow(tmp_path, root):

@@ -14,6 +14,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 import zipfile
@@ -239,11 +240,15 @@ def _died(task: _Task) -> UserError:
 def _work(connection: multiprocessing.connection.Connection) -> None:
     """A worker process: makes one entry after the other, answers each with None or an error for the user."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all processes; the main one ends its workers
-    try:
-        while True:
-            connection.send(_make_entry(connection.recv()))
-    except (EOFError, ConnectionError):  # the main process is gone
-        return
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+    while True:
+        connection.send(_make_entry(connection.recv()))
+
+
+def _end_with_main_process() -> None:
+    """Lets no worker outlive a killed main process, not even to the end of its volume."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _make_entry(task: _Task) -> TfaugError | None:
