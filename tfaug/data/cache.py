@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -241,8 +242,9 @@ def _work(connection: multiprocessing.connection.Connection) -> None:
     """A worker process: makes one entry after the other, answers each with None or an error for the user."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all processes; the main one ends its workers
     threading.Thread(target=_end_with_main_process, daemon=True).start()
-    while True:
-        connection.send(_make_entry(connection.recv()))
+    with contextlib.suppress(EOFError):  # there is no more to do
+        while True:
+            connection.send(_make_entry(connection.recv()))
 
 
 def _end_with_main_process() -> None:
