@@ -318,11 +318,11 @@ def distort(content, rng):
 
 
 def test_a_manifest_cannot_point_outside_its_folder(run):
-    folder = run / "checkpoints/step-00000014"
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["../step-00000012/state.json"] = manifest["files"]["state.json"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert find_damage(folder) is not None
+    older, newer = (run / f"checkpoints/step-000000{number}/manifest.json" for number in (12, 14))
+    manifest = json.loads(newer.read_text())
+    entry = json.loads(older.read_text())["files"]["state.json"]
+    newer.write_text(json.dumps({"files": {**manifest["files"], "../step-00000012/state.json": entry}}))
+    assert find_damage(newer.parent) is not None
 
 
 def test_other_networks_do_not_take_a_checkpoint(run):
@@ -378,9 +378,11 @@ def test_load_best_refuses_a_folder_without_one_another_network_and_s6_a_weights
     ToyStep().model.save(weights)
     with pytest.raises(UserError, match="no best model"):
         load_best(weights, {"model": ToyStep().model})
-    other = tf.keras.Sequential([tf.keras.layers.Dense(5, input_shape=(3,))])
-    with pytest.raises(UserError, match="does not fit"):
-        load_best(run, {"model": other})
+    other, longer = tf.keras.Sequential([tf.keras.layers.Dense(5, input_shape=(3,))]), ToyStep().model
+    longer.add(tf.keras.layers.Dense(2))
+    for model in (other, longer):
+        with pytest.raises(UserError, match="does not fit"):
+            load_best(run, {"model": model})
 
 
 def test_y3_a_reader_sees_the_old_or_the_new_model_at_every_moment(tmp_path, monkeypatch):
@@ -410,6 +412,24 @@ def test_y3_a_reader_sees_the_old_or_the_new_model_at_every_moment(tmp_path, mon
     assert seen == sorted(seen) and set(seen) == set(range(1, 7))
 
 
+def test_y3_a_removal_that_is_cut_off_leaves_no_half_of_a_model(tmp_path, monkeypatch):
+    kill(Toy(tmp_path), "batch", 12)
+    (tmp_path / "checkpoints/step-00000012/state.json").unlink()
+
+    def remove_half(folder):
+        (folder / "variables.index").unlink()
+        raise Killed
+
+    toy = Toy(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", remove_half)
+    for _ in range(2):  # first the damaged checkpoint, then the best model that is later than the one before
+        with pytest.raises(Killed):
+            toy.checkpoints.restore(toy.hooks)
+        for half in tmp_path.rglob("tmp-*"):
+            half.rename(tmp_path / f"away-{half.name}")
+    assert load_best(tmp_path, {"model": ToyStep().model}) == 6
+
+
 def test_load_best_looks_again_when_the_model_is_replaced_while_it_reads(tmp_path, monkeypatch):
     toy = Toy(tmp_path)
     variable, value = tf.Variable(1), tf.Variable(0)
@@ -424,3 +444,23 @@ def test_load_best_looks_again_when_the_model_is_replaced_while_it_reads(tmp_pat
 
     monkeypatch.setattr(checkpoint, "find_damage", replace_then_look)
     assert load_best(tmp_path, {"value": value}) == int(value) == 2
+
+
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Power may fail at any moment: files and folder are synced, then renamed, then the parent is synced."""
+    toy, calls = Toy(tmp_path), []
+
+    def fsync(descriptor, call=os.fsync):
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        call(descriptor)
+
+    def rename(source, target, call=os.rename):
+        calls.append("rename")
+        call(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    monkeypatch.setattr(checkpoint.os, "rename", rename)
+    toy.checkpoints.save(4)
+    at = calls.index("rename")
+    assert sorted(calls[at - 5 : at - 1]) == sorted(FILES)
+    assert calls[at - 1] == "tmp-step-00000004" and calls[at + 1] == "checkpoints"
