@@ -5,6 +5,8 @@ from __future__ import annotations
 from absl import flags
 
 from tfaug import cli
+from tfaug.augment.methods import METHODS
+from tfaug.config import segmenter_path
 
 SPLIT = flags.DEFINE_string("split", "test", "Which patients: test or validation.")
 RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --config, --aug and --workdir name.")
@@ -12,12 +14,12 @@ RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --co
 
 def main() -> None:
     """Prints the Dice table, and writes CSV, masks and pictures into the run's folder."""
-    from tfaug import experiment
-    from tfaug.augment.methods import METHODS
-
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
     method = cli.choose("--aug", cli.AUG.value, METHODS)
-    run = RUN.value or experiment.segmenter_path(cli.CONFIG.value, cli.WORKDIR.value, method)
+    run = RUN.value or segmenter_path(cli.config(), cli.WORKDIR.value, method)
+
+    from tfaug import experiment  # not before: a mistake in the flags need not wait for TensorFlow
+
     print(experiment.evaluate_run(run, split))
 
 

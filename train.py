@@ -5,6 +5,8 @@ from __future__ import annotations
 from absl import flags
 
 from tfaug import cli
+from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.config import check, segmenter_path
 
 STAGE = flags.DEFINE_string("stage", "all", "aug: learn a generator; seg: train a segmenter; all: all, then evaluate.")
 GEN = flags.DEFINE_string(
@@ -14,13 +16,14 @@ GEN = flags.DEFINE_string(
 
 def main() -> None:
     """Runs what the flags ask for."""
-    from tfaug import experiment
-    from tfaug.augment.methods import GENERATORS, METHODS
-
     stage = cli.choose("--stage", STAGE.value, ("all", "aug", "seg"))
     generator = cli.choose("--gen", GEN.value, GENERATORS)
     method = cli.choose("--aug", cli.AUG.value, METHODS)
-    config, workdir = cli.CONFIG.value, cli.WORKDIR.value
+    config, workdir = cli.config(), cli.WORKDIR.value
+    check(config)
+
+    from tfaug import experiment  # not before: a mistake in the flags need not wait for TensorFlow
+
     experiment.set_up_tensorflow(config)
     if stage == "aug":
         experiment.learn_augmentation(config, workdir, generator)
@@ -30,7 +33,7 @@ def main() -> None:
     if stage in ("all", "seg"):
         experiment.train_segmenter(config, workdir, method)
     if stage == "all":
-        print(experiment.evaluate_run(experiment.segmenter_path(config, workdir, method), "test"))
+        print(experiment.evaluate_run(segmenter_path(config, workdir, method), "test"))
     print(f"\nTo look at it: tensorboard --logdir {workdir}")
 
 

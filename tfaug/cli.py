@@ -12,19 +12,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from tfaug.errors import TfaugError, UserError
+from tfaug.signals import Interrupted, deferred_signals
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "phantom.py"
+_CONFIG_HELP = "The experiment; --config.KEY=VALUE changes a value. A config file is a Python program."
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    str(ROOT / "configs" / "phantom.py"),
-    "The experiment; a config file is a Python program.",
-    lock_config=True,
-)
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
 
@@ -41,22 +38,20 @@ def run(main: Callable[[], None]) -> None:
 def _run(main: Callable[[], None]) -> int:
     try:
         _parse(sys.argv)
-        return _run_deferring_signals(main)
+        with deferred_signals():
+            main()
     except TfaugError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-
-
-def _run_deferring_signals(main: Callable[[], None]) -> int:
-    from tfaug.train.loop import Interrupted, deferred_signals  # not at the top: it imports TensorFlow
-
-    try:
-        with deferred_signals():
-            main()
     except Interrupted as interrupted:
         print(f"{interrupted}; the same command goes on from here", file=sys.stderr)
         return interrupted.exit_status
     return 0
+
+
+def config() -> ml_collections.ConfigDict:
+    """The config that the command line asks for."""
+    return flags.FLAGS.config
 
 
 def choose(flag: str, value: str, known: Iterable[str]) -> str:
@@ -78,8 +73,10 @@ def _suggestion(word: str, known: list[str]) -> str:
 
 def _parse(argv: list[str]) -> None:
     try:
+        # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
+        config_flags.DEFINE_config_file("config", str(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
         rest = flags.FLAGS(argv)[1:]
-        CONFIG.value  # noqa: B018 -- loads the file, and fails if it must
+        config().to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
         raise UserError(f"--{error.flagname}", "is no flag", _suggestion(error.flagname, names)) from error

@@ -25,6 +25,8 @@ def check(config: Config) -> None:
     for key, allowed, text in _RULES:
         value = config
         for part in key.split("."):
+            if part not in value:
+                raise UserError(f"--config.{key}", "is missing in the config", "start from a file of configs/")
             value = value[part]
         if not allowed(value):
             raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
@@ -97,7 +99,17 @@ def cases(config: Config, split: str) -> tuple[str, ...]:
     return tuple(sets[config.labelled_set - 1])
 
 
-def run_path(config: Config, workdir, stage: str) -> pathlib.Path:
-    """The folder of a run: its name tells config, labelled set, stage and seed."""
+def generator_path(config: Config, workdir, name: str) -> pathlib.Path:
+    """The folder of the run that learns a generator."""
+    return _run_path(config, workdir, f"aug-{name}")
+
+
+def segmenter_path(config: Config, workdir, method: str) -> pathlib.Path:
+    """The folder of the run that trains the segmenter with a method."""
+    return _run_path(config, workdir, f"seg-{method}")
+
+
+def _run_path(config, workdir, stage):
+    """The folder's name tells config, labelled set, stage and seed."""
     name = f"{config.name}-n{config.num_labelled}-set{config.labelled_set}-{stage}-seed{config.seed}"
     return pathlib.Path(workdir) / name

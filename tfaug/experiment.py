@@ -16,12 +16,13 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, metrics, pictures, streams
 from tfaug.augment.affine import Affine
+from tfaug.augment.compose import Augmenter
 from tfaug.augment.elastic import Elastic
 from tfaug.augment.intensity import ContrastBrightness
 from tfaug.augment.learned import Learned, transform_image, transform_label
-from tfaug.augment.methods import GENERATORS, METHODS, Augmenter
+from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.augment.mixup import MixUp
-from tfaug.config import TOLERATED, Config, cases, check, run_path
+from tfaug.config import TOLERATED, Config, cases, generator_path, segmenter_path
 from tfaug.data import acdc, cache, phantom, pipeline
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.errors import UserError
@@ -72,10 +73,9 @@ def with_experts(config: Config, scans: Sequence[Prepared]) -> list[evaluation.C
 
 def learn_augmentation(config: Config, workdir, name: str) -> None:
     """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
-    check(config)
     stage, schedule = f"aug-{name}", config.augment
     kind, regularised = GENERATORS[name]
-    path = run_path(config, workdir, stage)
+    path = generator_path(config, workdir, name)
     with rundir.RunDir(path, _relevant(config, without=("segment", "generators")), TOLERATED) as run:
         if _already_finished(run):
             return
@@ -133,7 +133,6 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
 
 def train_segmenter(config: Config, workdir, method: str) -> None:
     """Stage "seg": trains S anew with one method of Table 1, its generators fixed, and keeps the best."""
-    check(config)
     schedule = config.segment
     row = METHODS[method]
     learned = {name: load_generator(config, workdir, name) for name in row.generators}
@@ -166,11 +165,6 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             learned=learned,
         )
         run.finish({"best": best.best, "best_step": best.best_step})
-
-
-def segmenter_path(config: Config, workdir, method: str) -> pathlib.Path:
-    """The folder of the run that trains the segmenter with a method."""
-    return run_path(config, workdir, f"seg-{method}")
 
 
 def evaluate_run(run, split: str) -> str:
@@ -214,7 +208,7 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
     Raises:
       UserError: it has not been trained, or for another image size.
     """
-    path = pathlib.Path(config.generators[name] or run_path(config, workdir, f"aug-{name}"))
+    path = pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
     if not (path / "report.json").exists():
         raise UserError(
             path,

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaug.augment.compose import Augmenter
 from tfaug.augment.learned import Learned
-from tfaug.augment.methods import METHODS, Augmenter
+from tfaug.augment.methods import METHODS
 from tfaug.data.pipeline import seed_at
 from tfaug.types import Batch
 

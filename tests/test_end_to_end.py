@@ -1,0 +1,232 @@
+"""The programs as a user runs them, at a tiny size, in processes of their own."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tfaug.data import phantom
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+TINY = [
+    "--config.data.image_size=32",
+    "--config.data.resolution=5.5",
+    "--config.data.n4_shrink=0",
+    "--config.model.filters=2",
+    "--config.augment.num_steps=6",
+    "--config.augment.warmup_steps=2",
+    "--config.augment.eval_every=2",
+    "--config.segment.num_steps=6",
+    "--config.segment.eval_every=2",
+    "--config.report_every=2",
+    "--config.picture_every=3",
+    "--config.checkpoint_every=4",
+    "--config.splits.unlabelled=('patient016','patient036')",
+    "--config.splits.validation=('patient011',)",
+    "--config.splits.test=('patient007','patient027')",
+]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cohort")
+    phantom.write_cohort(root, numbers=(2, 7, 11, 16, 27, 36))
+    return root
+
+
+def run(program, *flags, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / program), *flags], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def error_line(result):
+    """The one line that a failed command prints, after its exit status was checked."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(cohort, tmp_path_factory):
+    """A folder in which every stage has been run with one command, and what that printed."""
+    folder = tmp_path_factory.mktemp("run")
+    result = run("train.py", f"--config.data.root={cohort}", *TINY, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def command(cohort):
+    return [f"--config.data.root={cohort}", *TINY]
+
+
+NAMES = [
+    "phantom-n1-set1-aug-deform-seed0",
+    "phantom-n1-set1-aug-intensity-seed0",
+    "phantom-n1-set1-seg-aff_gd_gi-seed0",
+]
+
+
+def test_one_command_runs_all_stages_and_prints_the_table(trained):
+    folder, result = trained
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
+    for word in ("RV", "Myo", "LV", "mean", "tensorboard --logdir runs"):
+        assert word in result.stdout
+    report = json.loads((folder / "runs" / NAMES[2] / "report.json").read_text())
+    assert 0 <= report["best"] <= 1 and report["best_step"] in (2, 4, 6)
+
+
+def test_generators_are_validated_after_warm_up_alone(trained):
+    folder, _ = trained
+    report = json.loads((folder / "runs" / NAMES[0] / "report.json").read_text())
+    assert report["best_step"] in (4, 6)
+
+
+def test_evaluation_leaves_table_masks_and_pictures(trained, cohort):
+    folder, _ = trained
+    out = folder / "runs" / NAMES[2] / "evaluation" / "test"
+    table = pd.read_csv(out / "dice.csv")
+    assert sorted(set(table.case)) == ["patient007", "patient027"] and len(table) == 6
+    for case in ("patient007", "patient027"):
+        mask = nibabel.load(out / "masks" / f"{case}_ES_prediction.nii.gz")
+        expert = nibabel.load(es_label(cohort, case))
+        assert mask.shape == expert.shape
+        assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
+        assert (out / "pictures" / f"{case}.png").stat().st_size > 1000
+
+
+def es_label(cohort, case):
+    info = dict(line.split(": ") for line in (cohort / case / "Info.cfg").read_text().splitlines())
+    return cohort / case / f"{case}_frame{int(info['ES']):02d}_gt.nii.gz"
+
+
+def test_tensorboard_has_losses_dice_pictures_and_config(trained):
+    folder, _ = trained
+    tags = set()
+    for path in (folder / "runs" / NAMES[0] / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {
+        "loss/segmentation",
+        "loss/adversarial",
+        "loss/big",
+        "loss/discriminator",
+        "discriminator/accuracy_fake",
+        "discriminator/accuracy_real",
+        "field/mean_abs",
+        "dice/mean",
+        "dice/RV",
+        "generator",
+        "segmentation",
+        "config",
+    } <= tags
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
+
+
+def test_a_finished_command_again_says_so_and_changes_nothing(trained, command):
+    folder, first = trained
+    before = contents(folder)
+    result = run("train.py", *command, cwd=folder)
+    assert result.returncode == 0 and result.stdout.count("nothing to do") == 4
+    assert contents(folder) == before
+    assert result.stdout.splitlines()[-6:] == first.stdout.splitlines()[-6:]
+
+
+def test_the_same_command_elsewhere_gives_the_same_numbers(trained, command, tmp_path):
+    """Two undisturbed runs: every saved weight and every predicted mask is equal."""
+    folder, _ = trained
+    assert run("train.py", *command, cwd=tmp_path).returncode == 0
+
+    def essence(root):
+        files = contents(root / "runs")
+        kept = {path.relative_to(root): data for path, data in files.items() if "tensorboard" not in path.parts}
+        return {path: data for path, data in kept.items() if path.name not in ("state.json", "manifest.json")}
+
+    ours, theirs = essence(folder), essence(tmp_path)
+    assert ours.keys() == theirs.keys()
+    assert [path for path in ours if ours[path] != theirs[path]] == []
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "aff_gd_gi_mixup",
+        "adv_ssl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "aff_rd", "aff_ri", "adv_sl")),
+    ],
+)
+def test_methods_train(method, trained, command, tmp_path):
+    """Each kind of row, with the generators that are there already."""
+    folder, _ = trained
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for name in NAMES[:2]:
+        shutil.copytree(folder / "runs" / name, runs / name)
+    cache = f"--config.data.cache_dir={folder / 'cache'}"
+    result = run("train.py", "--stage=seg", f"--aug={method}", cache, *command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (runs / f"phantom-n1-set1-seg-{method}-seed0" / "report.json").exists()
+
+
+def test_a_missing_prerequisite_names_its_command(command, tmp_path):
+    line = error_line(run("train.py", "--stage=seg", *command, cwd=tmp_path))
+    assert "train.py --stage=aug --gen=deform" in line
+    line = error_line(run("evaluate.py", "--split=test", *command, cwd=tmp_path))
+    assert "train.py --stage=seg" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags, subject, hint",
+    [
+        (["--stge=aug"], "--stge", "'stage'"),
+        (["--stage=augg"], "--stage", "'aug'"),
+        (["--aug=aff_gdgi"], "--aug", "'aff_gd_gi'"),
+        (["--gen=deformation"], "--gen", "'deform'"),
+        (["--config.augment.lambda_advv=1"], "lambda_advv", "'lambda_adv'"),
+        (["--config.augmnt.lambda_adv=1"], "augmnt", "'augment'"),
+        (["--config.augment.batch_size=0"], "--config.augment.batch_size", "at least 2"),
+        (["--config.augment.batch_size=many"], "--config.augment.batch_size=many", "many"),
+        (["--config.augment.learning_rate=nan"], "--config.augment.learning_rate", "above 0"),
+        (["--config.num_labelled=2"], "--config.num_labelled", "1, 3, 40"),
+        (["--config.labelled_set=6"], "--config.labelled_set", "1 to 5"),
+        (["--config.splits.validation=('patient007',)"], "--config.splits", "patient007"),
+        (["--config=nowhere.py"], "nowhere.py", "configs/"),
+        (["--config=broken.py"], "broken.py:2", "does not parse"),
+        (["--config.data.root=nowhere"], "nowhere", ""),
+        (["stray"], "stray", "--"),
+    ],
+)
+def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config():\n    return (\n")
+    line = error_line(run("train.py", *flags, cwd=tmp_path))
+    assert subject in line and hint in line
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.py"]
+
+
+def test_bad_data_gets_one_line(cohort, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(cohort, root)
+    es_label(root, "patient002").unlink()
+    line = error_line(run("train.py", f"--config.data.root={root}", *TINY, cwd=tmp_path))
+    assert "patient002" in line and "_gt" in line
+
+    shutil.copytree(cohort / "patient002", root / "patient002", dirs_exist_ok=True)
+    label = nibabel.load(es_label(root, "patient002"))
+    cut = nibabel.Nifti1Image(np.asarray(label.dataobj)[:-1], None, label.header)
+    nibabel.save(cut, es_label(root, "patient002"))
+    line = error_line(run("train.py", f"--config.data.root={root}", *TINY, cwd=tmp_path))
+    assert "patient002" in line and "shape" in line
