@@ -1,4 +1,5 @@
 """Dense warping: the one import of TensorFlow Addons."""
+
 from __future__ import annotations
 
 import warnings

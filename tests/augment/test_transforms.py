@@ -1,4 +1,5 @@
 """What every transform promises, whichever it is."""
+
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,4 +1,5 @@
 """Random affine transformations: the paper's Aug_A (section 4)."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -87,9 +88,7 @@ def _output_to_input(angle, scale, flip, size):
     row, column = tf.unstack(tf.cast(size - 1, tf.float32) / 2)
     xx, xy, yx, yy = mirror * cos, -mirror * sin, sin, cos
     zero = tf.zeros_like(angle)
-    return tf.stack(
-        [xx, xy, column - xx * column - xy * row, yx, yy, row - yx * column - yy * row, zero, zero], axis=1
-    )
+    return tf.stack([xx, xy, column - xx * column - xy * row, yx, yy, row - yx * column - yy * row, zero, zero], axis=1)
 
 
 def _resample(images, matrices, size, interpolation):

@@ -1,4 +1,5 @@
 """Random elastic deformations: the paper's RD (section 4)."""
+
 from __future__ import annotations
 
 import dataclasses

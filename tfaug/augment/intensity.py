@@ -1,4 +1,5 @@
 """Random contrast and brightness: the paper's RI (section 4)."""
+
 from __future__ import annotations
 
 import dataclasses

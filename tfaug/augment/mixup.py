@@ -1,4 +1,5 @@
 """Mixup: linear combinations of pairs of slices (paper, Eq. 7)."""
+
 from __future__ import annotations
 
 import dataclasses
