@@ -1,0 +1,50 @@
+"""Worker processes of the data modules: how they end, and what the user sees of their progress."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import tqdm
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 10.0
+
+
+def start() -> None:
+    """To be called first in a worker: its end is the main process's business.
+
+    ^C reaches all processes, but only the main one answers it; and no worker outlives a killed main process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
+    """Passes `done` on; shows a bar on a terminal, and otherwise a line now and then."""
+    if sys.stderr.isatty():
+        yield from tqdm.tqdm(done, total=total, desc=title, unit=unit)
+        return
+    start = last = time.monotonic()
+    for count, item in enumerate(done, start=1):
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS or count == total:
+            last, seconds = now, (now - start) / count
+            print(
+                f"{title}: {count} of {total} {unit}s, {seconds:.1f} s each, {seconds * (total - count):.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+        yield item
