@@ -82,10 +82,8 @@ class EventLog:
             tf.summary.text(tag, text)
 
     def sizes(self) -> dict[str, int]:
-        """Flushes to the disk and returns the size of every event file in bytes."""
+        """Syncs every event file and returns its size in bytes."""
         with self._errors():
-            if self._writer is not None:
-                self._writer.flush()
             sizes = {}
             for path in self._files():
                 with open(path, "rb") as file:
@@ -114,8 +112,8 @@ class EventLog:
     def _writing(self, num_done: int) -> Iterator[None]:
         with self._errors():
             if self._writer is None:
-                self._writer = tf.summary.create_file_writer(str(self.folder), flush_millis=10_000)
-            with self._writer.as_default(step=num_done):
+                self._writer = tf.summary.create_file_writer(str(self.folder))
+            with self._writer.as_default(step=num_done):  # flushes when it is left
                 yield
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
