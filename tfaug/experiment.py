@@ -5,9 +5,11 @@ learn_augmentation -> a generator        train_segmenter -> a segmenter        e
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -71,12 +73,40 @@ def with_experts(config: Config, scans: Sequence[Prepared]) -> list[evaluation.C
     return [(scan, acdc.read(root, scan.case, config.data.phase)) for scan in scans]
 
 
+@contextlib.contextmanager
+def _open_run(path, config, without):
+    """An open run directory that keeps what is warned of while its data are read.
+
+    Args:
+      path: its folder.
+      config: of the experiment.
+      without: sections that the stage does not read, and which therefore may change.
+    """
+    relevant = {key: value for key, value in config.to_dict().items() if key not in without}
+    with rundir.RunDir(path, relevant, TOLERATED) as run:
+        handler = _ToReport(run)
+        logging.getLogger("tfaug").addHandler(handler)
+        try:
+            yield run
+        finally:
+            logging.getLogger("tfaug").removeHandler(handler)
+
+
+class _ToReport(logging.Handler):
+    def __init__(self, run):
+        super().__init__(logging.WARNING)
+        self._run = run
+
+    def emit(self, record):
+        self._run.warn(record.getMessage())
+
+
 def learn_augmentation(config: Config, workdir, name: str) -> None:
     """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
     stage, schedule = f"aug-{name}", config.augment
     kind, regularised = GENERATORS[name]
     path = generator_path(config, workdir, name)
-    with rundir.RunDir(path, _relevant(config, without=("segment", "generators")), TOLERATED) as run:
+    with _open_run(path, config, without=("segment", "generators")) as run:
         if _already_finished(run):
             return
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
@@ -137,7 +167,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
     row = METHODS[method]
     learned = {name: load_generator(config, workdir, name) for name in row.generators}
     path = segmenter_path(config, workdir, method)
-    with rundir.RunDir(path, _relevant(config, without=("augment",)), TOLERATED) as run:
+    with _open_run(path, config, without=("augment",)) as run:
         if _already_finished(run):
             return
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
@@ -290,11 +320,6 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         checkpoints,
     )
     return best
-
-
-def _relevant(config, without):
-    """The config of one stage: what the other stages alone read is left out, so that it may change."""
-    return {key: value for key, value in config.to_dict().items() if key not in without}
 
 
 def _already_finished(run):
