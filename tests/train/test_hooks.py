@@ -73,9 +73,7 @@ def test_scalars_are_read_once_each_and_late():
 
 def keep_best(scores, **arguments):
     saved, log = [], FakeLog()
-    hook = KeepBest(
-        1, lambda: {"dice/RV": 0.0, "dice/mean": scores.pop(0)}, saved.append, log, **arguments
-    )
+    hook = KeepBest(1, lambda: {"dice/RV": 0.0, "dice/mean": scores.pop(0)}, saved.append, log, **arguments)
     for num_done in range(1, len(scores) + 1):
         hook(num_done, {})
     return hook, saved, log

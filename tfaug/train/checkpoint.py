@@ -8,6 +8,7 @@
 
 A folder is written under a temporary name, synced and renamed, so that it is there whole or not at all.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -4,6 +4,7 @@
 A hook is called after an update with the number of updates done and the update's scalars. The scalars are device
 tensors: reading one waits for the device, so hooks read them only when they are due.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -285,4 +286,3 @@ class Progress(Hook):
         if self._best is not None and self._best.best is not None:
             shown.append(f"best {self._best.key}={self._best.best:.4f} (step {self._best.best_step})")
         return " ".join(shown)
-

@@ -8,6 +8,7 @@
 
 Free of TensorFlow, so that a scheduler can look at many runs quickly.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -208,9 +209,7 @@ def _lock(path: pathlib.Path) -> int:
     except BlockingIOError:
         owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
-        raise UserError(
-            path, f"is in use by process {owner}", "wait for it, or choose another --workdir"
-        ) from None
+        raise UserError(path, f"is in use by process {owner}", "wait for it, or choose another --workdir") from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
