@@ -12,10 +12,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
-import signal
-import sys
 import tempfile
-import threading
 import time
 import uuid
 import zipfile
@@ -24,14 +21,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import SimpleITK as sitk
 import skimage
-import tqdm
 
-from tfaug.data import acdc, nifti, preprocess
+from tfaug.data import acdc, nifti, preprocess, workers
 from tfaug.errors import MachineError, TfaugError, UserError, printable
+from tfaug.signals import check_signals
 
 logger = logging.getLogger(__name__)
 
-REPORT_SECONDS = 10.0
 STALE_SECONDS = 3600.0  # no entry takes that long to write
 
 
@@ -85,7 +81,7 @@ def load(
     missing = [task for case, task in tasks.items() if found[case] is None]
     if missing:
         _make_writable(cache_dir)
-        for task in _progress(_make_entries(missing, num_workers), len(missing)):
+        for task in workers.progress(_make_entries(missing, num_workers), len(missing), "preprocessing", "volume"):
             found[task.case] = _load_entry(task)
             if found[task.case] is None:
                 raise MachineError(task.entry, "cannot be read back", "check the disk, or set data.cache_dir")
@@ -231,6 +227,7 @@ def _await(connection: multiprocessing.connection.Connection, task: _Task) -> No
 
 
 def _died(task: _Task) -> UserError:
+    check_signals()  # a scheduler's signal reaches all processes, and a worker may be the first to go
     return UserError(
         task.case,
         "the process that prepared it died (killed, or out of memory?)",
@@ -240,17 +237,10 @@ def _died(task: _Task) -> UserError:
 
 def _work(connection: multiprocessing.connection.Connection) -> None:
     """A worker process: makes one entry after the other, answers each with None or an error for the user."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all processes; the main one ends its workers
-    threading.Thread(target=_end_with_main_process, daemon=True).start()
+    workers.start()
     with contextlib.suppress(EOFError):  # there is no more to do
         while True:
             connection.send(_make_entry(connection.recv()))
-
-
-def _end_with_main_process() -> None:
-    """Lets no worker outlive a killed main process, not even to the end of its volume."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _make_entry(task: _Task) -> TfaugError | None:
@@ -260,22 +250,3 @@ def _make_entry(task: _Task) -> TfaugError | None:
     except TfaugError as error:
         return error
     return None
-
-
-def _progress(done: Iterable, total: int) -> Iterator:
-    """Passes `done` on; shows a bar on a terminal, and otherwise a line now and then."""
-    if sys.stderr.isatty():
-        yield from tqdm.tqdm(done, total=total, desc="preprocessing", unit="volume")
-        return
-    start = last = time.monotonic()
-    for count, item in enumerate(done, start=1):
-        now = time.monotonic()
-        if now - last >= REPORT_SECONDS or count == total:
-            last, seconds = now, (now - start) / count
-            print(
-                f"preprocessing: {count} of {total} volumes, {seconds:.1f} s each, "
-                f"{seconds * (total - count):.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-        yield item

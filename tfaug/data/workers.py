@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import tqdm
 
+from tfaug.signals import check_signals
+
 T = TypeVar("T")
 
 REPORT_SECONDS = 10.0
@@ -33,9 +35,15 @@ def _end_with_main_process() -> None:
 
 
 def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """Passes `done` on; shows a bar on a terminal, and otherwise a line now and then."""
+    """Passes `done` on; shows a bar on a terminal, and otherwise a line now and then.
+
+    Raises:
+      Interrupted: a signal asked the program to stop; what is done stays.
+    """
     if sys.stderr.isatty():
-        yield from tqdm.tqdm(done, total=total, desc=title, unit=unit)
+        for item in tqdm.tqdm(done, total=total, desc=title, unit=unit):
+            yield item
+            check_signals()
         return
     start = last = time.monotonic()
     for count, item in enumerate(done, start=1):
@@ -48,3 +56,4 @@ def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T
                 flush=True,
             )
         yield item
+        check_signals()
