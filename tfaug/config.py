@@ -30,6 +30,12 @@ def check(config: Config) -> None:
             value = value[part]
         if not allowed(value):
             raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+    if config.augment.warmup_steps >= config.augment.num_steps:
+        raise UserError(
+            "--config.augment.warmup_steps",
+            f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
+            "give fewer",
+        )
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
         for case in cases(config, split):

@@ -139,7 +139,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
         generate = tf.function(inference.frozen(step.generator))
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
-        best = _fit(
+        _fit(
             config,
             run,
             stage,
@@ -158,7 +158,6 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
             data=labelled + validation + unlabelled,
             start=schedule.warmup_steps + 1,
         )
-        run.finish({"best": best.best, "best_step": best.best_step})
 
 
 def train_segmenter(config: Config, workdir, method: str) -> None:
@@ -181,7 +180,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             make = pipeline.labelled_batches(_slices(labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
-        best = _fit(
+        _fit(
             config,
             run,
             f"seg-{method}",
@@ -194,7 +193,6 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             data=labelled + validation + unlabelled,
             learned=learned,
         )
-        run.finish({"best": best.best, "best_step": best.best_step})
 
 
 def evaluate_run(run, split: str) -> str:
@@ -260,7 +258,7 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
 
 
 def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, start=0, learned=None):
-    """Trains one stage; returns the hook that kept its best model.
+    """Trains one stage, draws its best model and finishes the run.
 
     Args:
       config: of the experiment.
@@ -319,7 +317,10 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         ],
         checkpoints,
     )
-    return best
+    checkpoint.load_best(run.path, keep)
+    for tag, picture in draw().items():
+        pictures.save(picture, run.path / f"{tag}.png")
+    run.finish({"best": best.best, "best_step": best.best_step})
 
 
 def _already_finished(run):
