@@ -16,11 +16,14 @@ def main() -> None:
     """Prints the Dice table, and writes CSV, masks and pictures into the run's folder."""
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
     method = cli.choose("--aug", cli.AUG.value, METHODS)
-    run = RUN.value or segmenter_path(cli.config(), cli.WORKDIR.value, method)
+    config = cli.config()
 
     from tfaug import experiment  # not before: a mistake in the flags need not wait for TensorFlow
 
-    print(experiment.evaluate_run(run, split))
+    if RUN.value:
+        print(experiment.evaluate_run(RUN.value, split))
+    else:
+        print(experiment.evaluate_run(segmenter_path(config, cli.WORKDIR.value, method), split, config))
 
 
 if __name__ == "__main__":

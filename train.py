@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from absl import flags
 
 from tfaug import cli
@@ -34,7 +36,7 @@ def main() -> None:
         experiment.train_segmenter(config, workdir, method)
     if stage == "all":
         print(experiment.evaluate_run(segmenter_path(config, workdir, method), "test"))
-    print(f"\nTo look at it: tensorboard --logdir {workdir}")
+    print(f"\nTo look at it: tensorboard --logdir {shlex.quote(workdir)}")
 
 
 if __name__ == "__main__":

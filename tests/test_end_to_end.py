@@ -189,6 +189,35 @@ def test_a_missing_prerequisite_names_its_command(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_runs_of_another_config_are_not_taken_for_this_one(trained, command, cohort, tmp_path):
+    """Neither generators by the second stage, nor a segmenter by the evaluation, nor a run by its own command."""
+    folder, _ = trained
+    workdir = f"--workdir={folder / 'runs'}"
+    for program, *flags in (
+        ("train.py", "--stage=seg", "--aug=aff_gi", "--config.augment.lambda_adv=0"),
+        ("evaluate.py", "--config.data.phase=ED"),
+        ("train.py", "--stage=seg", "--config.segment.learning_rate=0.5"),
+    ):
+        line = error_line(run(program, *command, workdir, *flags, cwd=tmp_path))
+        assert flags[-1].split(".")[-1].split("=")[0] in line and "--config.name" in line
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
+
+
+def test_evaluating_a_named_run(trained, tmp_path):
+    """From anywhere, by its folder alone; a generator's run has no segmenter."""
+    folder, first = trained
+    result = run("evaluate.py", f"--run={folder / 'runs' / NAMES[2]}", "--split=validation", cwd=tmp_path)
+    assert result.returncode == 0 and "validation split, 1 patients" in result.stdout
+    assert "no segmenter" in error_line(run("evaluate.py", f"--run={folder / 'runs' / NAMES[0]}", cwd=tmp_path))
+
+
+def test_help_names_the_flags(tmp_path):
+    result = run("train.py", "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    for word in ("--stage", "--gen", "--aug", "--workdir", "--config"):
+        assert word in result.stdout
+
+
 @pytest.mark.parametrize(
     "flags, subject, hint",
     [

@@ -215,7 +215,7 @@ def test_a_failed_write_leaves_neither_a_temporary_nor_a_damaged_file(tmp_path):
 def test_progress_is_one_plain_line_a_case_outside_a_terminal(tmp_path, capsys):
     cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002")]
     evaluation.evaluate(oracle(*cases), cases, tmp_path / "out", "ES")
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "evaluation: patient002 (2/2): Dice RV 1.000 Myo 1.000 LV 1.000"
     assert len(lines) == 2
 

@@ -36,6 +36,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _run(main: Callable[[], None]) -> int:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help())
+        return 0
     try:
         _parse(sys.argv)
         with deferred_signals():
@@ -49,9 +52,19 @@ def _run(main: Callable[[], None]) -> int:
     return 0
 
 
+def _help() -> str:
+    """What the program is, and its own flags."""
+    own = flags.FLAGS.module_help(__name__)
+    return f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}\n{own}\n  --config: {_CONFIG_HELP}"
+
+
 def config() -> ml_collections.ConfigDict:
-    """The config that the command line asks for."""
-    return flags.FLAGS.config
+    """The config that the command line asks for; its paths are absolute, as runs outlive the working directory."""
+    config = flags.FLAGS.config
+    config.data.cache_dir = os.path.abspath(config.data.cache_dir)
+    if config.data.root:
+        config.data.root = os.path.abspath(config.data.root)
+    return config
 
 
 def choose(flag: str, value: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import re
 
 import ml_collections
 
@@ -28,20 +29,42 @@ def check(config: Config) -> None:
             if part not in value:
                 raise UserError(f"--config.{key}", "is missing in the config", "start from a file of configs/")
             value = value[part]
-        if not allowed(value):
+        if not _holds(allowed, value):
             raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+    # Every recipe of the generated half must get a slice, however the half is shared.
+    least = 20 if config.segment.partition == "released" else 6
+    if config.segment.batch_size < least:
+        raise UserError(
+            "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
+        )
     if config.augment.warmup_steps >= config.augment.num_steps:
         raise UserError(
             "--config.augment.warmup_steps",
             f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
             "give fewer",
         )
+    _check_splits(config)
+
+
+def _check_splits(config):
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
-        for case in cases(config, split):
+        patients, key = cases(config, split), f"--config.splits.{split}"
+        if not all(isinstance(case, str) for case in patients):
+            raise UserError(key, f"cannot be {patients!r}", "give names of patients' folders, as ('CASE1', 'CASE2')")
+        if not patients and split in ("labelled", "validation"):
+            raise UserError(key, "is empty", "name at least one patient")
+        for case in patients:
             if case in seen:
-                raise UserError(f"--config.splits.{split}", f"{case} is also in {seen[case]}", "keep splits apart")
+                raise UserError(key, f"{case} is also in {seen[case]}", "keep the splits apart")
             seen[case] = split
+
+
+def _holds(allowed, value):
+    try:
+        return allowed(value)
+    except TypeError:
+        return False
 
 
 def _one_of(*values):
@@ -64,7 +87,9 @@ _POSITIVE = (_positive, "a number above 0")
 _NOT_NEGATIVE = (_not_negative, "a number of at least 0")
 _PAPER_OR_RELEASED = _one_of("paper", "released")
 _PARTITION = _one_of("even", "released")
+_NAME = re.compile(r"\w[\w.-]*")
 _RULES = (
+    ("name", lambda value: _NAME.fullmatch(value) is not None, "letters, digits, '.', '_' and '-'"),
     ("seed", *_NOT_NEGATIVE),
     ("num_labelled", *_POSITIVE),
     ("labelled_set", *_POSITIVE),
@@ -80,11 +105,14 @@ _RULES = (
     ("transforms.mixup_alpha", *_POSITIVE),
     *((f"{stage}.{key}", *_POSITIVE) for stage in ("augment", "segment") for key in ("num_steps", "eval_every")),
     *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
-    *((f"{stage}.batch_size", lambda value: value > 1, "at least 2") for stage in ("augment", "segment")),
+    ("augment.batch_size", lambda value: value > 1, "at least 2"),
+    ("segment.batch_size", *_POSITIVE),
     *((f"{stage}.class_weights", _weights, f"{NUM_CLASSES} numbers") for stage in ("augment", "segment")),
     *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
     ("augment.warmup_steps", *_NOT_NEGATIVE),
-    *((f"augment.lambda_{term}", *_NOT_NEGATIVE) for term in ("seg", "adv", "big")),
+    ("augment.lambda_seg", _positive, "a number above 0 (task_gradient=False keeps L_S from the generator)"),
+    ("augment.lambda_adv", *_NOT_NEGATIVE),
+    ("augment.lambda_big", *_NOT_NEGATIVE),
     ("segment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
     ("augment.real_pool", *_one_of("all", "unlabelled")),
@@ -102,7 +130,11 @@ def cases(config: Config, split: str) -> tuple[str, ...]:
         raise UserError("--config.num_labelled", f"no set has {config.num_labelled} volumes", f"known are {known}")
     if config.labelled_set > len(sets):
         raise UserError("--config.labelled_set", f"there is no set {config.labelled_set}", f"give 1 to {len(sets)}")
-    return tuple(sets[config.labelled_set - 1])
+    chosen = sets[config.labelled_set - 1]
+    if isinstance(chosen, str):
+        key = f"--config.splits.labelled.n{config.num_labelled}"
+        raise UserError(key, f"{chosen!r} is no set of patients", "write a tuple of sets, as (('CASE1',),)")
+    return tuple(chosen)
 
 
 def generator_path(config: Config, workdir, name: str) -> pathlib.Path:

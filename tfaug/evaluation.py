@@ -19,6 +19,7 @@ import tqdm
 from tfaug import metrics, pictures
 from tfaug.data.preprocess import Prepared, restore
 from tfaug.errors import MachineError
+from tfaug.signals import check_signals
 from tfaug.types import STRUCTURES, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -90,8 +91,9 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
       MachineError: a file cannot be written.
     """
     rows, tiles = [], []
-    bar = tqdm.tqdm(cases, desc="evaluation", unit="case", disable=not sys.stderr.isatty())
+    bar = tqdm.tqdm(cases, desc="evaluation", unit="case", file=sys.stdout, disable=not sys.stdout.isatty())
     for number, (prepared, volume) in enumerate(bar, start=1):
+        check_signals()
         prediction = segment(predict, prepared)
         case_rows = score(prediction, volume)
         rows += case_rows
@@ -104,7 +106,7 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
         tiles.append(_tile(prediction, volume, case_rows))
         if bar.disable:
             scores = " ".join(f"{row['structure']} {row['dice']:.3f}" for row in case_rows)
-            print(f"evaluation: {volume.case} ({number}/{len(cases)}): Dice {scores}", file=sys.stderr, flush=True)
+            print(f"evaluation: {volume.case} ({number}/{len(cases)}): Dice {scores}", flush=True)
     table = pd.DataFrame(rows)
     overview = pictures.overlay(*zip(*tiles))
     with _replacing(out_dir / "pictures" / "overview.png") as path:

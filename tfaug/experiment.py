@@ -82,14 +82,29 @@ def _open_run(path, config, without):
       config: of the experiment.
       without: sections that the stage does not read, and which therefore may change.
     """
-    relevant = {key: value for key, value in config.to_dict().items() if key not in without}
-    with rundir.RunDir(path, relevant, TOLERATED) as run:
+    with rundir.RunDir(path, _relevant(config, without), TOLERATED) as run:
         handler = _ToReport(run)
         logging.getLogger("tfaug").addHandler(handler)
         try:
             yield run
         finally:
             logging.getLogger("tfaug").removeHandler(handler)
+
+
+def _relevant(config, without):
+    return {key: value for key, value in config.to_dict().items() if key not in without}
+
+
+def _refuse_difference(run, saved, asked):
+    """Refuses a run whose saved config is not the one that the user goes on with."""
+    changed = rundir.differences(saved, asked)
+    changed = {key: change for key, change in changed.items() if key not in TOLERATED}
+    if changed:
+        raise UserError(
+            run,
+            f"was made with another config ({rundir.in_one_line(changed)})",
+            "go back to the old values, or choose another --workdir or --config.name",
+        )
 
 
 class _ToReport(logging.Handler):
@@ -128,6 +143,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
             warmup_steps=schedule.warmup_steps,
         )
         real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
+        _require(real, "unlabelled")
         make = pipeline.generator_batches(
             _slices(labelled),
             _images(real),
@@ -164,18 +180,19 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
     """Stage "seg": trains S anew with one method of Table 1, its generators fixed, and keeps the best."""
     schedule = config.segment
     row = METHODS[method]
-    learned = {name: load_generator(config, workdir, name) for name in row.generators}
     path = segmenter_path(config, workdir, method)
     with _open_run(path, config, without=("augment",)) as run:
         if _already_finished(run):
             return
+        learned = {name: load_generator(config, workdir, name) for name in row.generators}
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
-        unlabelled = prepared(config, "unlabelled") if row.adversary else []
+        unlabelled = prepared(config, "unlabelled") if row.adversary == "unlabelled" else []
         augment = _augmenter(config, schedule.partition, learned).method(row)
         arguments = (schedule.batch_size, augment, config.seed)
         step = _segmenter_step(config, row)
         if row.adversary:
-            make = pipeline.adversarial_batches(_slices(labelled), _images(unlabelled), *arguments)
+            # The supervised adversary has no use for its second image batch, and gets labelled slices.
+            make = pipeline.adversarial_batches(_slices(labelled), _images(unlabelled or labelled), *arguments)
         else:
             make = pipeline.labelled_batches(_slices(labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
@@ -195,12 +212,18 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
         )
 
 
-def evaluate_run(run, split: str) -> str:
+def _require(scans, split):
+    if not scans:
+        raise UserError(f"--config.splits.{split}", "is empty", "name at least one patient")
+
+
+def evaluate_run(run, split: str, asked: Config | None = None) -> str:
     """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
 
     Args:
       run: the run's folder; results go to its `evaluation/<split>`.
       split: "test" or "validation".
+      asked: the config that the user expects the run to have; None if the run was named.
 
     Returns:
       The table, as text, and where everything is.
@@ -211,9 +234,16 @@ def evaluate_run(run, split: str) -> str:
     run = pathlib.Path(run)
     if not (run / "report.json").exists():
         raise UserError(
-            run, "there is no trained segmenter", "first run `python train.py --stage=seg` with the same flags"
+            run, "there is no trained segmenter", "first train it: `python train.py --stage=seg --aug=METHOD`"
         )
-    config = Config(rundir.read_config(run))
+    saved = rundir.read_config(run)
+    if "segment" not in saved:
+        raise UserError(run, "learns a generator and has no segmenter", "name the folder of a segmenter's run")
+    if asked is not None:
+        _refuse_difference(run, saved, _relevant(asked, without=("augment",)))
+    config = Config(saved)
+    _require(cases(config, split), split)
+    set_up_tensorflow(config)
     out_dir = run / "evaluation" / split
     if (out_dir / "dice.csv").exists():
         print(f"{out_dir}: evaluated before; nothing to do")
@@ -243,13 +273,13 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
             f"there is no trained generator {name!r}",
             f"first run `python train.py --stage=aug --gen={name}` with the same config",
         )
-    own = Config(rundir.read_config(path))
-    if own.data.image_size != config.data.image_size:
-        raise UserError(
-            path,
-            f"was trained at image size {own.data.image_size}, not {config.data.image_size}",
-            "use the same config for both stages",
-        )
+    saved = rundir.read_config(path)
+    if config.generators[name]:  # named by the user: only what must fit must be equal
+        sizes = ({"data": {"image_size": size}} for size in (saved["data"]["image_size"], config.data.image_size))
+        _refuse_difference(path, *sizes)
+    else:
+        _refuse_difference(path, saved, _relevant(config, without=("segment", "generators")))
+    own = Config(saved)
     # The tf.data pipeline runs it, and that lives on the CPU.
     with tf.device("CPU"):
         model = generator(GENERATORS[name][0], own.data.image_size, **_network_arguments(own, "aug"))
@@ -318,8 +348,9 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         checkpoints,
     )
     checkpoint.load_best(run.path, keep)
-    for tag, picture in draw().items():
-        pictures.save(picture, run.path / f"{tag}.png")
+    with rundir.machine_errors(run.path, "make room, then run the same command to go on"):
+        for tag, picture in draw().items():
+            pictures.save(picture, run.path / f"{tag}.png")
     run.finish({"best": best.best, "best_step": best.best_step})
 
 

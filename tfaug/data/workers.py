@@ -40,8 +40,8 @@ def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T
     Raises:
       Interrupted: a signal asked the program to stop; what is done stays.
     """
-    if sys.stderr.isatty():
-        for item in tqdm.tqdm(done, total=total, desc=title, unit=unit):
+    if sys.stdout.isatty():
+        for item in tqdm.tqdm(done, total=total, desc=title, unit=unit, file=sys.stdout):
             yield item
             check_signals()
         return
@@ -52,7 +52,6 @@ def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T
             last, seconds = now, (now - start) / count
             print(
                 f"{title}: {count} of {total} {unit}s, {seconds:.1f} s each, {seconds * (total - count):.0f} s left",
-                file=sys.stderr,
                 flush=True,
             )
         yield item

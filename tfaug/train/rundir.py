@@ -108,7 +108,7 @@ class RunDir:
             raise UserError(
                 self.path,
                 f"was started with another config ({in_one_line(fatal)})",
-                "go back to the old values or choose another --workdir",
+                "go back to the old values, or choose another --workdir or --config.name",
             )
         return first
 

@@ -1,0 +1,104 @@
+import pytest
+
+from configs import acdc, phantom, released_code
+from tfaug import config as rules
+from tfaug.errors import UserError
+from tfaug.train import rundir
+
+
+def numbers(cases):
+    return [int(case[-3:]) for case in cases]
+
+
+def test_splits_are_those_of_the_released_program():
+    config = acdc.get_config()
+    assert numbers(rules.cases(config, "test")) == [
+        *(7, 8, 9, 10, 27, 28, 29, 30, 47, 48, 49, 50),
+        *(67, 68, 69, 70, 87, 88, 89, 90),
+    ]
+    assert numbers(rules.cases(config, "validation")) == [11, 71]
+    assert numbers(rules.cases(config, "unlabelled")) == [
+        *(16, 17, 18, 19, 20, 36, 37, 38, 39, 40, 56, 57, 58, 59, 60),
+        *(76, 77, 78, 79, 80, 96, 97, 98, 99, 100),
+    ]
+    assert [numbers(chosen) for chosen in config.splits.labelled.n1] == [[2], [42], [22], [62], [95]]
+    assert [numbers(chosen) for chosen in config.splits.labelled.n3] == [
+        [2, 22, 42],
+        [42, 62, 82],
+        [22, 42, 82],
+        [2, 42, 82],
+        [2, 42, 95],
+    ]
+    assert [len(set(chosen)) for chosen in config.splits.labelled.n40] == [40]
+
+
+@pytest.mark.parametrize("module", [acdc, phantom, released_code])
+@pytest.mark.parametrize("num_labelled", [1, 3, 40])
+def test_our_configs_are_valid_for_every_labelled_set(module, num_labelled):
+    config = module.get_config()
+    config.num_labelled = num_labelled
+    rules.check(config)
+
+
+def test_released_code_sets_every_switch():
+    """Those that FIDELITY's table gives another default, and no other value."""
+    changed = rundir.differences(acdc.get_config().to_dict(), released_code.get_config().to_dict())
+    assert set(changed) == {
+        "name",
+        "data.phase",
+        "model.half_pixel_centers",
+        "transforms.affine",
+        "transforms.random_intensity",
+        "augment.task_gradient",
+        "augment.discriminator_first",
+        "augment.real_pool",
+        "augment.partition",
+        "augment.eval_every",
+        "segment.partition",
+        "segment.eval_every",
+    }
+
+
+@pytest.mark.parametrize(
+    "key, value, hint",
+    [
+        ("name", "../../elsewhere", "letters"),
+        ("name", "", "letters"),
+        ("data.image_size", 80, "multiple of 32"),
+        ("data.resolution", 0.0, "above 0"),
+        ("augment.class_weights", (0.1, 0.3, 0.3), "4 numbers"),
+        ("augment.class_weights", (0.1, 0.3, 0.3, "a"), "4 numbers"),
+        ("augment.lambda_seg", 0.0, "task_gradient=False"),
+        ("augment.lambda_adv", -1.0, "at least 0"),
+        ("augment.adversarial_loss", "wgan", "non_saturating"),
+        ("augment.warmup_steps", 10_000, "fewer"),
+        ("segment.batch_size", 5, "6 or more"),
+        ("segment.learning_rate", float("inf"), "above 0"),
+        ("labelled_set", 6, "1 to 5"),
+        ("splits.test", ("patient011",), "apart"),
+        ("splits.validation", (), "at least one"),
+        ("splits.unlabelled", (16, 17), "names"),
+        ("splits.labelled.n1", ("patient002",), "tuple of sets"),
+    ],
+)
+def test_impossible_values_are_refused_by_their_key(key, value, hint):
+    config = acdc.get_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as raised:
+        rules.check(config)
+    assert key.split(".")[0] in raised.value.subject and hint in raised.value.remedy
+
+
+def test_a_config_without_a_needed_key_is_refused():
+    config = acdc.get_config()
+    del config.augment.lambda_big
+    with pytest.raises(UserError, match="augment.lambda_big"):
+        rules.check(config)
+
+
+def test_a_run_is_named_after_config_set_stage_method_and_seed(tmp_path):
+    config = acdc.get_config()
+    config.num_labelled, config.labelled_set, config.seed = 3, 4, 7
+    assert rules.segmenter_path(config, tmp_path, "aff_rd") == tmp_path / "acdc-n3-set4-seg-aff_rd-seed7"
+    assert rules.generator_path(config, tmp_path, "deform") == tmp_path / "acdc-n3-set4-aug-deform-seed7"
