@@ -51,7 +51,7 @@ def draw_grid(rng, heart: anatomy.Heart) -> Grid:
     shifts = position + np.clip(rng.normal(0, 1.5, (num_slices, 2)), -4, 4)
     a = pixel * (np.arange(shape[0]) - (shape[0] - 1) / 2)[:, None, None] - shifts[:, 0]
     b = pixel * (np.arange(shape[1]) - (shape[1] - 1) / 2)[None, :, None] - shifts[:, 1]
-    angle = np.deg2rad(rng.normal(0, 22))
+    angle = np.deg2rad(rng.normal(0, 18))
     x = np.cos(angle) * a + np.sin(angle) * b + 3 * _smooth_noise(rng, shape, spacing, 40)
     y = np.cos(angle) * b - np.sin(angle) * a + 3 * _smooth_noise(rng, shape, spacing, 40)
     return Grid(shape, spacing, x.astype(np.float32), y.astype(np.float32), z)
@@ -125,7 +125,7 @@ def _draw_levels(rng):
         "rv_blood": ratio(0.92, 0.08),
         "myocardium": ratio(0.36, 0.18),
         "muscle": ratio(0.28, 0.2),
-        "fat": -ratio(1.0, 0.15),
+        "fat": -ratio(0.95, 0.12),
         "rib": ratio(0.5, 0.4),
         "lung": ratio(0.1, 0.35),
         "liver": ratio(0.4, 0.3),
@@ -138,7 +138,7 @@ def _draw_levels(rng):
 def _draw_bias(rng, grid):
     """[X, Y, Z] coil sensitivity of mean 1: falls off from a surface coil in front of the chest."""
     coil = rng.normal((-110, -40), 25)
-    reach = rng.uniform(130, 260)
+    reach = rng.uniform(150, 300)
     falloff = 1 / (1 + ((grid.x - coil[0]) ** 2 + (grid.y - coil[1]) ** 2) / reach**2)
     bias = falloff * np.exp(0.12 * _smooth_noise(rng, grid.shape, grid.spacing, 110))
     return (bias / bias.mean()).astype(np.float32)
@@ -165,7 +165,7 @@ class Scene:
         self.papillary_radii = rng.uniform(3.0, 5.5, 2)
         self.trabecular_height = rng.uniform(0.5, 2.2)
         self.blur = rng.uniform(0.3, 0.65)  # pixels
-        self.gamma = rng.uniform(0.85, 1.2)
+        self.gamma = rng.uniform(0.85, 1.15)
         self.noise = rng.uniform(0.008, 0.024)
         self.scale = rng.uniform(250, 1200)
 
