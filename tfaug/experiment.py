@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -25,7 +26,7 @@ from tfaug.augment.learned import Learned, transform_image, transform_label
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.augment.mixup import MixUp
 from tfaug.config import TOLERATED, Config, cases, generator_path, segmenter_path
-from tfaug.data import acdc, cache, phantom, pipeline
+from tfaug.data import acdc, cache, check, phantom, pipeline
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.errors import UserError
 from tfaug.models.discriminator import discriminator
@@ -38,6 +39,7 @@ from tfaug.types import NUM_CLASSES, Z_DIM
 
 PICTURED_SLICES = 3
 Z_DRAWS = 4  # fields per image in the generators' diagnostics
+COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this share of their magnitude
 
 
 def set_up_tensorflow(config: Config) -> None:
@@ -52,6 +54,15 @@ def data_root(config: Config) -> pathlib.Path:
     if config.data.root:
         return pathlib.Path(config.data.root)
     return phantom.ensure_cohort(config.data.cache_dir, config.data.cohort_seed, config.data.num_workers)
+
+
+def examine_data(
+    config: Config, splits: Sequence[str] = ("labelled", "validation", "unlabelled", "test")
+) -> check.Findings:
+    """Reads every file of some splits; hours of training would otherwise end at the first bad one."""
+    labelled = [case for split in splits if split != "unlabelled" for case in cases(config, split)]
+    unlabelled = cases(config, "unlabelled") if "unlabelled" in splits else ()
+    return check.examine(data_root(config), labelled, unlabelled, config.data.phase)
 
 
 def prepared(config: Config, split: str) -> list[Prepared]:
@@ -124,6 +135,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
     with _open_run(path, config, without=("segment", "generators")) as run:
         if _already_finished(run):
             return
+        check.refuse(examine_data(config, ("labelled", "validation", "unlabelled")))
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
         unlabelled = prepared(config, "unlabelled")
         size, build = config.data.image_size, _network_arguments(config, "aug")
@@ -155,7 +167,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
         generate = tf.function(inference.frozen(step.generator))
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
-        _fit(
+        report = _fit(
             config,
             run,
             stage,
@@ -174,6 +186,8 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
             data=labelled + validation + unlabelled,
             start=schedule.warmup_steps + 1,
         )
+        _warn_if_collapsed(run, name, _fields(generate, _pictured(labelled)[0], config, Z_DRAWS))
+        run.finish(report)
 
 
 def train_segmenter(config: Config, workdir, method: str) -> None:
@@ -185,8 +199,10 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
         if _already_finished(run):
             return
         learned = {name: load_generator(config, workdir, name) for name in row.generators}
+        splits = ["labelled", "validation"] + (["unlabelled"] if row.adversary == "unlabelled" else [])
+        check.refuse(examine_data(config, splits))
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
-        unlabelled = prepared(config, "unlabelled") if row.adversary == "unlabelled" else []
+        unlabelled = prepared(config, "unlabelled") if "unlabelled" in splits else []
         augment = _augmenter(config, schedule.partition, learned).method(row)
         arguments = (schedule.batch_size, augment, config.seed)
         step = _segmenter_step(config, row)
@@ -197,7 +213,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             make = pipeline.labelled_batches(_slices(labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
-        _fit(
+        report = _fit(
             config,
             run,
             f"seg-{method}",
@@ -210,6 +226,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             data=labelled + validation + unlabelled,
             learned=learned,
         )
+        run.finish(report)
 
 
 def _require(scans, split):
@@ -288,7 +305,7 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
 
 
 def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, start=0, learned=None):
-    """Trains one stage, draws its best model and finishes the run.
+    """Trains one stage, goes back to its best model and draws it.
 
     Args:
       config: of the experiment.
@@ -303,19 +320,22 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
       data: the preprocessed scans that the run depends on.
       start: no validation before this many steps.
       learned: the fixed generators that the run depends on, by name.
+
+    Returns:
+      the report: best score and its step.
     """
     log = hooks.EventLog(run.path / "tensorboard")
     finite = hooks.StopOnNonFinite()
     fingerprint = {
         "config": run.config,
         "data": {
-            "scans": _digest(array for scan in data for array in (scan.image, scan.label) if array is not None),
+            "scans": {scan.case: _digest(a for a in (scan.image, scan.label) if a is not None) for scan in data},
             "generators": {name: _digest(model.get_weights()) for name, model in (learned or {}).items()},
         },
         "environment": {
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
-            "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "threads": _num_threads(),
             "precision": config.precision,
         },
     }
@@ -351,7 +371,13 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
     with rundir.machine_errors(run.path, "make room, then run the same command to go on"):
         for tag, picture in draw().items():
             pictures.save(picture, run.path / f"{tag}.png")
-    run.finish({"best": best.best, "best_step": best.best_step})
+    return best.state()
+
+
+def _num_threads():
+    """How many threads share one operation, which decides the order in which numbers are summed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores)
 
 
 def _already_finished(run):
@@ -440,6 +466,13 @@ def _generator_diagnostics(kind, generate, scans, config):
     else:
         values = metrics.intensity_diagnostics(fields)
     return {f"generator/{name}": value for name, value in values.items()}
+
+
+def _warn_if_collapsed(run, name, fields):
+    """Warns if fields [K, N, H, W, C] hardly differ over K draws of z."""
+    spread, magnitude = fields.std(axis=0).mean(), np.abs(fields).mean()
+    if spread <= COLLAPSED * magnitude:
+        run.warn(f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean")
 
 
 def _generator_picture(kind, generate, scans, config):
