@@ -100,6 +100,7 @@ _RULES = (
     ("data.n4_shrink", *_NOT_NEGATIVE),
     ("data.num_workers", *_POSITIVE),
     ("model.filters", *_POSITIVE),
+    ("model.norm_momentum", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),
     ("transforms.mixup_alpha", *_POSITIVE),

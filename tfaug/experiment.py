@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 import os
 import pathlib
+import pprint
 from collections.abc import Sequence
 
 import numpy as np
@@ -324,7 +324,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
     Returns:
       the report: best score and its step.
     """
-    log = hooks.EventLog(run.path / "tensorboard")
+    log = hooks.EventLog(run.path)  # a folder below would lengthen the run's name in every legend
     finite = hooks.StopOnNonFinite()
     fingerprint = {
         "config": run.config,
@@ -352,7 +352,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         schedule.eval_every, score, lambda num_done: checkpoints.save_best(num_done, keep), log, start=start
     )
     every = config.report_every
-    text = "```\n" + json.dumps(run.config, indent=1) + "\n```"
+    text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
     fit(
         step,
         lambda start: pipeline.iterate(make, start),
@@ -390,6 +390,7 @@ def _network_arguments(config, stage):
     return {
         "filters": config.model.filters,
         "half_pixel_centers": config.model.half_pixel_centers,
+        "norm_momentum": config.model.norm_momentum,
         "seed": streams.scalar_seed(config.seed, stage),
     }
 
@@ -446,10 +447,14 @@ def _dice(predict, experts):
 
 
 def _pictured(scans):
-    """Images [N, H, W] and labels [N, H, W] of slices spread over some scans."""
+    """Images [N, H, W], labels [N, H, W] and N names of slices spread over some scans."""
     chosen = [(scan, z) for scan in scans for z in evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))]
     chosen = chosen[:: max(1, len(chosen) // PICTURED_SLICES)][:PICTURED_SLICES]
-    return np.stack([scan.image[z] for scan, z in chosen]), np.stack([scan.label[z] for scan, z in chosen])
+    return (
+        np.stack([scan.image[z] for scan, z in chosen]),
+        np.stack([scan.label[z] for scan, z in chosen]),
+        [f"{scan.case}, slice {z + 1}" for scan, z in chosen],
+    )
 
 
 def _fields(generate, images, config, num_draws):
@@ -476,14 +481,14 @@ def _warn_if_collapsed(run, name, fields):
 
 
 def _generator_picture(kind, generate, scans, config):
-    images, labels = _pictured(scans)
+    images, labels, names = _pictured(scans)
     field = _fields(generate, images, config, num_draws=1)[0]
     one_hot = tf.one_hot(labels, NUM_CLASSES)
     generated = transform_image(kind, tf.constant(images[..., np.newaxis]), field).numpy()[..., 0]
     generated_labels = np.argmax(transform_label(kind, one_hot, field), axis=-1)
-    return pictures.generator_panel(images, field, generated, labels, generated_labels, kind)
+    return pictures.generator_panel(images, field, generated, labels, generated_labels, kind, names)
 
 
 def _segmentation_picture(predict, scans):
-    images, labels = _pictured(scans)
-    return pictures.segmentation_panel(images, labels, np.argmax(predict(images), axis=-1))
+    images, labels, names = _pictured(scans)
+    return pictures.segmentation_panel(images, labels, np.argmax(predict(images), axis=-1), names)

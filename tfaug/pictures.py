@@ -116,8 +116,7 @@ def segmentation_panel(
             _scan(tile, image, _window(image))
             if mask is not None:
                 _contours(tile, mask)
-    for row, name in zip(tiles, names):
-        row[0].set_ylabel(name, fontsize=FONT, labelpad=3)
+    _name_rows(tiles, names)
     _legend(figure)
     return _rendered(figure)
 
@@ -129,6 +128,7 @@ def generator_panel(
     labels: Sequence[np.ndarray],
     generated_labels: Sequence[np.ndarray],
     kind: str,
+    names: Sequence[str] = (),
 ) -> np.ndarray:
     """One row per image: the input, the generator's field, the generated image, and the difference of the two.
 
@@ -139,10 +139,11 @@ def generator_panel(
       labels: integer masks of the inputs, each [X, Y].
       generated_labels: integer masks of the generated slices.
       kind: "deform" or "intensity".
+      names: what to call the rows, or nothing.
     """
     if kind not in ("deform", "intensity"):
         raise ValueError(f"kind of generator: {kind!r}, not 'deform' or 'intensity'")
-    figure, tiles = _canvas(len(images), 4, bars=(1, 3))
+    figure, tiles = _canvas(len(images), 4, left=TITLE if names else 0.0, bars=(1, 3))
     if kind == "deform":
         field_title, shown = _deformations(tiles[:, 1], fields)
     else:
@@ -157,6 +158,7 @@ def generator_panel(
         _contours(tile_out, generated_labels[k])
     for title, tile in zip(("input", field_title, "generated", "generated \N{MINUS SIGN} input"), tiles[0]):
         tile.set_title(title, fontsize=FONT, pad=3)
+    _name_rows(tiles, names)
     _legend(figure)
     return _rendered(figure)
 
@@ -248,6 +250,11 @@ def _colour_bar(tiles, shown):
     bar = tiles[0].figure.add_axes(box)
     tiles[0].figure.colorbar(shown, cax=bar)
     bar.tick_params(labelsize=FONT - 1, length=2, pad=1)
+
+
+def _name_rows(tiles, names):
+    for row, name in zip(tiles, names):
+        row[0].set_ylabel(name, fontsize=FONT, labelpad=3)
 
 
 def _legend(figure, with_expert=False):

@@ -21,6 +21,7 @@ def conv(
     activation="relu",
     norm: bool = True,
     bias: bool = True,
+    norm_momentum: float = 0.99,
 ):
     """A 'same'-padded convolution, batch normalisation and an activation.
 
@@ -34,8 +35,9 @@ def conv(
       seed: the initial weights are a pure function of (seed, name): normal, std sqrt(2 / (kernel^2 C)).
       stride: of the convolution.
       activation: a Keras activation, or None.
-      norm: whether batch normalisation (momentum 0.99, epsilon 1e-3) follows.
+      norm: whether batch normalisation (epsilon 1e-3) follows.
       bias: whether there is a bias, if no norm follows.
+      norm_momentum: of the norm's moving statistics.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
@@ -52,7 +54,7 @@ def conv(
         name=name,
     )(x)
     if norm:
-        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(momentum=norm_momentum, name=f"{name}_bn")(x)
     return layers.Activation(activation, name=f"{name}_activation")(x) if activation else x
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from tfaug.models.blocks import Upsample, conv, dense
@@ -11,7 +13,12 @@ KINDS = ("deform", "intensity")
 
 
 def generator(
-    kind: str, image_size: int, filters: int = 16, half_pixel_centers: bool = True, seed: int = 0
+    kind: str,
+    image_size: int,
+    filters: int = 16,
+    half_pixel_centers: bool = True,
+    norm_momentum: float = 0.99,
+    seed: int = 0,
 ) -> tf.keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
@@ -20,12 +27,14 @@ def generator(
       image_size: side of the square image, a multiple of 32.
       filters: channels at full resolution.
       half_pixel_centers: see `blocks.Upsample`.
+      norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
 
     Returns:
       A model from (image [N, H, W, 1], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in pixels
       (row, column), "intensity" gives dI [N, H, W, 1] in (-1, 1), in units of the normalised image.
     """
+    block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
     image = tf.keras.Input((image_size, image_size, 1), name="image")
     z = tf.keras.Input((Z_DIM,), name="z")
 
@@ -35,25 +44,25 @@ def generator(
     for name, width in (("gen_c5", 8), ("gen_c4", 4), ("gen_c3", 2), ("gen_c2", 1), ("gen_c1", 1)):
         last = name == "gen_c1"
         noise = Upsample(half_pixel_centers, name=f"{name}_up")(noise)
-        noise = conv(noise, width * filters, 2, name, seed, activation=None if last else "relu", norm=not last)
+        noise = block(noise, width * filters, 2, name, activation=None if last else "relu", norm=not last)
 
-    x = conv(image, filters, 3, "conv_1a", seed)
-    x = conv(x, filters, 3, "conv_1b", seed)
+    x = block(image, filters, 3, "conv_1a")
+    x = block(x, filters, 3, "conv_1b")
 
     x = tf.keras.layers.Concatenate(name="concat")([noise, x])
-    x = conv(x, filters, 3, "conv_1c", seed)
-    x = conv(x, filters, 3, "conv_1d", seed)
-    field = _HEADS[kind](x, seed)
+    x = block(x, filters, 3, "conv_1c")
+    x = block(x, filters, 3, "conv_1d")
+    field = _HEADS[kind](x, block)
     return tf.keras.Model([image, z], field, name=f"generator_{kind}")
 
 
-def _deformation_head(x, seed):
-    v = conv(x, 2, 3, "conv_1e", seed, activation=None, norm=False)
+def _deformation_head(x, block):
+    v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
     return tf.keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
-def _intensity_head(x, seed):
-    mask = conv(x, 1, 1, "int_c1", seed, activation=None, norm=False, bias=False)
+def _intensity_head(x, block):
+    mask = block(x, 1, 1, "int_c1", activation=None, norm=False, bias=False)
     return tf.keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from tfaug.models.blocks import Upsample, conv
@@ -10,25 +12,33 @@ from tfaug.types import NUM_CLASSES
 DEPTH = 5
 
 
-def unet(image_size: int, filters: int = 16, half_pixel_centers: bool = True, seed: int = 0) -> tf.keras.Model:
+def unet(
+    image_size: int,
+    filters: int = 16,
+    half_pixel_centers: bool = True,
+    norm_momentum: float = 0.99,
+    seed: int = 0,
+) -> tf.keras.Model:
     """Builds S.
 
     Args:
       image_size: side of the square image, a multiple of 16.
       filters: channels at full resolution; they double at each of the four poolings.
       half_pixel_centers: see `blocks.Upsample`.
+      norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
 
     Returns:
       A model from [N, H, W, 1] images to [N, H, W, 4] float32 logits.
     """
+    block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
     image = tf.keras.Input((image_size, image_size, 1), name="image")
 
     x, encoded = image, {}
     for level in range(1, DEPTH + 1):
         width = filters * 2 ** (level - 1)
-        x = conv(x, width, 3, f"enc_c{level}_a", seed)
-        x = conv(x, width, 3, f"enc_c{level}_b", seed)
+        x = block(x, width, 3, f"enc_c{level}_a")
+        x = block(x, width, 3, f"enc_c{level}_b")
         if level < DEPTH:
             encoded[level] = x
             x = tf.keras.layers.MaxPool2D(name=f"enc_pool{level}")(x)
@@ -36,14 +46,14 @@ def unet(image_size: int, filters: int = 16, half_pixel_centers: bool = True, se
     for level in range(DEPTH - 1, 0, -1):
         width = filters * 2 ** (level - 1)
         x = Upsample(half_pixel_centers, name=f"dec_up{level}")(x)
-        x = conv(x, width, 2, f"dec_dc{level + 1}", seed)
+        x = block(x, width, 2, f"dec_dc{level + 1}")
         x = tf.keras.layers.Concatenate(name=f"dec_cat{level}")([x, encoded[level]])
-        x = conv(x, width, 3, f"dec_c{level}_a", seed)
+        x = block(x, width, 3, f"dec_c{level}_a")
         if level > 1:
-            x = conv(x, width, 3, f"dec_c{level}_b", seed)
+            x = block(x, width, 3, f"dec_c{level}_b")
 
     for name in ("seg_c1_a", "seg_c1_b", "seg_c1_c"):
-        x = conv(x, filters, 3, name, seed)
-    x = conv(x, NUM_CLASSES, 3, "seg_fin_layer", seed, activation=None, norm=False)
+        x = block(x, filters, 3, name)
+    x = block(x, NUM_CLASSES, 3, "seg_fin_layer", activation=None, norm=False)
     logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return tf.keras.Model(image, logits, name="segmenter")
