@@ -182,6 +182,15 @@ def test_methods_train(method, trained, command, tmp_path):
     assert (runs / f"phantom-n1-set1-seg-{method}-seed0" / "report.json").exists()
 
 
+def test_the_released_programs_switches_train(cohort, tmp_path):
+    """With its random shares of the batch, G and S before D, and unlabelled scans alone for D."""
+    config = f"--config={ROOT / 'configs' / 'released_code.py'}"
+    flags = [config, f"--config.data.root={cohort}", *TINY, "--stage=aug", "--gen=intensity"]
+    result = run("train.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
+
+
 def test_a_missing_prerequisite_names_its_command(command, tmp_path):
     line = error_line(run("train.py", "--stage=seg", *command, cwd=tmp_path))
     assert "train.py --stage=aug --gen=deform" in line
