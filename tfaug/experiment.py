@@ -348,8 +348,22 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         before_save=finite.check,
         warn=run.warn,
     )
+
+    def while_finite(call):
+        """Of a state that is NaN there is nothing to score or draw: the run ends first."""
+
+        def checked():
+            finite.check()
+            return call()
+
+        return checked
+
     best = hooks.KeepBest(
-        schedule.eval_every, score, lambda num_done: checkpoints.save_best(num_done, keep), log, start=start
+        schedule.eval_every,
+        while_finite(score),
+        lambda num_done: checkpoints.save_best(num_done, keep),
+        log,
+        start=start,
     )
     every = config.report_every
     text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
@@ -362,7 +376,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
             hooks.Text("config", text, log),
             hooks.Scalars(every, log),
             best,
-            hooks.Pictures(config.picture_every, draw, log),
+            hooks.Pictures(config.picture_every, while_finite(draw), log),
             hooks.Progress(stage, every, best),
         ],
         checkpoints,
