@@ -1,0 +1,266 @@
+"""Kills short trainings at random moments, and compares what becomes of them with undisturbed ones.
+
+    python -m benchmarks.soak
+
+Every stage is trained once undisturbed, and once more under SIGKILLs, every other one sent while a checkpoint is being
+written. By SHA-256 these must be equal: every variable and optimiser slot of the last checkpoint and of the best model,
+the best score and its step, and the logged scalars. Then the negative controls: a training that goes on from a
+checkpoint with which somebody has tampered must come out different. Takes some minutes; the exit status is 1 if
+anything is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tfaug import streams
+from tfaug.data import phantom
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STAGES = {
+    "aug-deform": ("--stage=aug", "--gen=deform"),
+    "aug-intensity": ("--stage=aug", "--gen=intensity"),
+    "seg-aff_gd_gi": ("--stage=seg", "--aug=aff_gd_gi"),
+    "seg-adv_ssl": ("--stage=seg", "--aug=adv_ssl"),
+}
+PATIENTS = (2, 11, 16, 36)
+TINY = (
+    "--config.data.image_size=32",
+    "--config.data.resolution=5.5",
+    "--config.data.n4_shrink=0",
+    "--config.model.filters=2",
+    "--config.augment.num_steps=24",
+    "--config.augment.warmup_steps=3",
+    "--config.augment.eval_every=5",
+    "--config.segment.num_steps=24",
+    "--config.segment.eval_every=5",
+    "--config.report_every=2",
+    "--config.picture_every=10",
+    "--config.checkpoint_every=4",
+    "--config.splits.validation=('patient011',)",
+    "--config.splits.unlabelled=('patient016','patient036')",
+    "--config.splits.test=()",
+)
+START_UP = 0.3  # of an undisturbed training's time, about: loading Python and TensorFlow, when there is nothing to lose
+SAVE_SECONDS = 0.05  # about the time that writing a checkpoint of this size takes
+CONTROL_STAGE = "aug-deform"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the soak and its negative controls; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=5, help="SIGKILLs in each of the four stages")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are sent")
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as folder:
+        return _soak(pathlib.Path(folder), arguments.kills, streams.generator(arguments.seed, "soak"))
+
+
+def _soak(folder: pathlib.Path, kills: int, rng: np.random.Generator) -> int:
+    phantom.write_cohort(folder / "cohort", numbers=PATIENTS)
+    expected, hits, failures = {}, [], 0
+    for stage in STAGES:
+        start = time.monotonic()
+        Training(folder, "undisturbed", stage).finish()
+        seconds = time.monotonic() - start
+        expected[stage] = outcome(Training(folder, "undisturbed", stage).run)
+        training = Training(folder, "killed", stage)
+        for _ in range(kills):
+            # One that was finished before the signal came begins anew.
+            while (hit := training.kill(rng, seconds, during_save=len(hits) % 2 == 1)) is None:
+                shutil.rmtree(training.run)
+            hits.append(hit)
+        training.finish()
+        different = differences(expected[stage], outcome(training.run))
+        failures += bool(different)
+        verdict = "DIFFERENT: " + ", ".join(different) if different else "equal"
+        print(f"{stage:14} {kills} SIGKILLs, {len(expected[stage])} hashes: {verdict}", flush=True)
+    print(f"survived {len(hits)} SIGKILLs, {sum(hits)} of them during a save", flush=True)
+    for name, tamper in CONTROLS.items():
+        different = differences(expected[CONTROL_STAGE], _tampered(folder, name, tamper))
+        failures += not different
+        verdict = f"{len(different)} hashes differ, as they must" if different else "NOT NOTICED"
+        print(f"negative control, {name}: {verdict}", flush=True)
+    print("FAILED" if failures else "every killed training equals the undisturbed one")
+    return 1 if failures else 0
+
+
+class Training:
+    """One training of a stage at a tiny size, in processes of its own.
+
+    Args:
+      folder: holds the cohort, the cache and the runs.
+      workdir: name of the runs' folder in it.
+      stage: a key of `STAGES`.
+
+    Attributes:
+      run: the run directory.
+    """
+
+    def __init__(self, folder: pathlib.Path, workdir: str, stage: str):
+        self._folder = folder
+        self._command = [
+            *(sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}"),
+            *(f"--config.data.root={folder / 'cohort'}", *TINY, *STAGES[stage]),
+        ]
+        self.run = folder / workdir / f"phantom-n1-set1-{stage}-seed0"
+
+    def finish(self) -> None:
+        """Trains to the end, from where it was left."""
+        self._check(self._start())
+
+    def kill(self, rng: np.random.Generator, seconds: float, during_save: bool) -> bool | None:
+        """Lets it go on and kills it at a random moment.
+
+        Args:
+          rng: of the moment.
+          seconds: what an undisturbed training takes.
+          during_save: kill it soon after it has begun to write one of the next checkpoints.
+
+        Returns:
+          whether it died while it wrote a checkpoint; None if it was finished before.
+        """
+        process = self._start()
+        if during_save:
+            for _ in range(rng.integers(3)):
+                self._wait(process, self._is_saving)
+                self._wait(process, lambda: not self._is_saving())
+            self._wait(process, self._is_saving)
+            time.sleep(rng.uniform(0, SAVE_SECONDS))
+        else:
+            moment = time.monotonic() + rng.uniform(START_UP, 1) * seconds
+            self._wait(process, lambda: time.monotonic() > moment)
+        return self._is_saving() if self._kill(process) else None
+
+    def kill_after_first_checkpoint(self) -> pathlib.Path:
+        """Lets it go on until it has a checkpoint, kills it and returns the newest."""
+        process = self._start()
+        self._wait(process, lambda: any((self.run / "checkpoints").glob("step-*")))
+        self._kill(process)
+        return _newest(self.run / "checkpoints")
+
+    def _start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            env={**os.environ, "TMPDIR": str(self._folder)},  # where TensorFlow leaves files when it is killed
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def _wait(self, process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+        """Until the condition holds or the process has ended."""
+        while process.poll() is None and not condition():
+            time.sleep(0.001)
+
+    def _kill(self, process: subprocess.Popen) -> bool:
+        """Returns False if the process had reached its end before."""
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            process.stdout.close()
+            return True
+        self._check(process)
+        return False
+
+    def _check(self, process: subprocess.Popen) -> None:
+        output = process.communicate()[0].decode()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(self._command)} ended with status {process.returncode}:\n{output}")
+
+    def _is_saving(self) -> bool:
+        return any(self.run.glob("*/tmp-*"))
+
+
+def outcome(run: pathlib.Path) -> dict[str, str]:
+    """What equal trainings share: SHA-256 of each variable and slot, of the best score and of each curve, by name."""
+    import tensorflow as tf  # not before: the processes that make the cohort import this module too
+
+    tf.get_logger().setLevel("ERROR")
+    report = json.loads((run / "report.json").read_text())
+    result = {"best": _hash(repr((report["best"], report["best_step"])).encode())}
+    for kind in ("checkpoints", "best"):
+        folder = _newest(run / kind)
+        reader = tf.train.load_checkpoint(str(folder / "variables"))
+        for name, dtype in reader.get_variable_to_dtype_map().items():
+            if dtype != tf.string:  # the names of the objects
+                result[f"{kind}/{folder.name}/{name}"] = _hash(reader.get_tensor(name).tobytes())
+    curves = {}
+    for path in run.glob("events.out.tfevents.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    curves.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+    return {**result, **{f"scalars/{tag}": _hash(repr(sorted(points)).encode()) for tag, points in curves.items()}}
+
+
+def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
+    """The names whose hashes differ, or that only one of the two has."""
+    return sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
+
+
+def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], None]) -> dict[str, str]:
+    """The outcome of a training in which a checkpoint was tampered with between two sittings."""
+    training = Training(folder, f"control {name}", CONTROL_STAGE)
+    checkpoint = training.kill_after_first_checkpoint()
+    tamper(checkpoint)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _hash(path.read_bytes())}
+        for path in checkpoint.iterdir()
+        if path.name != "manifest.json"
+    }
+    (checkpoint / "manifest.json").write_text(json.dumps({"files": files}))
+    training.finish()
+    return outcome(training.run)
+
+
+def _drop_slot(checkpoint: pathlib.Path) -> None:
+    """Sets the largest slot of an optimiser to zero, as if it had not been restored."""
+    import tensorflow as tf  # see `outcome`
+
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    shapes = reader.get_variable_to_shape_map()
+    values = {name: reader.get_tensor(name) for name in shapes}
+    slot = max((name for name in shapes if "optimizer/_variables" in name), key=lambda name: np.prod(shapes[name]))
+    values[slot] = np.zeros_like(values[slot])
+    tf.raw_ops.SaveV2(
+        prefix=str(checkpoint / "variables"),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+
+
+def _shift_step(checkpoint: pathlib.Path) -> None:
+    """Adds one to the number of updates done."""
+    path = checkpoint / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "step": state["step"] + 1}))
+
+
+CONTROLS = {"one slot dropped": _drop_slot, "the step shifted": _shift_step}
+
+
+def _newest(folder: pathlib.Path) -> pathlib.Path:
+    return max(folder.glob("step-*"))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
