@@ -1,0 +1,494 @@
+"""FAULTS through the programs, and the table in docs/faults.md of where every case is tested."""
+
+import ast
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+from data_.patients import anatomy, write_nifti, write_patient
+
+from benchmarks import soak
+from tfaug import experiment
+from tfaug.data import acdc
+from tfaug.errors import UserError
+from tfaug.train import rundir
+from tfaug.types import Z_DIM
+
+ROOT = pathlib.Path(__file__).parent.parent
+NAME = "phantom-n1-set1-seg-aff-seed0"
+TINY = (
+    "--config.data.image_size=32",
+    "--config.data.resolution=1.0",
+    "--config.data.n4_shrink=0",
+    "--config.model.filters=2",
+    "--config.segment.num_steps=9",
+    "--config.segment.eval_every=2",
+    "--config.report_every=2",
+    "--config.picture_every=5",
+    "--config.checkpoint_every=4",
+    "--config.splits.labelled.n1=(('patient001',),)",
+    "--config.splits.validation=('patient002',)",
+    "--config.splits.unlabelled=('patient003',)",
+    "--config.splits.test=('patient004',)",
+)
+
+
+@dataclasses.dataclass
+class World:
+    """A folder to run the programs in, with data, and below runs/ the run that an injection spoils."""
+
+    folder: pathlib.Path
+    data: pathlib.Path
+
+    @property
+    def run(self):
+        return self.folder / "runs" / NAME
+
+    def command(self, *flags, program="train.py"):
+        stage = () if program == "evaluate.py" else ("--stage=seg",)
+        return [
+            *(sys.executable, str(ROOT / program), f"--config.data.root={self.data}", *TINY),
+            *(*stage, "--aug=aff", *flags),
+        ]
+
+    def start(self, *flags, **arguments):
+        return subprocess.Popen(
+            self.command(*flags),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **arguments,
+        )
+
+    def do(self, *flags, program="train.py", **arguments):
+        return subprocess.run(
+            self.command(*flags, program=program),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **arguments,
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A finished run. The label of its validation patient lacks LV, of which its report warns (D23)."""
+    data = tmp_path_factory.mktemp("data")
+    for number in range(1, 5):
+        write_patient(data, f"patient{number:03d}", number)
+    label = anatomy(2)[1]
+    write_nifti(data / "patient002/patient002_frame12_gt.nii.gz", label.clip(max=2))
+    world = World(tmp_path_factory.mktemp("undisturbed"), data)
+    result = world.do()
+    assert result.returncode == 0, result.stderr
+    return world
+
+
+@pytest.fixture
+def interrupted(undisturbed, tmp_path):
+    """A copy of the run as it was after step 8 of 9; changes of its data are undone."""
+    folder = tmp_path / "work"
+    shutil.copytree(undisturbed.folder, folder)
+    world = World(folder, undisturbed.data)
+    (world.run / "report.json").unlink()
+    shutil.rmtree(world.run / "checkpoints/step-00000009")
+    before = contents(world.data)
+    yield world
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+@pytest.fixture
+def fresh(undisturbed, tmp_path):
+    """An empty folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return World(folder, undisturbed.data)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a small file system of its own: small_disk(folder, bytes or "ro")."""
+    mounted = []
+
+    def mount(folder, size):
+        folder.mkdir(exist_ok=True)
+        options = "ro" if size == "ro" else f"size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a small file system")
+        mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
+
+
+def failed(result, status):
+    """The one line of a command that failed as it should; it may have warned before."""
+    assert result.returncode == status, result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    assert re.fullmatch("error: .+: .+; .+", lines[0])
+    return lines[0]
+
+
+def assert_goes_on_like(undisturbed, world):
+    """The same command finishes the run, and it equals the undisturbed one in every variable, slot, score and curve."""
+    result = world.do()
+    assert result.returncode == 0, result.stderr
+    assert soak.differences(soak.outcome(undisturbed.run), soak.outcome(world.run)) == []
+    assert not list(world.folder.rglob("tmp-*"))
+
+
+def warnings(world):
+    return json.loads((world.run / "report.json").read_text())["warnings"]
+
+
+# Each injection spoils a world and returns the flags to run it with.
+
+
+def another_rate(world):
+    return ["--config.segment.learning_rate=0.5"]
+
+
+def changed_scan(world):
+    image, _ = anatomy(1)
+    write_nifti(world.data / "patient001/patient001_frame12.nii.gz", image[::-1])
+    return []
+
+
+def no_valid_checkpoint(world):
+    for path in world.run.glob("checkpoints/*/variables.index"):
+        os.truncate(path, 100)
+    return []
+
+
+def foreign_folder(world):
+    shutil.rmtree(world.run)
+    world.run.mkdir()
+    (world.run / "thesis.tex").write_text("mine")
+    return []
+
+
+def damaged_config(world):
+    os.truncate(world.run / "config.json", 50)
+    return []
+
+
+def path_as_case(world):
+    return ["--workdir=other", "--config.splits.unlabelled=('../patient001',)", "--stage=aug", "--gen=deform"]
+
+
+def weights_that_carry_code(world):
+    (world.folder / "model.keras").write_bytes(b"PK")
+    return ["--aug=aff_gd", "--config.generators.deform=model.keras"]
+
+
+def control_codes(world):
+    return ["--config.splits.unlabelled=('a\\n\\x1b[31m', 'a\\n\\x1b[31m')"]
+
+
+def patient_in_two_splits(world):
+    return ["--config.splits.unlabelled=('patient004',)"]
+
+
+REFUSED = [
+    ("D25", patient_in_two_splits, r"splits.test: patient004 is also in unlabelled"),
+    ("S9", control_codes, r"a\\n\\x1b\[31m is also in"),
+    ("C6", no_valid_checkpoint, r"checkpoints: none of the checkpoints is valid \(step-00000008: variables.index is"),
+    ("C4", another_rate, rf"{NAME}: .*config.segment.learning_rate: 0.001 -> 0.5"),
+    ("C5", changed_scan, rf"{NAME}: was started with another data \(data.scans.patient001: "),
+    ("C7", foreign_folder, rf"{NAME}: is not empty"),
+    ("C7 damaged", damaged_config, r"config.json: is missing or not the config of a tfaug run"),
+    ("S4", path_as_case, r"'\.\./patient001': is not the name of a folder"),
+    ("S6", weights_that_carry_code, r"model.keras: there is no trained generator"),
+]
+QUICK = ("D25", "S9", "C6")  # the others load TensorFlow to end in the same way
+
+
+@pytest.mark.parametrize(
+    "inject, expect",
+    [pytest.param(*row, id=fault, marks=[] if fault in QUICK else pytest.mark.slow) for fault, *row in REFUSED],
+)
+def test_a_fault_is_refused_and_nothing_is_touched(inject, expect, interrupted):
+    flags = inject(interrupted)
+    before = contents(interrupted.folder / "runs")
+    line = failed(interrupted.do(*flags), 2)
+    assert re.search(expect, line), line
+    assert contents(interrupted.folder / "runs") == before
+    assert not (interrupted.folder / "other").exists()
+
+
+@pytest.mark.slow
+def test_y1_the_process_that_uses_the_run_is_named(interrupted):
+    config = rundir.read_config(interrupted.run)
+    with rundir.RunDir(interrupted.run, config):
+        line = failed(interrupted.do(), 2)
+    assert f"{NAME}: is in use by process {os.getpid()};" in line
+
+
+def test_check_lists_every_problem_and_training_refuses_at_once(interrupted):
+    os.truncate(interrupted.data / "patient001/patient001_frame12.nii.gz", 300)
+    (interrupted.data / "patient004/Info.cfg").write_text("ED: 1\n")
+    shutil.rmtree(interrupted.folder / "cache")
+    before = contents(interrupted.folder)
+    result = interrupted.do("--check")
+    line = failed(result, 2)
+    assert "patient001_frame12.nii.gz" in line and "1 more problem" in line
+    table = result.stdout[result.stdout.index("case ") :].splitlines()
+    assert [row.split()[0] for row in table[1:3]] == ["patient001", "patient004"]
+    assert table[3].startswith("warning: ") and "patient002_frame12_gt" in table[3]
+    line = failed(interrupted.do(), 2)
+    assert "patient001_frame12.nii.gz" in line and "more problem" not in line  # the test patient is not needed
+    assert contents(interrupted.folder) == before
+
+
+def test_check_of_a_sound_data_set_is_good_news(undisturbed, tmp_path):
+    world = World(tmp_path, undisturbed.data)
+    result = world.do("--check")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "4 cases (7 files) are fine" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_d23_the_report_warns_of_a_label_that_lacks_a_class(undisturbed):
+    assert warnings(undisturbed) == ["patient002: no pixel of its prepared label is LV"]
+
+
+def test_d26_a_file_that_may_not_be_read():
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        scan = write_patient(pathlib.Path(folder), "patient001") / "patient001_frame12.nii.gz"
+        os.chmod(scan, 0)
+        os.seteuid(65534 if user == 0 else user)  # lays down root's right to read everything
+        try:
+            with pytest.raises(UserError, match="patient001_frame12.nii.gz: cannot be read .Permission denied"):
+                acdc.read(folder, "patient001")
+        finally:
+            os.seteuid(user)
+
+
+def test_k3_a_read_only_output_is_found_within_a_second(fresh, small_disk):
+    small_disk(fresh.folder / "disk", "ro")
+    start = time.monotonic()
+    line = failed(fresh.do("--workdir=disk/runs"), 3)
+    assert time.monotonic() - start < 5  # a second on a machine that does nothing else; TensorFlow alone takes three
+    assert "disk/runs: Read-only file system" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [0, 30_000, 300_000], ids="{} bytes".format)
+def test_k1_a_disk_that_fills_up_loses_nothing(room, undisturbed, interrupted, small_disk):
+    """Whatever meets its end first, the event file or a checkpoint; with more room the same command goes on."""
+    disk = interrupted.folder / "runs"
+    disk.rename(interrupted.folder / "old")
+    small_disk(disk, "100m")
+    shutil.copytree(interrupted.folder / "old" / NAME, interrupted.run)
+    before = contents(interrupted.run / "checkpoints")
+    used = shutil.disk_usage(disk).used
+    subprocess.run(["mount", "-o", f"remount,size={used + room}", str(disk)], check=True)
+    line = failed(interrupted.do(), 3)
+    assert "No space left on device" in line
+    assert before.items() <= contents(interrupted.run / "checkpoints").items()
+    subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+    assert_goes_on_like(undisturbed, interrupted)
+
+
+@pytest.mark.slow
+def test_k2_a_disk_that_fills_up_while_caching_keeps_no_partial_entry(fresh, small_disk):
+    small_disk(fresh.folder / "cache", 8192)
+    line = failed(fresh.do(), 3)
+    assert "cache: cannot be written (No space left on device)" in line
+    assert list((fresh.folder / "cache").iterdir()) == []
+
+
+def test_k4_the_checkpoint_before_a_damaged_one_is_taken_and_the_report_names_it(undisturbed, interrupted):
+    newest = "checkpoints/step-00000009"
+    shutil.copytree(undisturbed.run / newest, interrupted.run / newest)
+    os.truncate(interrupted.run / newest / "variables.index", 100)
+    assert_goes_on_like(undisturbed, interrupted)
+    assert any(
+        "step-00000009: variables.index is damaged; going on from step-00000008" in w for w in warnings(interrupted)
+    )
+
+
+@pytest.mark.slow
+def test_c8_other_threads_are_a_warning(interrupted):
+    result = interrupted.do(env={**os.environ, "TF_NUM_INTRAOP_THREADS": "7"})
+    assert result.returncode == 0, result.stderr
+    assert any(re.search('environment.threads: ".*" -> "7"', warning) for warning in warnings(interrupted))
+
+
+@pytest.mark.parametrize(
+    "wait_for, signum, status",
+    [
+        ("lock", signal.SIGTERM, 143),  # while the network is built and compiled
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ("lock", signal.SIGINT, 130),
+                ("events.*", signal.SIGTERM, 143),  # after the first update: validation
+                ("best/tmp-*", signal.SIGINT, 130),
+                ("checkpoints/tmp-*", signal.SIGTERM, 143),
+            )
+        ),
+    ],
+)
+def test_p1_p2_a_signal_ends_a_training_that_then_goes_on(wait_for, signum, status, undisturbed, fresh):
+    process = fresh.start()
+    while not any(fresh.run.glob(wait_for)):
+        assert process.poll() is None
+        time.sleep(0.001)
+    if wait_for == "lock":
+        time.sleep(2)
+    process.send_signal(signum)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors and "the same command goes on from here" in errors
+    if wait_for != "lock":
+        assert list(fresh.run.glob("checkpoints/step-*"))
+    assert_goes_on_like(undisturbed, fresh)
+
+
+@pytest.mark.slow
+def test_p3_p4_twenty_kills_and_a_negative_control():
+    done = subprocess.run([sys.executable, "-m", "benchmarks.soak"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "survived 20 SIGKILLs" in done.stdout and done.stdout.count("as they must") == 2
+
+
+def test_p3_the_soak_would_notice_a_difference(undisturbed, interrupted):
+    """The comparison looks at slots, scores and curves: a run that lacks one of them differs."""
+    expected = soak.outcome(undisturbed.run)
+    for part in ("optimizer/_variables", "checkpoints/step-00000009", "best/step-", "scalars/dice/mean", "best"):
+        assert any(part in name for name in expected), part
+    assert soak.differences(expected, {**expected, "best": "another"}) == ["best"]
+    assert soak.differences(expected, dict(list(expected.items())[1:])) == [next(iter(expected))]
+
+
+@pytest.mark.slow
+def test_p8_a_killed_evaluation_is_done_again(undisturbed, interrupted):
+    results = []
+    for world, killed in ((interrupted, True), (undisturbed, False)):
+        world.do()  # finishes the one that is not
+        if killed:
+            process = subprocess.Popen(
+                world.command(program="evaluate.py"), cwd=world.folder, stdout=subprocess.DEVNULL
+            )
+            while not any(world.run.glob("evaluation/test/masks/*")):
+                assert process.poll() is None
+                time.sleep(0.001)
+            process.kill()
+            process.wait()
+            assert not (world.run / "evaluation/test/dice.csv").exists()
+        result = world.do(program="evaluate.py")
+        assert result.returncode == 0, result.stderr
+        folder = world.run / "evaluation"
+        results.append({path.relative_to(folder): content for path, content in contents(folder).items()})
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_n1_a_training_that_diverges_stops_and_keeps_nothing_bad(fresh):
+    line = failed(fresh.do("--config.segment.learning_rate=1e30"), 3)
+    assert re.search(r"loss/\S+: became (nan|inf|-inf) in step \d|: is not finite after step \d", line), line
+    assert list(fresh.run.glob("*/step-*")) == []
+
+
+class Report:
+    """Stands for a run directory."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+@pytest.mark.parametrize(
+    "field, collapsed", [("varied", False), ("constant", True), ("nearly constant", True), ("zero", True)]
+)
+def test_n5_a_generator_that_ignores_z_is_a_warning(field, collapsed):
+    draws = np.random.default_rng(0).normal(size=(4, 2, 8, 8, 2))
+    fields = {
+        "varied": 0.1 * draws + 1,
+        "constant": np.repeat(draws[:1], 4, axis=0),
+        "nearly constant": draws[:1] + 1e-4 * draws,
+        "zero": 0 * draws,
+    }[field]
+    report = Report()
+    experiment._warn_if_collapsed(report, "deform", fields)
+    assert len(report.warnings) == collapsed
+
+
+@pytest.mark.slow
+def test_n5_the_report_of_a_real_training_says_so(fresh):
+    """Through the program, with a generator whose noise path sees zeros."""
+    program = f"""
+import sys, tensorflow as tf
+sys.path.insert(0, {str(ROOT)!r})
+from tfaug import cli, experiment
+original = experiment.generator
+def deaf(kind, size, **arguments):
+    model = original(kind, size, **arguments)
+    image, z = tf.keras.Input((size, size, 1)), tf.keras.Input(({Z_DIM},))
+    return tf.keras.Model([image, z], model([image, 0 * z]))
+experiment.generator = deaf
+import train
+cli.run(train.main)
+"""
+    flags = [
+        *("--stage=aug", "--config.augment.num_steps=4", "--config.augment.warmup_steps=1"),
+        *("--config.augment.eval_every=2", "--gen=deform"),
+    ]
+    command = [sys.executable, "-c", program, *fresh.command(*flags)[2:]]
+    result = subprocess.run(command, cwd=fresh.folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((fresh.folder / "runs" / "phantom-n1-set1-aug-deform-seed0" / "report.json").read_text())
+    assert any("generator deform has collapsed" in warning for warning in report["warnings"])
+
+
+NUMBERS = {"D": range(1, 29), "C": range(1, 9), "K": range(1, 9), "P": range(1, 9), "N": range(1, 6), "Y": range(1, 4)}
+IDS = [
+    *(f"{kind}{number}" for kind, numbers in NUMBERS.items() for number in numbers),
+    "S1",
+    "S2",
+    "S4",
+    "S6",
+    "S8",
+    "S9",
+]
+
+
+def table():
+    """The rows of docs/faults.md: id to the names of its tests, as path::function."""
+    text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z]\d+) \|(.*)$", text, re.MULTILINE)
+    return [(fault, re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)) for fault, row in rows]
+
+
+def test_every_fault_has_one_row_with_its_tests():
+    assert [fault for fault, _ in table()] == IDS
+    for fault, names in table():
+        assert names, fault
+        for path, function in names:
+            functions = {node.name for node in ast.parse((ROOT / path).read_text()).body if hasattr(node, "name")}
+            assert function in functions, f"{fault}: {path}::{function}"
