@@ -46,6 +46,9 @@ def set_up_tensorflow(config: Config) -> None:
     """Sets what is global in TensorFlow; to be called before anything else uses it."""
     # With more, some gradients are summed in an order that differs from run to run.
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    # Grappler rewrites one graph in more than one way, by chance from process to process, and then two equal runs
+    # differ in their last bits from the first step on. Without it they did not, and small steps were no slower.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.keras.mixed_precision.set_global_policy(config.precision)
 
 
