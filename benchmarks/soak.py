@@ -87,7 +87,7 @@ def _soak(folder: pathlib.Path, kills: int, rng: np.random.Generator) -> int:
         training.finish()
         different = differences(expected[stage], outcome(training.run))
         failures += bool(different)
-        verdict = "DIFFERENT: " + ", ".join(different) if different else "equal"
+        verdict = f"{len(different)} DIFFER, as {', '.join(different[:3])}" if different else "equal"
         print(f"{stage:14} {kills} SIGKILLs, {len(expected[stage])} hashes: {verdict}", flush=True)
     print(f"survived {len(hits)} SIGKILLs, {sum(hits)} of them during a save", flush=True)
     for name, tamper in CONTROLS.items():
