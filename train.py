@@ -11,7 +11,7 @@ from absl import flags
 from tfaug import cli
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.config import check, segmenter_path
-from tfaug.train.rundir import machine_errors
+from tfaug.files import machine_errors
 
 STAGE = flags.DEFINE_string("stage", "all", "aug: learn a generator; seg: train a segmenter; all: all, then evaluate.")
 GEN = flags.DEFINE_string(

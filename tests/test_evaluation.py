@@ -203,15 +203,6 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(tmp_path):
         evaluation.evaluate(nothing, [make_case(tmp_path)], tmp_path / "file" / "out", "ES")
 
 
-def test_a_failed_write_leaves_neither_a_temporary_nor_a_damaged_file(tmp_path):
-    target = tmp_path / "dice.csv"
-    target.write_text("old")
-    with pytest.raises(MachineError, match="No space left"), evaluation._replacing(target) as path:
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("dice.csv", "old")]
-
-
 def test_progress_is_one_plain_line_a_case_outside_a_terminal(tmp_path, capsys):
     cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002")]
     evaluation.evaluate(oracle(*cases), cases, tmp_path / "out", "ES")

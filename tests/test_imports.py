@@ -17,6 +17,7 @@ FLOORS = (
     ("tfaug.cli", "tfaug.experiment"),
     ("tfaug.train", "tfaug.evaluation", "tfaug.inference", "tfaug.config"),
     ("tfaug.augment", "tfaug.models", "tfaug.losses", "tfaug.metrics", "tfaug.data", "tfaug.pictures"),
+    ("tfaug.files",),
     ("tfaug.warp", "tfaug.types", "tfaug.errors", "tfaug.streams", "tfaug.signals"),
 )
 # Program and configs meet only in config_flags; the tests stand outside.
@@ -32,6 +33,7 @@ WORKER_MODULES = (
     "tfaug.metrics",
     "tfaug.evaluation",
     "tfaug.pictures",
+    "tfaug.files",
     "tfaug.errors",
     "tfaug.types",
     "tfaug.streams",
@@ -43,7 +45,7 @@ MAIN_PROGRAMS = ("train", "evaluate")
 
 # What trains and saves anything at all, and so knows nothing of medicine.
 GENERAL_MODULES = ("tfaug.train.loop", "tfaug.train.hooks", "tfaug.train.checkpoint", "tfaug.train.rundir")
-GENERAL_IMPORTS = (*GENERAL_MODULES, "tfaug.errors", "tfaug.streams", "tfaug.signals")
+GENERAL_IMPORTS = (*GENERAL_MODULES, "tfaug.files", "tfaug.errors", "tfaug.streams", "tfaug.signals")
 
 # FAULTS S1, S2, S6, S8: code in a file that a user brings must never run, nor a shell.
 FORBIDDEN_CALLS = {

@@ -5,8 +5,7 @@ A segmenter is given as a function from prepared slices [Z, H, W] float32 to cla
 
 from __future__ import annotations
 
-import contextlib
-import os
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -18,12 +17,14 @@ import tqdm
 
 from tfaug import metrics, pictures
 from tfaug.data.preprocess import Prepared, restore
-from tfaug.errors import MachineError
+from tfaug.files import replacing
 from tfaug.signals import check_signals
 from tfaug.types import STRUCTURES, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Case = tuple[Prepared, Volume]  # one scan, as the segmenter sees it and as it lies in its file
+
+_replacing = functools.partial(replacing, remedy="make room or choose another folder, then run the command again")
 
 LABELS = {structure: label for label, structure in enumerate(STRUCTURES, start=1)}
 
@@ -197,18 +198,3 @@ def _mean_and_deviation(values: pd.Series, decimals: int) -> str:
         return "undefined"
     # The population's deviation: it exists for a single patient too.
     return f"{defined.mean():.{decimals}f} +- {defined.std(ddof=0):.{decimals}f}"
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path):
-    """Yields the name of a temporary file beside `path`, which takes its place when the block is done."""
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        remedy = "make room or choose another folder, then run the command again"
-        raise MachineError(path, f"cannot be written ({error.strerror or error})", remedy) from error

@@ -29,6 +29,7 @@ from tfaug.config import TOLERATED, Config, cases, generator_path, segmenter_pat
 from tfaug.data import acdc, cache, check, phantom, pipeline
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.errors import UserError
+from tfaug.files import machine_errors
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
@@ -385,7 +386,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         checkpoints,
     )
     checkpoint.load_best(run.path, keep)
-    with rundir.machine_errors(run.path, "make room, then run the same command to go on"):
+    with machine_errors(run.path, "make room, then run the same command to go on"):
         for tag, picture in draw().items():
             pictures.save(picture, run.path / f"{tag}.png")
     return best.state()

@@ -231,11 +231,11 @@ def test_k3_unusable_cache_folder_is_found_before_the_work(tmp_path, root, made)
 def test_k8_leftovers_of_killed_runs_are_removed_but_not_those_of_running_ones(tmp_path, root, made):
     folder = tmp_path / "cache"
     folder.mkdir()
-    for name, age in (("old.tmp", 7200), ("new.tmp", 1)):
+    for name, age in ((".part-old", 7200), (".part-new", 1)):
         (folder / name).write_bytes(b"part")
         os.utime(folder / name, (time.time() - age,) * 2)
     cache.load(root, [CASE], SPEC, folder)
-    assert [name for name in entries(folder) if name.endswith(".tmp")] == ["new.tmp"]
+    assert [name for name in entries(folder) if name.startswith(".part-")] == [".part-new"]
 
 
 def test_d23_a_label_that_lacks_a_class_is_a_warning(tmp_path, root, made, caplog):

@@ -1,5 +1,4 @@
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -12,7 +11,7 @@ import time
 import pytest
 
 from tfaug.errors import MachineError, UserError
-from tfaug.train.rundir import RunDir, differences, read_config, write_json
+from tfaug.train.rundir import RunDir, differences, read_config
 
 CONFIG = {"seed": 0, "train": {"rate": 1e-3, "sizes": (1, 2)}, "precision": "float32"}
 
@@ -132,7 +131,7 @@ def test_c7_a_file_is_no_run_directory(tmp_path):
 
 def test_a_run_killed_at_its_birth_is_taken_over(tmp_path):
     (tmp_path / "lock").write_text("12345\n")
-    (tmp_path / ".config.json.tmp").write_text('{"tfa')
+    (tmp_path / ".part-config.json").write_text('{"tfa')
     with RunDir(tmp_path, CONFIG) as run:
         assert read_config(tmp_path) == run.config
 
@@ -201,20 +200,6 @@ def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, ca
         run.finish({})
     assert run.report["warnings"] == ["a\\nb", "c"]
     assert capsys.readouterr().err == "warning: a\\nb\nwarning: c\n"
-
-
-def test_a_json_file_is_the_old_or_the_new(tmp_path, monkeypatch):
-    path = tmp_path / "report.json"
-    write_json(path, {"old": 1})
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    for call in ("fsync", "replace"):
-        with monkeypatch.context() as patch, pytest.raises(MachineError, match="No space left"):
-            patch.setattr(os, call, fail)
-            write_json(path, {"new": 2})
-        assert json.loads(path.read_text()) == {"old": 1}
 
 
 def test_differences_are_by_dotted_key_and_by_type():

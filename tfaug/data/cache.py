@@ -10,11 +10,9 @@ import json
 import logging
 import multiprocessing
 import multiprocessing.connection
-import os
 import pathlib
 import tempfile
 import time
-import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
 
@@ -24,11 +22,13 @@ import skimage
 
 from tfaug.data import acdc, nifti, preprocess, workers
 from tfaug.errors import MachineError, TfaugError, UserError, printable
+from tfaug.files import PART, replacing
 from tfaug.signals import check_signals
 
 logger = logging.getLogger(__name__)
 
 STALE_SECONDS = 3600.0  # no entry takes that long to write
+ROOM = "free space there, or name another folder with data.cache_dir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,16 +148,9 @@ def _store(prepared: preprocess.Prepared, entry: pathlib.Path) -> None:
         arrays["label"] = prepared.label
     content = io.BytesIO()
     np.savez(content, **arrays)
-    temporary = entry.with_name(f"{uuid.uuid4().hex}.tmp")  # another process may be writing the same entry
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, entry)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _not_writable(entry.parent, error) from error
+    # Another process may be writing the same entry.
+    with replacing(entry, ROOM, subject=entry.parent, unique=True) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def _make_writable(cache_dir: pathlib.Path) -> None:
@@ -165,19 +158,11 @@ def _make_writable(cache_dir: pathlib.Path) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache_dir).close()
-        for leftover in cache_dir.glob("*.tmp"):
+        for leftover in cache_dir.glob(f"{PART}*"):
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 leftover.unlink(missing_ok=True)
     except OSError as error:
-        raise _not_writable(cache_dir, error) from error
-
-
-def _not_writable(cache_dir: pathlib.Path, error: OSError) -> MachineError:
-    return MachineError(
-        cache_dir,
-        f"cannot be written ({error.strerror or error})",
-        "free space there, or name another folder with data.cache_dir",
-    )
+        raise MachineError(cache_dir, f"cannot be written ({error.strerror or error})", ROOM) from error
 
 
 def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:

@@ -26,8 +26,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug.errors import MachineError, UserError
+from tfaug.files import machine_errors, sync
 from tfaug.train.hooks import EventLog, Hook
-from tfaug.train.rundir import differences, in_one_line, machine_errors, sync_folder
+from tfaug.train.rundir import differences, in_one_line
 
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY = "tmp-"
@@ -217,7 +218,7 @@ def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], stat
     try:
         with _disk_errors(final):
             parent.mkdir(parents=True, exist_ok=True)
-            sync_folder(parent.parent)
+            sync(parent.parent)
             _sweep(parent)
             temporary.mkdir()
             tf.train.Checkpoint(**objects).write(str(temporary / "variables"))
@@ -229,11 +230,10 @@ def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], stat
             }
             (temporary / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
             for path in temporary.iterdir():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
-            sync_folder(temporary)
+                sync(path)
+            sync(temporary)
             os.rename(temporary, final)
-            sync_folder(parent)
+            sync(parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 import tqdm
 
 from tfaug.errors import MachineError
-from tfaug.train.rundir import machine_errors, sync_folder
+from tfaug.files import machine_errors, sync
 
 Scores = Mapping[str, float]
 
@@ -87,11 +87,10 @@ class EventLog:
         with self._errors():
             sizes = {}
             for path in self._files():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
+                sync(path)
                 sizes[path.name] = path.stat().st_size
             if sizes:
-                sync_folder(self.folder)
+                sync(self.folder)
             return sizes
 
     def cut(self, sizes: Mapping[str, int]) -> None:

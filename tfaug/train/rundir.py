@@ -20,11 +20,13 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from tfaug.errors import MachineError, UserError, printable
+from tfaug.errors import UserError, printable
+from tfaug.files import PART, machine_errors, write_json
 
 _MARK = "tfaug_run"  # tells our config.json from that of another program
 _FORMAT = 1
-_BIRTH = frozenset({"lock", "config.json", ".config.json.tmp", "warnings.json"})  # all that a run without a result has
+# All that a run without a result has.
+_BIRTH = frozenset({"lock", "config.json", f"{PART}config.json", "warnings.json"})
 
 
 class RunDir:
@@ -148,45 +150,6 @@ def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
     lines = [f"{key}: {change}" for key, change in changes.items()]
     more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
     return ", ".join(lines[:at_most] + more)
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file that is either the old or the new, whenever the machine stops.
-
-    Raises:
-      MachineError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with machine_errors(path, "free some space or choose another --workdir"):
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-
-
-def sync_folder(path: pathlib.Path) -> None:
-    """Makes the folder's entries (creations, renames) survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def machine_errors(subject, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turns an OSError of the block, or one of `kinds`, into a MachineError about `subject`."""
-    try:
-        yield
-    except (OSError, *kinds) as error:
-        raise MachineError(subject, _reason(error), remedy) from error
-
-
-def _reason(error: Exception) -> str:
-    """What the system said: TensorFlow puts the operation and the file in front, and the operation behind it."""
-    return getattr(error, "strerror", None) or str(error).split(" [Op:")[0].rpartition("; ")[2]
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
