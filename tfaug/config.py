@@ -149,6 +149,10 @@ def segmenter_path(config: Config, workdir, method: str) -> pathlib.Path:
 
 
 def _run_path(config, workdir, stage):
-    """The folder's name tells config, labelled set, stage and seed."""
-    name = f"{config.name}-n{config.num_labelled}-set{config.labelled_set}-{stage}-seed{config.seed}"
+    name = run_name(config.name, config.num_labelled, config.labelled_set, stage, config.seed)
     return pathlib.Path(workdir) / name
+
+
+def run_name(config_name: str, num_labelled: int, labelled_set: int, stage: str, seed: int) -> str:
+    """The name of a run's folder; `stage` is that with its generator or method, as in "seg-aff"."""
+    return f"{config_name}-n{num_labelled}-set{labelled_set}-{stage}-seed{seed}"

@@ -1,0 +1,167 @@
+import json
+import math
+import os
+import subprocess
+
+import pytest
+
+from configs import phantom
+from tfaug.errors import MachineError, UserError
+from tfaug.table1 import results
+from tfaug.table1.results import Result
+
+CASES = ("patient007", "patient008")
+RESULT = Result("aff", 1, 2, 0, 350, 0.5, dict.fromkeys(CASES, (0.25, 0.5, 0.75)), 61.24, "a1b2c3", 1, "2.15.1")
+NAME = "phantom-n1-set2-seg-aff-seed0.json"
+
+
+@pytest.fixture
+def config():
+    config = phantom.get_config()
+    config.splits.test = CASES
+    return config
+
+
+@pytest.fixture
+def folder(tmp_path, config):
+    results.save(tmp_path / "results", RESULT, config)
+    return tmp_path / "results"
+
+
+def test_a_result_comes_back_as_it_was_but_for_rounding(folder, config):
+    undefined = RESULT._replace(method="none", dice={CASES[0]: (1 / 3, math.nan, 1.0), CASES[1]: (0.0, 0.5, 0.5)})
+    results.save(folder, undefined, config)
+    first, second = results.load(folder)
+    assert first == RESULT._replace(seconds=61.2)
+    assert second.dice[CASES[0]][0] == 0.33333 and math.isnan(second.dice[CASES[0]][1])
+    assert list(second.dice) == list(CASES)
+
+
+def test_a_file_is_small_and_has_a_patient_a_line(folder, config):
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", NAME]
+    assert '\n  "patient007": [0.25, 0.5, 0.75],\n' in (folder / NAME).read_text()
+    many = RESULT._replace(dice={f"patient{n:03d}": (1 / 3, 2 / 3, 1 / 7) for n in range(20)})
+    config.splits.test = tuple(many.dice)
+    results.save(folder / "other", many, config)
+    assert (folder / "other" / NAME).stat().st_size < 4096
+
+
+def test_a_folder_of_results_has_no_paths_and_takes_other_sets_seeds_and_machines(folder, config):
+    config.seed, config.num_labelled, config.labelled_set = 1, 3, 5
+    config.data.cache_dir, config.data.num_workers = "/elsewhere/cache", 7
+    config.checkpoint_every = 7
+    results.save(folder, RESULT._replace(num_labelled=3, labelled_set=5, seed=1), config)
+    assert len(results.load(folder)) == 2
+    config.data.root = "/elsewhere/ACDC/"
+    config.generators.deform = "/elsewhere/trained"
+    text = json.dumps(results.decisive(config))
+    assert '"ACDC"' in text and '"trained"' in text and "elsewhere" not in text
+
+
+def test_a_missing_or_empty_folder_has_no_results(tmp_path):
+    assert results.load(tmp_path) == results.load(tmp_path / "missing") == []
+
+
+def test_results_of_another_config_are_refused_with_the_difference(folder, config):
+    config.segment.num_steps = 7
+    before = (folder / NAME).read_bytes()
+    for act in (lambda: results.bind(folder, config), lambda: results.save(folder, RESULT, config)):
+        with pytest.raises(UserError, match=r"another config \(segment.num_steps: 600 -> 7\); .*--results"):
+            act()
+    assert (folder / NAME).read_bytes() == before
+
+
+def change(**values):
+    def damage(path):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return damage
+
+
+def rename(path):
+    path.rename(path.with_name("phantom-n1-set3-seg-aff-seed0.json"))
+
+
+DAMAGES = {
+    "cut": lambda path: os.truncate(path, 100),
+    "empty": lambda path: os.truncate(path, 0),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "nested": lambda path: path.write_text("[" * 100_000),
+    "list": lambda path: path.write_text("[1]"),
+    "foreign": lambda path: path.write_text('{"a": 1}'),
+    "format": change(tfaug_result=2),
+    "extra": change(more=1),
+    "method": change(method="best"),
+    "method type": change(method=["aff"]),
+    "dice above 1": change(dice=dict.fromkeys(CASES, (0.5, 0.5, 1.5))),
+    "dice NaN": change(dice=dict.fromkeys(CASES, (0.5, 0.5, math.nan))),
+    "dice text": change(dice=dict.fromkeys(CASES, ("0.5", 0.5, 0.5))),
+    "two structures": change(dice=dict.fromkeys(CASES, (0.5, 0.5))),
+    "dice list": change(dice=[0.5]),
+    "other patients": change(dice={CASES[0]: (0.5, 0.5, 0.5)}),
+    "seed": change(seed="../0"),
+    "renamed": rename,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_or_foreign_file_is_named(folder, damage):
+    damage(folder / NAME)
+    (found,) = {path.name for path in folder.iterdir()} - {"config.json"}
+    with pytest.raises(UserError, match=found):
+        results.load(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"tfaug_results_of": 1}', '{"tfaug_results_of": 1, "config": {"name": "a"}}', "\0"]
+)
+def test_a_damaged_config_is_named(folder, config, text):
+    (folder / "config.json").write_text(text)
+    for act in (results.load, results.read_config, lambda folder: results.bind(folder, config)):
+        with pytest.raises(UserError, match="config.json"):
+            act(folder)
+
+
+def test_another_programs_folder_is_left_alone(tmp_path, config):
+    (tmp_path / "thesis.tex").write_text("mine")
+    for act in (results.load, lambda folder: results.save(folder, RESULT, config)):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            act(tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        results.load(tmp_path / "thesis.tex")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_notes_beside_the_results_and_leftovers_of_a_killed_write_are_overlooked(folder):
+    (folder / "README.md").write_text("notes")
+    (folder / f".part-1-{NAME}").write_text('{"tfa')
+    assert len(results.load(folder)) == 1
+
+
+def test_a_full_disk_leaves_no_half_result(folder, config, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    before = (folder / NAME).read_bytes()
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(MachineError, match="No space left"):
+        results.save(folder, RESULT._replace(best_step=1), config)
+    assert (folder / NAME).read_bytes() == before and len(list(folder.iterdir())) == 2
+
+
+def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *arguments], check=True)
+
+    source = tmp_path / "tfaug/table1/results.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+    monkeypatch.setattr(results, "__file__", str(source))
+    assert results.commit() is None
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    commit = results.commit()
+    assert len(commit) == 12
+    source.write_text("changed")
+    assert results.commit() == f"{commit}-dirty"

@@ -1,0 +1,228 @@
+"""Results of finished segmenters; they may be committed, and the grid goes on from them on another machine.
+
+A folder of results holds one small JSON file for each, named as the segmenter's run, such as
+phantom-n1-set1-seg-aff-seed0.json, and config.json, the one config that all of them share.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tfaug.augment.methods import METHODS
+from tfaug.config import TOLERATED, Config, run_name
+from tfaug.errors import UserError
+from tfaug.files import machine_errors, replacing
+from tfaug.train.rundir import differences, in_one_line
+
+_RESULT, _CONFIG, _FORMAT = "tfaug_result", "tfaug_results_of", 1
+CONFIG_FILE = "config.json"
+DECIMALS = 5
+
+# What varies over the grid, and what decides no number.
+UNBOUND = frozenset(
+    {*TOLERATED, "seed", "num_labelled", "labelled_set", "report_every", "picture_every", "checkpoint_every"}
+)
+
+
+class Result(NamedTuple):
+    """What a trained segmenter achieves on the test patients, and how it was made.
+
+    Attributes:
+      method: a row of Table 1.
+      num_labelled: N_L.
+      labelled_set: which set of that size, from 1.
+      seed: of the run.
+      best_step: the update after which the kept model was the best.
+      validation_dice: its mean Dice on the validation patients.
+      dice: by test patient, the Dice of RV, Myo and LV; NaN where it is undefined.
+      seconds: of training, over all sittings.
+      commit: of the program's checkout, with "-dirty" if files differed from it; None if unknown.
+      threads: of one operation.
+      tensorflow: its version.
+    """
+
+    method: str
+    num_labelled: int
+    labelled_set: int
+    seed: int
+    best_step: int
+    validation_dice: float
+    dice: Mapping[str, tuple[float, float, float]]
+    seconds: float
+    commit: str | None
+    threads: int
+    tensorflow: str
+
+
+def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
+    """The name of a result's file: that of the segmenter's run, and .json."""
+    return run_name(config_name, num_labelled, labelled_set, f"seg-{method}", seed) + ".json"
+
+
+def decisive(config: Config | Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that all results of a folder share: what decides numbers, without anybody's paths."""
+    values = json.loads(json.dumps(config.to_dict() if isinstance(config, Config) else config))
+    for key in UNBOUND:
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section.pop(last, None)
+    values["data"]["root"] = os.path.basename(values["data"]["root"].rstrip("/"))
+    values["generators"] = {name: os.path.basename(path.rstrip("/")) for name, path in values["generators"].items()}
+    return values
+
+
+def bind(folder: str | os.PathLike, config: Config) -> None:
+    """Makes `folder` one for results of `config`, unless it is that already.
+
+    Raises:
+      UserError: it holds results of another config, or something else.
+      MachineError: it cannot be written.
+    """
+    folder, values = pathlib.Path(folder), decisive(config)
+    file = folder / CONFIG_FILE
+    if not file.exists():
+        _refuse_foreign(folder)
+        _write(file, json.dumps({_CONFIG: _FORMAT, "config": values}, indent=1) + "\n")
+        return
+    changed = differences(read_config(folder), values)
+    if changed:
+        raise UserError(
+            folder,
+            f"holds results of another config ({in_one_line(changed)})",
+            "go back to the old values, or choose another --results",
+        )
+
+
+def save(folder: str | os.PathLike, result: Result, config: Config) -> None:
+    """Adds one result, in one atomic step.
+
+    Raises:
+      UserError: the folder is bound to another config.
+      MachineError: it cannot be written.
+    """
+    bind(folder, config)
+    name = file_name(config.name, result.num_labelled, result.labelled_set, result.method, result.seed)
+    _write(pathlib.Path(folder) / name, _render(result))
+
+
+def load(folder: str | os.PathLike) -> list[Result]:
+    """All results of a folder, by file name; none if the folder is missing or empty.
+
+    Raises:
+      UserError: names the first file that is damaged, or belongs to something else.
+    """
+    folder = pathlib.Path(folder)
+    if not (folder / CONFIG_FILE).exists():
+        _refuse_foreign(folder)
+        return []
+    config = read_config(folder)
+    with machine_errors(folder, "make it readable"):
+        files = [path for path in sorted(folder.glob("[!.]*.json")) if path.name != CONFIG_FILE]
+    return [_read(path, config) for path in files]
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """What `decisive` gives of the config that the results in `folder` share.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    file = pathlib.Path(folder) / CONFIG_FILE
+    content = _json(file)
+    try:
+        if content[_CONFIG] == _FORMAT:
+            config = content["config"]
+            if config["name"] and config["splits"]["test"]:
+                return config
+    except (TypeError, KeyError, IndexError):
+        pass
+    raise UserError(file, "is not the config of results of tfaug", "give the folder that --stage=table1 fills")
+
+
+def commit() -> str | None:
+    """The git commit of the program that runs, with "-dirty" if its files differ from it; None if there is none."""
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 and (root / ".git").exists() else None
+
+
+def _refuse_foreign(folder):
+    with machine_errors(folder, "make it readable, or choose another --results"):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(folder, "is not a folder", "choose another --results")
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UserError(folder, f"is not empty and has no {CONFIG_FILE} of results", "choose another --results")
+
+
+def _write(file, text):
+    with replacing(file, "make room, or choose --results that can be written", unique=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _render(result: Result) -> str:
+    """One value, or one patient, a line: a change shows as what it is."""
+    head = {_RESULT: _FORMAT, **result._asdict()}
+    dice = head.pop("dice")
+    head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    patients = [f"  {json.dumps(case)}: {json.dumps([_rounded(v) for v in values])}" for case, values in dice.items()]
+    lines.append(' "dice": {\n' + ",\n".join(patients) + "\n }")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _rounded(value):
+    return None if math.isnan(value) else round(float(value), DECIMALS)
+
+
+def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
+    content = _json(path)
+    try:
+        if content.pop(_RESULT) != _FORMAT:
+            raise ValueError("another format")
+        content["dice"] = {case: tuple(map(_score, values)) for case, values in content["dice"].items()}
+        result = Result(**content)
+        if result.method not in METHODS or any(len(values) != 3 for values in result.dice.values()):
+            raise ValueError("unknown method or structures")
+        _score(result.validation_dice)
+        key = (config["name"], result.num_labelled, result.labelled_set, result.method, result.seed)
+        misnamed = file_name(*key) != path.name
+        strangers = set(result.dice) != set(config["splits"]["test"])
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            path, "is damaged or no result of tfaug", "restore it, or remove it: it is then made again"
+        ) from error
+    if misnamed:
+        raise UserError(path, f"holds the result that belongs into {file_name(*key)}", "rename or remove it")
+    if strangers:
+        raise UserError(path, f"is of other patients than {CONFIG_FILE} beside it", "remove it")
+    return result
+
+
+def _score(value) -> float:
+    """A Dice as it is read: within 0 and 1, or null."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(value)
+    return float(value)
+
+
+def _json(path: pathlib.Path) -> Any:
+    """The content of a file; None where it is no JSON."""
+    with machine_errors(path, "make it readable"):
+        try:
+            return json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
