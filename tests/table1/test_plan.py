@@ -1,0 +1,123 @@
+import pytest
+
+from configs import phantom
+from tfaug.augment.methods import METHODS
+from tfaug.errors import UserError
+from tfaug.table1 import plan
+from tfaug.table1.plan import Grid
+
+
+@pytest.fixture
+def config():
+    return phantom.get_config()
+
+
+def missing(config, tmp_path, *grid):
+    return plan.missing(config, Grid(*grid), tmp_path / "runs", tmp_path / "results")
+
+
+def finish(tmp_path, *names):
+    (tmp_path / "results").mkdir(exist_ok=True)
+    for name in names:
+        (tmp_path / "results" / f"{name}.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("1,3", (1, 3)), ("1-5", (1, 2, 3, 4, 5)), ("4,1-2", (1, 2, 4)), ("2,1-3", (1, 2, 3)), ("7", (7,))],
+)
+def test_numbers(text, expected):
+    assert plan.numbers("--sets", text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1,", "5-1", "1-", "a", "1.5", "1-99999999", "1-2-3", "\N{SUPERSCRIPT TWO}"]
+)
+def test_numbers_that_are_none(text):
+    with pytest.raises(UserError, match="--sets"):
+        plan.numbers("--sets", text)
+
+
+def test_a_job_comes_after_those_that_it_needs_and_only_once(config, tmp_path):
+    jobs = missing(config, tmp_path, list(METHODS), (1, 3), (1, 2, 3, 4, 5), 3)
+    seen = set()
+    for job in jobs:
+        assert set(job.needs) <= seen and job.name not in seen
+        seen.add(job.name)
+    assert len(jobs) == 1 + 2 * 5 * 3 * (4 + 13)
+    assert jobs[0].name == "data" and all("data" in job.needs for job in jobs[1:])
+
+
+def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):
+    jobs = missing(config, tmp_path, ["aff_gd", "aff_gd_gi", "aff_gd_gi_mixup", "aff_gd_noreg"], (1,), (2,), 1)
+    needs = {job.flags[1]: [name for name in job.needs if name != "data"] for job in jobs[1:]}
+    run = "phantom-n1-set2-aug-{}-seed0"
+    deform, intensity, noreg = (run.format(name) for name in ("deform", "intensity", "deform_noreg"))
+    assert needs == {
+        "--gen=deform": [],
+        "--gen=intensity": [],
+        "--gen=deform_noreg": [],
+        "--aug=aff_gd": [deform],
+        "--aug=aff_gd_gi": [deform, intensity],
+        "--aug=aff_gd_gi_mixup": [deform, intensity],
+        "--aug=aff_gd_noreg": [noreg],
+    }
+
+
+def test_all_methods_of_one_set_and_seed_come_before_the_next(config, tmp_path):
+    config.seed = 7
+    jobs = missing(config, tmp_path, ["none", "aff_gd"], (1, 3), (1, 2), 2)
+    order = list(dict.fromkeys((job.flags[-3:]) for job in jobs[1:]))
+    assert [tuple(int(flag.split("=")[1]) for flag in flags) for flags in order] == [
+        *((7, 1, 1), (7, 1, 2), (7, 3, 1), (7, 3, 2)),
+        *((8, 1, 1), (8, 1, 2), (8, 3, 1), (8, 3, 2)),
+    ]
+    assert [job.flags[:2] for job in jobs[1:4]] == [
+        ("--stage=aug", "--gen=deform"),
+        ("--stage=seg", "--aug=none"),
+        ("--stage=seg", "--aug=aff_gd"),
+    ]
+
+
+def test_what_has_its_result_is_done_and_its_generators_are_not_needed(config, tmp_path):
+    finish(tmp_path, "phantom-n1-set1-seg-aff_gd-seed0", "phantom-n1-set1-seg-aff_gd_gi-seed1")
+    grid = (["aff_gd", "aff_gd_gi"], (1,), (1,), 2)
+    assert [job.name for job in missing(config, tmp_path, *grid)] == [
+        "data",
+        "phantom-n1-set1-aug-deform-seed0",
+        "phantom-n1-set1-aug-intensity-seed0",
+        "phantom-n1-set1-seg-aff_gd_gi-seed0",
+        "phantom-n1-set1-aug-deform-seed1",
+        "phantom-n1-set1-seg-aff_gd-seed1",
+    ]
+    finish(tmp_path, "phantom-n1-set1-seg-aff_gd-seed1", "phantom-n1-set1-seg-aff_gd_gi-seed0")
+    assert missing(config, tmp_path, *grid) == []
+
+
+def test_a_generator_that_the_config_names_is_not_learned(config, tmp_path):
+    config.generators.deform = "trained"
+    jobs = missing(config, tmp_path, ["aff_gd_gi"], (1,), (1,), 1)
+    assert [job.name for job in jobs[1:]] == [
+        "phantom-n1-set1-aug-intensity-seed0",
+        "phantom-n1-set1-seg-aff_gd_gi-seed0",
+    ]
+    assert jobs[2].needs == ("data", "phantom-n1-set1-aug-intensity-seed0")
+
+
+def test_the_data_are_those_of_all_missing_sets(config, tmp_path):
+    finish(tmp_path, "phantom-n1-set2-seg-aff-seed0")
+    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 2, 3), 1)
+    labelled = ("patient002", "patient022", "patient042", "patient062", "patient082")
+    assert set(data.flags[1].removeprefix("--config.splits.labelled.n1=((").removesuffix("),)").split(", ")) == {
+        repr(case) for case in labelled
+    }
+    assert data.flags[2:] == ("--config.num_labelled=1", "--config.labelled_set=1")
+
+
+@pytest.mark.parametrize(
+    "num_labelled, sets, message",
+    [((1, 2), (1,), "no set has 2 volumes; known are 1, 3, 40"), ((3,), (6,), "there is no set 6; give 1 to 5")],
+)
+def test_sets_that_the_config_does_not_have(config, tmp_path, num_labelled, sets, message):
+    with pytest.raises(UserError, match=message):
+        missing(config, tmp_path, ["aff"], num_labelled, sets, 1)

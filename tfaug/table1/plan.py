@@ -1,0 +1,120 @@
+"""From a config and the asked-for part of Table 1 to the jobs that are missing: data, generators, segmenters."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.config import Config, cases, check, generator_path, segmenter_path
+from tfaug.errors import UserError
+
+DATA = "data"
+_LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
+
+
+class Grid(NamedTuple):
+    """What to fill in: every method on every labelled set of every size, `repeats` times with seeds of its own."""
+
+    methods: Sequence[str]
+    num_labelled: Sequence[int]
+    sets: Sequence[int]
+    repeats: int
+
+
+class Job(NamedTuple):
+    """One process.
+
+    Attributes:
+      name: that of the run's folder; "data" for the data.
+      flags: of train.py, beside those that all jobs share.
+      needs: names of the jobs that must be done before.
+      run: the run's folder; None for the data.
+      proof: the file that is there when the job is done; None if only the process can tell.
+    """
+
+    name: str
+    flags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    run: pathlib.Path | None = None
+    proof: pathlib.Path | None = None
+
+
+def numbers(flag: str, text: str) -> tuple[int, ...]:
+    """Reads "1,3", "1-5" or both together: each number once, in order.
+
+    Raises:
+      UserError: names the flag.
+    """
+    found = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= _LARGEST:
+            raise UserError(flag, f"cannot be {text!r}", "give numbers from 1 on, as in 1-3,5")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def variants(config: Config, grid: Grid) -> Iterator[Config]:
+    """`config` for every repeat, number of labelled volumes and set, in this order.
+
+    Its seed is that of the first repeat; the others count on from it.
+
+    Raises:
+      UserError: the config has no such set.
+    """
+    for repeat in range(grid.repeats):
+        for num_labelled in grid.num_labelled:
+            for labelled_set in grid.sets:
+                variant = config.copy_and_resolve_references()
+                variant.seed = config.seed + repeat
+                variant.num_labelled, variant.labelled_set = num_labelled, labelled_set
+                check(variant)
+                yield variant
+
+
+def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
+    """The jobs without which the results in `folder` do not fill the grid, each after those that it needs.
+
+    All methods of one labelled set and seed come before the next, so that an unfinished grid compares methods. A
+    generator is learned once for each labelled set and seed, and only if a missing segmenter uses it.
+
+    Args:
+      config: the experiment.
+      grid: which part of the table.
+      workdir: the folder of the runs.
+      folder: that of the results, which must be sound.
+    """
+    jobs: list[Job] = []
+    labelled: dict[str, None] = {}  # an ordered set
+    for variant in variants(config, grid):
+        runs = {method: segmenter_path(variant, workdir, method) for method in grid.methods}
+        proofs = {method: pathlib.Path(folder) / f"{run.name}.json" for method, run in runs.items()}
+        todo = [method for method in grid.methods if not proofs[method].exists()]
+        used = {name for method in todo for name in METHODS[method].generators}
+        # A generator that the config names is there already.
+        paths = {name: generator_path(variant, workdir, name) for name in GENERATORS if name in used}
+        learned = {name: path for name, path in paths.items() if not config.generators[name]}
+        flags = (
+            f"--config.seed={variant.seed}",
+            f"--config.num_labelled={variant.num_labelled}",
+            f"--config.labelled_set={variant.labelled_set}",
+        )
+        for name, run in learned.items():
+            jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
+        for method in todo:
+            needs = [learned[name].name for name in METHODS[method].generators if name in learned]
+            own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
+            jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proofs[method]))
+        if todo:
+            labelled.update(dict.fromkeys(cases(variant, "labelled")))
+    return [_data(grid.num_labelled[0], tuple(labelled)), *jobs] if jobs else []
+
+
+def _data(num_labelled: int, labelled: tuple[str, ...]) -> Job:
+    """Prepares all patients at once, by way of one labelled set that is the union of all that are needed."""
+    flags = (f"--config.splits.labelled.n{num_labelled}={(labelled,)!r}", f"--config.num_labelled={num_labelled}")
+    return Job(DATA, ("--stage=data", *flags, "--config.labelled_set=1"))
