@@ -1,4 +1,4 @@
-"""Evaluates a trained segmenter: python evaluate.py --split test."""
+"""Evaluates a trained segmenter, or renders the table of all: python evaluate.py --split test; ... --table1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tfaug.config import segmenter_path
 
 SPLIT = flags.DEFINE_string("split", "test", "Which patients: test or validation.")
 RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --config, --aug and --workdir name.")
+TABLE1 = flags.DEFINE_bool("table1", False, "Print Table 1 of what --stage=table1 has finished, and keep it there.")
 
 
 def main() -> None:
@@ -17,6 +18,11 @@ def main() -> None:
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
     method = cli.choose("--aug", cli.AUG.value, METHODS)
     config = cli.config()
+    if TABLE1.value:
+        from tfaug.table1 import render
+
+        print(render.write(cli.results()))
+        return
 
     from tfaug import experiment  # not before: a mistake in the flags need not wait for TensorFlow
 

@@ -14,6 +14,7 @@ FIRST_PARTY = ("tfaug", "configs", "benchmarks", "tests", "train", "evaluate")
 # From top to bottom: a unit imports only from the floors below its own. A folder of tfaug is one unit.
 FLOORS = (
     ("train", "evaluate", "benchmarks"),
+    ("tfaug.table1",),
     ("tfaug.cli", "tfaug.experiment"),
     ("tfaug.train", "tfaug.evaluation", "tfaug.inference", "tfaug.config"),
     ("tfaug.augment", "tfaug.models", "tfaug.losses", "tfaug.metrics", "tfaug.data", "tfaug.pictures"),
@@ -39,6 +40,8 @@ WORKER_MODULES = (
     "tfaug.streams",
     "tfaug.signals",
     "tfaug.train.rundir",
+    "tfaug.table1.results",
+    "tfaug.table1.render",
 )
 # A spawned worker imports its parent's main program again.
 MAIN_PROGRAMS = ("train", "evaluate")

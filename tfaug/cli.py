@@ -24,6 +24,7 @@ _CONFIG_HELP = "The experiment; --config.KEY=VALUE changes a value. A config fil
 
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
+RESULTS = flags.DEFINE_string("results", "", "Folder of Table 1's results; empty: WORKDIR/table1.")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -65,6 +66,11 @@ def config() -> ml_collections.ConfigDict:
     if config.data.root:
         config.data.root = os.path.abspath(config.data.root)
     return config
+
+
+def results() -> pathlib.Path:
+    """The folder of Table 1's results."""
+    return pathlib.Path(RESULTS.value or pathlib.Path(WORKDIR.value, "table1"))
 
 
 def choose(flag: str, value: str, known: Iterable[str]) -> str:

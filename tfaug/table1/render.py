@@ -1,0 +1,244 @@
+"""The table as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tfaug.files import replacing
+from tfaug.table1 import paper, results
+from tfaug.table1.paper import ALPHA, MARKS
+from tfaug.table1.table import DRAWS, LEVEL, VALUES, Correlation, Table, compute, load, marks
+
+_TESTED = ("difference", "pairs", "p", "p_holm", "patients", "patients_p", "patients_p_holm")
+_COUNTS = ("runs", "undefined", "pairs", "patients")
+_LATEX_MARKS = {"aff_rd": r"\ast", "aff_ri": r"\dagger", "aff_mixup": r"\star"}
+_TESTS_TEXT = (
+    "One-sided p-values, in brackets after Holm's correction over all tests of one N_L. Pairs of one patient from "
+    "several runs are not independent, so that the first line's p-values are too small; the second line, with one "
+    "difference a patient, averaged over the runs, is the cautious one. Both speak of these labelled sets and seeds."
+)
+
+# From a mean, a standard deviation (NaN: none) and what `marks` found to the text of a cell.
+_Cell = Callable[[float, float, Sequence[tuple[str, bool]]], str]
+
+
+def write(folder) -> str:
+    """Writes table1.md, table1.tex, table1.csv and table1_dice.csv into a folder of results; returns the Markdown.
+
+    table1_dice.csv has the Dice of every patient of every run, all that the other three are computed from.
+
+    Raises:
+      UserError: there are no results, or damaged ones.
+      MachineError: a file cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    table = compute(load(folder), results.read_config(folder))
+    contents = {
+        "table1.md": markdown(table),
+        "table1.tex": latex(table),
+        "table1.csv": csv(table),
+        "table1_dice.csv": table.scores.to_csv(index=False, lineterminator="\n"),
+    }
+    for name, content in contents.items():
+        with replacing(folder / name, "make room, or make the folder writable") as path:
+            path.write_text(content, encoding="utf-8")
+    return contents["table1.md"]
+
+
+def csv(table: Table) -> str:
+    """Tidy CSV: a row per method, N_L and structure (or "mean"); empty where there is nothing."""
+    rows = []
+    for method, row in paper.ROWS.items():
+        for n in table.counts:
+            for name in VALUES:
+                line = {"method": method, "num_labelled": n, "structure": name, "runs": 0}
+                if (method, n, name) in table.cells.index:
+                    line.update(table.cells.loc[(method, n, name)])
+                if table.with_paper and n in row.dice:
+                    line["paper"] = _papers(row, n, name)
+                for reference in MARKS:
+                    if (method, reference, n, name) in table.tests.index:
+                        tested = table.tests.loc[(method, reference, n, name)]
+                        line.update({f"{key}_over_{reference}": tested[key] for key in _TESTED})
+                rows.append(line)
+    over = [f"{key}_over_{reference}" for reference in MARKS for key in _TESTED]
+    columns = ["method", "num_labelled", "structure", "mean", "std", "runs", "undefined", "paper", *over]
+    frame = pd.DataFrame(rows, columns=columns)
+    whole = {name: "Int64" for name in columns if name.split("_over_")[0] in _COUNTS}
+    return frame.astype(whole).to_csv(index=False, lineterminator="\n")
+
+
+def markdown(table: Table) -> str:
+    """The table, the tests, the order of methods, and what all of it means."""
+
+    def cell(mean, deviation, found):
+        text = f"{mean:.3f}" if np.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+        signs = "".join(MARKS[ref] if corrected else f"({MARKS[ref]})" for ref, corrected in found)
+        return f"{text} {signs}".rstrip()
+
+    head = ["`--aug`", "in the paper", *(f"{name}, N_L = {n}" for n in table.counts for name in (*VALUES, "runs"))]
+    lines = [
+        [f"`{method}`" if ours else "", _plain_name(method) if ours else "the paper", *texts]
+        for method, ours, texts in _lines(table, cell, "-")
+    ]
+    sections = [
+        "# Table 1",
+        "\n".join(table.notes),
+        _pipes(head, lines),
+        "\n".join(f"- {item}" for item in _legend(table)),
+    ]
+    if len(table.tests):
+        sections += ["## Tests", _TESTS_TEXT, _tests(table)]
+    if table.correlations:
+        sections += ["## Order of the methods", *(_order(n, found) for n, found in table.correlations.items())]
+    return "\n\n".join(sections) + "\n"
+
+
+def latex(table: Table) -> str:
+    """The table as a float, to be included by a document that has the packages booktabs and graphicx."""
+
+    def cell(mean, deviation, found):
+        below = "" if np.isnan(deviation) else rf"_{{\pm{deviation:.3f}}}".replace("0.", ".", 1)
+        signs = "".join(_LATEX_MARKS[ref] if corrected else f"({_LATEX_MARKS[ref]})" for ref, corrected in found)
+        return f"${mean:.3f}{below}" + (f"^{{{signs}}}$" if signs else "$")
+
+    width = len(VALUES) + 1
+    firsts = range(2, 2 + width * len(table.counts), width)
+    groups = ["", *(rf"\multicolumn{{{width}}}{{c}}{{$N_L = {n}$}}" for n in table.counts)]
+    head = ["Method", *(name for _ in table.counts for name in (*VALUES, "runs"))]
+    lines = [
+        [_latex_name(method) if ours else r"\quad the paper", *texts]
+        for method, ours, texts in _lines(table, cell, "--")
+    ]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs,graphicx}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex_caption()}}}",
+            r"\label{tab:table1}",
+            r"\medskip",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{l{' rrrrr' * len(table.counts)}}}",
+            r"\toprule",
+            _latex_row(groups),
+            "".join(rf"\cmidrule(lr){{{first}-{first + width - 1}}}" for first in firsts),
+            _latex_row(head),
+            r"\midrule",
+            *map(_latex_row, lines),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _lines(table: Table, cell: _Cell, absent: str) -> Iterator[tuple[str, bool, list[str]]]:
+    """Every row: its method, whether the numbers are ours (or the paper's), and the texts of its cells."""
+    for method, row in paper.ROWS.items():
+        ours, theirs = [], []
+        for n in table.counts:
+            for name in VALUES:
+                found = table.cells.loc[(method, n, name)] if (method, n, name) in table.cells.index else None
+                if found is None or not found.runs:
+                    ours.append(absent)
+                else:
+                    ours.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
+                if n in row.dice:
+                    printed = [(ref, True) for ref, sign in MARKS.items() if sign == row.marks[n].get(name)]
+                    theirs.append(cell(_papers(row, n, name), np.nan, printed))
+                else:
+                    theirs.append(absent)
+            ours.append(str(_num_runs(table, method, n)))
+            theirs.append("15" if n in row.dice else absent)
+        yield method, True, ours
+        if table.with_paper:
+            yield method, False, theirs
+
+
+def _num_runs(table, method, num_labelled):
+    scores = table.scores
+    chosen = scores[(scores.method == method) & (scores.num_labelled == num_labelled)]
+    return len(chosen[["labelled_set", "seed"]].drop_duplicates())
+
+
+def _papers(row, num_labelled, name):
+    return round(row.mean(num_labelled), 3) if name == "mean" else row.dice[num_labelled][name]
+
+
+def _legend(table):
+    yield "Mean Dice ± standard deviation over runs; a run's value is the mean over its test patients."
+    yield "runs: how many there are. Cells with few runs, or other runs than their neighbours, do not compare well."
+    signs = ", ".join(f"{sign} `{reference}`" for reference, sign in MARKS.items())
+    yield (
+        f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled set, "
+        "seed and patient); in brackets where Holm's correction takes it back."
+    )
+    if table.with_paper:
+        yield "the paper: its printed numbers and marks, means over 15 runs; the mean over structures is ours."
+    else:
+        yield (
+            "The paper's numbers are of ACDC and are not shown beside other data. (They are if data.root is set, the "
+            "test patients are those of configs/splits.py, and the config's name begins with `acdc`.)"
+        )
+
+
+def _tests(table):
+    lines = []
+    for (n, method, reference), frame in table.tests.groupby(["num_labelled", "method", "reference"], sort=False):
+        found = frame.droplevel(["method", "reference", "num_labelled"])
+        for unit, what, p in (("pairs", "patients and runs", "p"), ("patients", "patients", "patients_p")):
+            texts = {name: f"{_p(row[p])} ({_p(row[f'{p}_holm'])})" for name, row in found.iterrows()}
+            start = [str(n), f"`{method}` > `{reference}`", f"{found[unit].max()} {what}"]
+            lines.append([*start, *(texts.get(name, "-") for name in VALUES)])
+    return _pipes(["N_L", "alternative", "pairs", *VALUES], lines)
+
+
+def _p(value):
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _order(num_labelled: int, found: Correlation) -> str:
+    start = f"N_L = {num_labelled}: Spearman's rho of our methods' mean Dice with the paper's"
+    if np.isnan(found.rho):
+        return f"{start}: not defined, {found.num_methods} of {len(paper.ROWS)} methods have results."
+    interval = "no interval, too many resamples lack a method"
+    if not np.isnan(found.low):
+        interval = f"{LEVEL} % bootstrap interval over labelled sets, runs and patients: "
+        interval += f"{found.low:.2f} to {found.high:.2f}"
+        interval += f"; {found.undefined} of {DRAWS} resamples lacked a method" if found.undefined else ""
+    return f"{start} is {found.rho:.2f} for {found.num_methods} of {len(paper.ROWS)} methods ({interval})."
+
+
+def _pipes(head, lines):
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
+
+
+def _plain_name(method):
+    """The printed name as text: Aug_{A,GD} becomes Aug_A,GD."""
+    return re.sub("[{}]", "", paper.ROWS[method].name.replace("10^{-3}", "0.001"))
+
+
+def _latex_name(method):
+    name = paper.ROWS[method].name.replace("10^{-3}", "$10^{-3}$")
+    return re.sub(r"(λ?)_\{([\w,]+)\}", r"$\1_{\\mathrm{\2}}$", name).replace("λ", r"\lambda")
+
+
+def _latex_caption():
+    references = ", ".join(f"${sign}$ {_latex_name(reference)}" for reference, sign in _LATEX_MARKS.items())
+    return (
+        r"Mean Dice $\pm$ standard deviation over runs, each the mean over its test patients. "
+        f"{references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
+        "labelled set, seed and patient), in brackets where Holm's correction takes it back. Pairs of one patient are "
+        "not independent."
+    )
+
+
+def _latex_row(cells):
+    return " & ".join(cells) + r" \\"

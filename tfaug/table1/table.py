@@ -1,0 +1,262 @@
+"""The numbers of the table: means over runs, tests of significance, and the order of methods.
+
+What the tests show. The paper names the Wilcoxon signed-rank test and says no more. Here the differences are paired by
+labelled set, seed and test patient, and the alternative is that the method is better than its reference. A patient's
+pairs from several runs depend on each other, as do the pairs of one run, while the test takes all of them for
+independent: its p-values are too small, the more so the more runs there are. So it is repeated with one difference
+a patient, averaged over the common runs. That speaks of new patients, but still only of these labelled sets and seeds.
+Holm's correction is over all tests of one N_L: every comparison, on every structure and on their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tfaug.errors import UserError
+from tfaug.table1 import paper, results
+from tfaug.table1.paper import ALPHA, MARKS
+from tfaug.table1.results import Result
+from tfaug.types import STRUCTURES
+
+VALUES = [*STRUCTURES, "mean"]
+
+# (method, reference). The whole method should also be better than each kind of random augmentation.
+COMPARISONS = (*paper.COMPARISONS, ("aff_gd_gi", "aff_rd"), ("aff_gd_gi", "aff_ri"))
+
+_PAIRED = ["labelled_set", "seed", "patient"]
+DRAWS = 2000
+LEVEL = 95  # per cent, of the bootstrap's interval
+
+
+class Correlation(NamedTuple):
+    """Spearman's rank correlation of our methods' mean Dice with the paper's.
+
+    Attributes:
+      rho: over the methods that have results; NaN for fewer than three.
+      low: of the bootstrap's interval; NaN if there is none.
+      high: the same.
+      num_methods: how many methods have results.
+      undefined: resamples, of `DRAWS`, that lacked a method and were left out.
+    """
+
+    rho: float
+    low: float
+    high: float
+    num_methods: int
+    undefined: int
+
+
+class Table(NamedTuple):
+    """All numbers of the table.
+
+    Attributes:
+      scores: see `scores`.
+      cells: see `cells`.
+      tests: see `tests`.
+      correlations: by N_L, for those that the paper has.
+      with_paper: whether the paper's numbers may stand beside ours.
+      notes: where the results come from.
+    """
+
+    scores: pd.DataFrame
+    cells: pd.DataFrame
+    tests: pd.DataFrame
+    correlations: Mapping[int, Correlation]
+    with_paper: bool
+    notes: Sequence[str]
+
+    @property
+    def counts(self) -> list[int]:
+        """The N_L of the results."""
+        return sorted(self.scores.num_labelled.unique().tolist())
+
+
+def load(folder) -> list[Result]:
+    """The results in a folder; a UserError if there are none."""
+    found = results.load(folder)
+    if not found:
+        raise UserError(folder, "holds no results", "first run `python train.py --stage=table1`, or give --results")
+    return found
+
+
+def compute(found: Iterable[Result], config: Mapping[str, Any]) -> Table:
+    """All numbers of the table; `config` is what the results share, as `results.read_config` returns it."""
+    found = list(found)
+    by_patient = scores(found)
+    table_cells = cells(by_patient)
+    order = {n: rank_correlation(by_patient, n) for n in sorted(set(by_patient.num_labelled)) if n in paper.COUNTS}
+    return Table(by_patient, table_cells, tests(by_patient), order, is_acdc(config), _notes(found, config))
+
+
+def is_acdc(config: Mapping[str, Any]) -> bool:
+    """Whether the results are of the paper's data, so that its numbers may stand beside ours.
+
+    The files alone cannot tell, as other data may be laid out like ACDC. So three things must agree: the data are the
+    user's, the test patients are those of the experiment on ACDC, and the config's name, which is the user's word for
+    it, begins with "acdc", as that of configs/acdc.py does.
+    """
+    own_data = bool(config["data"]["root"])
+    return own_data and set(config["splits"]["test"]) == paper.TEST_PATIENTS and config["name"].startswith("acdc")
+
+
+def scores(found: Iterable[Result]) -> pd.DataFrame:
+    """One row per run and test patient: method, num_labelled, labelled_set, seed, patient, Dice of RV, Myo, LV, mean.
+
+    The mean is that of the three structures, NaN if one of them is.
+    """
+    rows = [
+        (r.method, r.num_labelled, r.labelled_set, r.seed, patient, *dice, np.mean(dice))
+        for r in found
+        for patient, dice in r.dice.items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "num_labelled", *_PAIRED, *VALUES])
+
+
+def cells(by_patient: pd.DataFrame) -> pd.DataFrame:
+    """The table's numbers.
+
+    A run's value is the mean over its test patients, undefined ones left out; a run's "mean" that of its structures.
+
+    Returns:
+      by (method, num_labelled, structure): mean and std (of a sample; NaN for one run) over runs, runs: their number,
+      undefined: how many patients' values were left out.
+    """
+    keys = ["method", "num_labelled"]
+    runs = by_patient.groupby([*keys, "labelled_set", "seed"])[list(STRUCTURES)].mean()
+    runs["mean"] = runs.mean(axis=1, skipna=False)
+    columns = {}
+    for name in VALUES:
+        of_runs = runs[name].groupby(keys)
+        undefined = by_patient[name].isna().groupby([by_patient[key] for key in keys]).sum()
+        columns[name] = pd.DataFrame(
+            {"mean": of_runs.mean(), "std": of_runs.std(), "runs": of_runs.count(), "undefined": undefined}
+        )
+    return pd.concat(columns, names=["structure"]).reorder_levels([*keys, "structure"]).sort_index()
+
+
+def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
+    """Wilcoxon's signed-rank test of `COMPARISONS`, on the pairs that method and reference have in common.
+
+    Returns:
+      by (method, reference, num_labelled, structure): difference, the mean of method - reference over pairs; pairs, p
+      and p_holm; patients, patients_p and patients_p_holm with one difference a patient. No row where no pairs are.
+    """
+    rows = []
+    for n, of_n in by_patient.groupby("num_labelled"):
+        by_method = {method: frame.set_index(_PAIRED)[VALUES] for method, frame in of_n.groupby("method")}
+        for method, reference in COMPARISONS:
+            if method in by_method and reference in by_method:
+                differences = by_method[method] - by_method[reference]  # aligned; NaN where one has no such run
+                rows += [
+                    {"method": method, "reference": reference, "num_labelled": n, "structure": name, **_tested(column)}
+                    for name, column in differences.items()
+                    if column.notna().any()
+                ]
+    keys = ["method", "reference", "num_labelled", "structure"]
+    frame = pd.DataFrame(rows, columns=[*keys, "difference", "pairs", "p", "patients", "patients_p"])
+    for name in ("p", "patients_p"):
+        frame[f"{name}_holm"] = frame.groupby("num_labelled")[name].transform(lambda p: holm(p.to_numpy()))
+    return frame.set_index(keys)
+
+
+def _tested(differences: pd.Series) -> dict[str, float]:
+    pairs = differences.dropna()
+    patients = pairs.groupby("patient").mean()
+    return {
+        "difference": pairs.mean(),
+        "pairs": len(pairs),
+        "p": p_greater(pairs.to_numpy()),
+        "patients": len(patients),
+        "patients_p": p_greater(patients.to_numpy()),
+    }
+
+
+def p_greater(differences: np.ndarray) -> float:
+    """The one-sided p-value of Wilcoxon's signed-rank test that differences tend to be above 0; 1 if all are 0."""
+    if not differences.any():
+        return 1.0
+    return float(stats.wilcoxon(differences, alternative="greater").pvalue)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction (1979): what each p-value becomes; they are rejected below the same threshold."""
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]), 1)
+    return corrected
+
+
+def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = DRAWS) -> Correlation:
+    """How well our order of methods agrees with the paper's, by mean Dice, for one N_L.
+
+    The interval is a percentile bootstrap of what chose our numbers: labelled sets are drawn with replacement, then
+    runs (seeds) within each, and test patients; the same draws for all methods. The paper's numbers are held fixed.
+
+    Args:
+      by_patient: rows of `scores`.
+      num_labelled: N_L.
+      draws: resamples.
+    """
+    frame = by_patient[by_patient.num_labelled == num_labelled]
+    methods = [method for method in paper.ROWS if method in set(frame.method)]
+    if len(methods) < 3:
+        return Correlation(np.nan, np.nan, np.nan, len(methods), 0)
+    theirs = [paper.ROWS[method].mean(num_labelled) for method in methods]
+    ours = cells(frame)["mean"]
+    rho = _spearman([ours[method, num_labelled, "mean"] for method in methods], theirs)
+    values = _as_array(frame, methods)
+    _, num_sets, num_seeds, num_patients = values.shape
+    rng = np.random.default_rng(0)
+    resampled = []
+    for _ in range(draws):
+        sets = rng.integers(num_sets, size=(num_sets, 1))
+        seeds = rng.integers(num_seeds, size=(num_sets, num_seeds))
+        drawn = values[:, sets, seeds][..., rng.integers(num_patients, size=num_patients)].reshape(len(methods), -1)
+        num_defined = np.sum(~np.isnan(drawn), axis=1)
+        if num_defined.all():
+            resampled.append(_spearman(np.nansum(drawn, axis=1) / num_defined, theirs))
+    low, high = np.nan, np.nan
+    if len(resampled) > draws / 2:
+        low, high = np.nanpercentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return Correlation(rho, float(low), float(high), len(methods), draws - len(resampled))
+
+
+def _spearman(ours, theirs):
+    return float(stats.spearmanr(ours, theirs)[0])
+
+
+def _as_array(frame, methods):
+    """Mean Dice [method, labelled set, seed, patient]; NaN where there is no run."""
+    indices = [pd.Categorical(frame.method, methods).codes]
+    indices += [pd.factorize(frame[key])[0] for key in _PAIRED]
+    values = np.full([len(methods), *(index.max() + 1 for index in indices[1:])], np.nan)
+    values[tuple(indices)] = frame["mean"]
+    return values
+
+
+def _notes(found, config):
+    data = "the user's" if config["data"]["root"] else "the built-in cohort"
+    distinct = {
+        name: sorted({str(getattr(r, name) or "unknown") for r in found})
+        for name in ("commit", "tensorflow", "threads")
+    }
+    return (
+        f"Config `{config['name']}`, data: {data}, {len(config['splits']['test'])} test patients, {len(found)} runs, "
+        f"{sum(r.seconds for r in found) / 3600:.1f} hours of training segmenters.",
+        "; ".join(f"{name} {', '.join(values)}" for name, values in distinct.items()) + ".",
+    )
+
+
+def marks(table: Table, method: str, num_labelled: int, structure: str) -> list[tuple[str, bool]]:
+    """The references that a method is better than with p < 0.05, and whether that survives Holm's correction."""
+    found = []
+    for reference in MARKS:
+        key = (method, reference, num_labelled, structure)
+        if key in table.tests.index and table.tests.loc[key, "p"] < ALPHA:
+            found.append((reference, bool(table.tests.loc[key, "p_holm"] < ALPHA)))
+    return found
