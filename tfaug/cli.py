@@ -6,6 +6,8 @@ Light on purpose: worker processes import the main program again, and need no Te
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import os
 import pathlib
 import re
@@ -66,6 +68,15 @@ def config() -> ml_collections.ConfigDict:
     if config.data.root:
         config.data.root = os.path.abspath(config.data.root)
     return config
+
+
+def config_flags_of_children() -> list[str]:
+    """Flags that give another process, in any folder, the config that `config` returns."""
+    holder, config = flags.FLAGS["config"], flags.FLAGS.config
+    keys = {"data.root", "data.cache_dir", *config_flags.get_override_values(holder)}
+    values = {key: functools.reduce(operator.getitem, key.split("."), config) for key in sorted(keys)}
+    file = os.path.abspath(config_flags.get_config_filename(holder))
+    return [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]
 
 
 def results() -> pathlib.Path:

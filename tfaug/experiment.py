@@ -13,6 +13,7 @@ import os
 import pathlib
 import pprint
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -67,6 +68,13 @@ def examine_data(
     labelled = [case for split in splits if split != "unlabelled" for case in cases(config, split)]
     unlabelled = cases(config, "unlabelled") if "unlabelled" in splits else ()
     return check.examine(data_root(config), labelled, unlabelled, config.data.phase)
+
+
+def prepare_data(config: Config) -> None:
+    """Makes everything that the patients of all splits need before they can be trained with or scored."""
+    check.refuse(examine_data(config))
+    for split in ("labelled", "validation", "unlabelled", "test"):
+        prepared(config, split)
 
 
 def prepared(config: Config, split: str) -> list[Prepared]:
@@ -276,6 +284,11 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
     table = (out_dir / "summary.txt").read_text(encoding="utf-8")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     return f"{run.name}, {split} split, {len(cases(config, split))} patients\n\n{table}\n{where}"
+
+
+def provenance(run) -> dict[str, Any]:
+    """How long a finished run took in seconds, and what decides the last bits of its numbers."""
+    return {"seconds": hooks.EventLog(run).seconds(), "threads": int(_num_threads()), "tensorflow": tf.__version__}
 
 
 _RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}

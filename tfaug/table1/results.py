@@ -6,6 +6,7 @@ phantom-n1-set1-seg-aff-seed0.json, and config.json, the one config that all of 
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -145,6 +146,31 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     except (TypeError, KeyError, IndexError):
         pass
     raise UserError(file, "is not the config of results of tfaug", "give the folder that --stage=table1 fills")
+
+
+def of_run(run: pathlib.Path, config: Config, method: str, *, seconds: float, threads: int, tensorflow: str) -> Result:
+    """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
+
+    The rest is as in `Result`.
+    """
+    report = json.loads((run / "report.json").read_bytes())
+    dice: dict[str, list[float]] = {}
+    with open(run / "evaluation" / "test" / "dice.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):  # by patient, and of each RV, Myo, LV
+            dice.setdefault(row["case"], []).append(float(row["dice"] or "nan"))
+    return Result(
+        method,
+        config.num_labelled,
+        config.labelled_set,
+        config.seed,
+        report["best_step"],
+        report["best"],
+        {case: tuple(values) for case, values in dice.items()},
+        seconds,
+        commit(),
+        threads,
+        tensorflow,
+    )
 
 
 def commit() -> str | None:

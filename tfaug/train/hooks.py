@@ -8,6 +8,7 @@ tensors: reading one waits for the device, so hooks read them only when they are
 from __future__ import annotations
 
 import contextlib
+import csv
 import math
 import os
 import pathlib
@@ -54,9 +55,9 @@ class Hook:
 
 
 class EventLog:
-    """The TensorBoard event files of one run, which can be cut back to an earlier moment.
+    """The TensorBoard event files of one run and diagnostics.csv, which can be cut back to an earlier moment.
 
-    The file is opened at the first write. Everything written must be a function of the run's state: rates and times
+    A file is opened at the first write. Everything written must be a function of the run's state: rates and times
     would make two equal runs differ.
     """
 
@@ -82,8 +83,21 @@ class EventLog:
         with self._writing(num_done):
             tf.summary.text(tag, text)
 
+    def row(self, values: Scores, num_done: int) -> None:
+        """Adds a row to diagnostics.csv; the first gives the columns their names."""
+        with self._errors(), open(self._table, "a", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            if file.tell() == 0:
+                rows.writerow(["step", *values])
+            rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
+
+    def seconds(self) -> float:
+        """Time from the first to the last write of every sitting, summed, without what was cut back."""
+        with self._errors():
+            return sum(_duration(path) for path in self._event_files())
+
     def sizes(self) -> dict[str, int]:
-        """Syncs every event file and returns its size in bytes."""
+        """Syncs every file and returns its size in bytes."""
         with self._errors():
             sizes = {}
             for path in self._files():
@@ -105,8 +119,15 @@ class EventLog:
                 elif path.stat().st_size > sizes[path.name]:
                     os.truncate(path, sizes[path.name])
 
-    def _files(self) -> list[pathlib.Path]:
+    @property
+    def _table(self) -> pathlib.Path:
+        return self.folder / "diagnostics.csv"
+
+    def _event_files(self) -> list[pathlib.Path]:
         return sorted(self.folder.glob("events.out.tfevents.*"))
+
+    def _files(self) -> list[pathlib.Path]:
+        return self._event_files() + [self._table] * self._table.exists()
 
     @contextlib.contextmanager
     def _writing(self, num_done: int) -> Iterator[None]:
@@ -119,6 +140,11 @@ class EventLog:
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         remedy = "see that it can be written and has room, then run the same command to go on"
         return machine_errors(self.folder, remedy, tf.errors.OpError)
+
+
+def _duration(events: pathlib.Path) -> float:
+    times = [event.wall_time for event in tf.compat.v1.train.summary_iterator(str(events))]
+    return times[-1] - times[0] if times else 0.0
 
 
 class StopOnNonFinite(Hook):
@@ -224,6 +250,7 @@ class KeepBest(Hook):
             return
         scores = self._score()
         self._log.scalars(scores, num_done)
+        self._log.row(scores, num_done)
         score = float(scores[self.key])
         if score > (-math.inf if self.best is None else self.best):
             self._save(num_done)

@@ -178,6 +178,21 @@ def _lock(path: pathlib.Path) -> int:
     return descriptor
 
 
+def in_use(path: str | os.PathLike) -> bool:
+    """Whether a process has the run in `path` open."""
+    try:
+        descriptor = os.open(pathlib.Path(path) / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _read_json(path: pathlib.Path) -> Any:
     """The content of `path`; None when it is missing or no JSON."""
     try:

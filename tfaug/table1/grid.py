@@ -1,0 +1,359 @@
+"""Runs the jobs of a plan on Dask: each is a process of its own, is retried and can be continued.
+
+Dask decides where and when a job runs. What a job leaves is on the disk, which all workers must share: whatever dies,
+a training, a worker, the scheduler or this process, the same command finds out what is missing and goes on.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import logging
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TextIO
+
+import dask.system
+import distributed
+import tqdm
+from distributed.core import Status
+from distributed.system import MEMORY_LIMIT
+from distributed.worker import thread_state
+
+from tfaug.errors import MachineError, TfaugError, UserError, printable
+from tfaug.files import machine_errors
+from tfaug.signals import check_signals, received_signal
+from tfaug.table1.plan import Job
+from tfaug.train import rundir
+
+RETRIES = 2
+MEMORY_OF_A_TRAINING = 4 << 30  # bytes
+POLL_SECONDS = 0.5
+
+_CHILD = pathlib.Path(__file__).with_name("child.py")
+_alive: set[str] = set()  # on a worker: keys of the tasks whose job has a process
+
+
+class Program(NamedTuple):
+    """What all jobs have in common.
+
+    Attributes:
+      command: the program's file, and the flags of every job.
+      logs: the folder of the logs.
+      threads: of one operation in a training.
+    """
+
+    command: tuple[str, ...]
+    logs: pathlib.Path
+    threads: int
+
+    def log(self, job: Job) -> pathlib.Path:
+        """Where the job's processes write, each attempt below the one before."""
+        return self.logs / f"{job.name}.log"
+
+
+class Outcome(NamedTuple):
+    """What has become of a job.
+
+    Attributes:
+      status: 0 if it is done, else how its process ended; None if it was not started, as one that it needs failed.
+      text: a few words, or why it failed and where to read more.
+      seconds: what it took; 0 if nothing was left to do.
+    """
+
+    status: int | None
+    text: str
+    seconds: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """One of "done", "skipped" and "failed"."""
+        return {0: "done", None: "skipped"}.get(self.status, "failed")
+
+
+SKIPPED = Outcome(None, "skipped, as a job that it needs is not done")
+
+
+def run(
+    jobs: Sequence[Job],
+    command: Sequence[str],
+    logs: pathlib.Path,
+    scheduler: str = "",
+    num_workers: int = 0,
+    threads: int = 0,
+) -> None:
+    """Runs all jobs, each after those that it needs, and otherwise the first first.
+
+    Args:
+      jobs: see `plan.missing`.
+      command: the file of the program that they run, and the flags that they share.
+      logs: the folder for their logs.
+      scheduler: address of a running Dask cluster; "" for one that is started here and ends with the jobs.
+      num_workers: jobs at a time of the cluster that is started here; 0: as many as cores and memory allow.
+      threads: of each training; 0: an even share of the cores, or 1 on a running cluster.
+
+    Raises:
+      UserError: jobs failed by the user's error alone. Everything that does not need them is done.
+      MachineError: jobs failed in another way as well, or the cluster is lost.
+      Interrupted: SIGTERM or SIGINT came; the trainings have saved what they had.
+    """
+    cores, room = dask.system.CPU_COUNT, MEMORY_LIMIT // MEMORY_OF_A_TRAINING
+    num_workers = num_workers or max(1, min(cores, room))
+    threads = threads or (1 if scheduler else max(1, cores // num_workers))
+    program = Program(tuple(command), logs, threads)
+    with machine_errors(logs, "choose a --workdir that can be written"):
+        logs.mkdir(parents=True, exist_ok=True)
+    lost = machine_errors(scheduler or "Dask", "see that the cluster runs, then run the same command to go on")
+    with lost, _cluster(scheduler, num_workers) as client:
+        not_done = _watch(client, jobs, _submit(client, jobs, program))
+    if not_done:
+        raise _failure(not_done, len(jobs), logs)
+
+
+@contextlib.contextmanager
+def _cluster(scheduler: str, num_workers: int) -> Iterator[distributed.Client]:
+    if scheduler:
+        with distributed.Client(scheduler) as client:
+            yield client
+        return
+    # The view tells enough of workers that die and come back; and it is not they who take memory.
+    options = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with distributed.LocalCluster(n_workers=num_workers, threads_per_worker=1, **options) as cluster:
+        with distributed.Client(cluster) as client:
+            client.register_plugin(_DeafToSignals())
+            yield client
+
+
+class _DeafToSignals(distributed.WorkerPlugin):
+    """^C reaches all processes of a terminal, but only the main one answers it."""
+
+    def setup(self, worker):  # noqa: D102 -- overrides what `WorkerPlugin` documents
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _submit(client, jobs, program) -> dict[str, distributed.Future]:
+    futures: dict[str, distributed.Future] = {}
+    sitting = uuid.uuid4().hex  # on a running cluster the tasks of another sitting may still be ending
+    for position, job in enumerate(jobs):
+        needs = [futures[name] for name in job.needs]
+        key = f"{job.name}-{sitting}"
+        futures[job.name] = client.submit(do, job, program, *needs, key=key, priority=-position, pure=False)
+    return futures
+
+
+def _watch(client, jobs, futures) -> dict[str, Outcome]:
+    """Waits for all jobs and shows how far they are; returns what was not done, by the job's name."""
+    waiting, not_done = {job.name: job for job in jobs}, {}
+    names = {future.key: name for name, future in futures.items()}
+
+    def running():
+        keys = itertools.chain(*client.run(_alive_keys, on_error="ignore").values())
+        return [names[key] for key in keys if key in names]
+
+    with View(len(jobs)) as view:
+        while waiting:
+            if received_signal():
+                client.cancel(list(futures.values()), force=True)
+                while running():
+                    time.sleep(POLL_SECONDS)
+                check_signals()
+            ended = []
+            for job in list(waiting.values()):
+                # Dask's messages come one by one: that a job failed may be known before why.
+                if futures[job.name].done() and not any(name in waiting for name in job.needs):
+                    del waiting[job.name]
+                    outcome = _outcome(futures[job.name], skipped=any(name in not_done for name in job.needs))
+                    ended.append((job, outcome))
+                    if outcome.status != 0:
+                        not_done[job.name] = outcome
+            view.update(ended, list(waiting.values()), running(), sum(client.nthreads().values()))
+            time.sleep(POLL_SECONDS)
+    return not_done
+
+
+def _outcome(future: distributed.Future, skipped: bool) -> Outcome:
+    """Of a future that is done. An error is Dask's own, which hands it on to the jobs that need this one."""
+    if future.status == "finished":
+        return future.result()
+    if future.status != "error":
+        raise OSError("the scheduler was lost")
+    return SKIPPED if skipped else Outcome(MachineError.exit_status, f"failed: {future.exception()}")
+
+
+def _failure(not_done: Mapping[str, Outcome], num_jobs: int, logs: pathlib.Path) -> TfaugError:
+    failed = [name for name, outcome in not_done.items() if outcome.kind == "failed"]
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    skipped = f", {len(not_done) - len(failed)} skipped that need them" if len(not_done) > len(failed) else ""
+    only_the_users = all(not_done[name].status == UserError.exit_status for name in failed)
+    return (UserError if only_the_users else MachineError)(
+        logs,
+        f"{len(failed)} of {num_jobs} jobs failed{skipped}: {failed[0]}{more}",
+        "see the lines above and the logs, then run the same command: it does what is missing",
+    )
+
+
+def _alive_keys() -> list[str]:
+    return list(_alive)
+
+
+def do(job: Job, program: Program, *needs: Outcome) -> Outcome:
+    """On a worker: does a job, unless it is done already or one that it needs failed.
+
+    A job that fails is tried again, but not after a user's error. Once it is done, the run's checkpoints are removed:
+    they serve an unfinished run alone, and those of the whole grid would fill a disk. The best model stays.
+
+    Raises:
+      Reschedule: nobody waits for the job any more, or the worker closes; the process has been stopped by SIGTERM.
+    """
+    if any(need.status != 0 for need in needs):
+        return SKIPPED
+    if job.proof is not None and job.proof.exists():
+        return Outcome(0, "was done before")
+    start, key = time.monotonic(), thread_state.key
+    _alive.add(key)
+    try:
+        for _ in range(1 + RETRIES):
+            status = _attempt(job, program)
+            if not _wanted():
+                raise distributed.Reschedule
+            if status in (0, UserError.exit_status):
+                break
+    finally:
+        _alive.discard(key)
+    seconds = time.monotonic() - start
+    if status != 0:
+        log = program.log(job)
+        return Outcome(status, f"failed ({_ending(status)}): {_last_line(log)} (log: {log})", seconds)
+    if job.run is not None:
+        shutil.rmtree(job.run / "checkpoints", ignore_errors=True)
+    return Outcome(0, f"done in {seconds:.0f} s", seconds)
+
+
+def _wanted() -> bool:
+    """Whether the task of this thread shall go on: neither cancelled, nor its client gone, nor its worker closing."""
+    worker = distributed.get_worker()
+    task = worker.state.tasks.get(thread_state.key)
+    return task is not None and task.state == "executing" and worker.status in (Status.running, Status.paused)
+
+
+def _attempt(job: Job, program: Program) -> int:
+    """Runs a job's process, which is asked to end when it is not wanted any more; returns its exit status."""
+    while job.run is not None and rundir.in_use(job.run) and _wanted():
+        time.sleep(POLL_SECONDS)  # what another sitting started may still be saving
+    command = [sys.executable, *program.command, *job.flags]
+    # Dask has glibc give back memory at once, which slows TensorFlow down.
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    environment["TF_NUM_INTRAOP_THREADS"] = str(program.threads)
+    with open(program.log(job), "a", encoding="utf-8") as log:
+        print("$", shlex.join(command), file=log, flush=True)
+        process = subprocess.Popen(
+            [sys.executable, str(_CHILD), str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # ^C is the main process's business
+        )
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(POLL_SECONDS)
+                if not _wanted():
+                    process.terminate()
+        finally:
+            process.kill()
+
+
+def _ending(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+
+def _last_line(log: pathlib.Path) -> str:
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    return printable(next((line for line in reversed(lines) if line.strip()), ""))
+
+
+class View:
+    """Shows how far a grid is: a bar on a terminal, else a line for each job that ends.
+
+    Args:
+      num_jobs: in all.
+      stream: where to; standard output if None.
+    """
+
+    def __init__(self, num_jobs: int, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+        self._num_jobs = num_jobs
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._seconds: dict[str, list[float]] = collections.defaultdict(list)  # by stage, of jobs that ran
+        self._bar: tqdm.tqdm | None = None
+        if self._stream.isatty():
+            form = "{n_fmt}/{total_fmt} jobs |{bar:20}|{postfix}"
+            self._bar = tqdm.tqdm(total=num_jobs, bar_format=form, file=self._stream, dynamic_ncols=True)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(
+        self,
+        ended: Sequence[tuple[Job, Outcome]],
+        waiting: Sequence[Job],
+        running: Sequence[str],
+        num_workers: int,
+    ) -> None:
+        """Shows a moment.
+
+        Args:
+          ended: jobs that have ended since the last call.
+          waiting: jobs that have not ended, those that run included.
+          running: names of those that run.
+          num_workers: how many jobs can run at a time.
+        """
+        lines = []
+        for job, outcome in ended:
+            self._counts[outcome.kind] += 1
+            if outcome.kind == "done" and outcome.seconds:
+                self._seconds[job.flags[0]].append(outcome.seconds)
+            lines.append((outcome.kind, f"{sum(self._counts.values())}/{self._num_jobs} {job.name}: {outcome.text}"))
+        state = "; ".join(
+            [
+                f"running: {', '.join(running) or 'none'}",
+                *(f"{self._counts[kind]} {kind}" for kind in ("failed", "skipped") if self._counts[kind]),
+                self._left(waiting, num_workers),
+            ]
+        )
+        if self._bar is None:
+            for _, line in lines:
+                print(f"{line}; {state}", file=self._stream, flush=True)
+            return
+        for kind, line in lines:
+            if kind == "failed":
+                self._bar.write(line, file=self._stream)
+        self._bar.update(len(ended))
+        self._bar.set_postfix_str(state)
+
+    def _left(self, waiting: Sequence[Job], num_workers: int) -> str:
+        """The time left, by what the jobs of a stage took in mean; of a stage that is yet to come, all stages."""
+        trainings = [seconds for stage, times in self._seconds.items() if stage != "--stage=data" for seconds in times]
+        if not trainings or not num_workers:
+            return "time left unknown"
+        mean = {stage: sum(times) / len(times) for stage, times in self._seconds.items()}
+        overall = sum(trainings) / len(trainings)
+        seconds = sum(mean.get(job.flags[0], overall) for job in waiting) / num_workers
+        return f"{tqdm.tqdm.format_interval(seconds)} left"
