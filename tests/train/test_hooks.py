@@ -33,6 +33,9 @@ class FakeLog:
     def scalars(self, values, num_done):
         self.points.append((num_done, dict(values)))
 
+    def row(self, values, num_done):
+        assert self.points[-1] == (num_done, dict(values))
+
 
 def call_each(hook, values, start=0):
     hook.begin(start, start + len(values))
@@ -156,6 +159,36 @@ def test_logs_are_cut_back_to_where_their_sizes_were_taken(tmp_path):
     assert [step for _, step, _ in logged(tmp_path)] == [1, 2, 3, 4, 5, 6]
     EventLog(tmp_path).cut({})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_validations_are_rows_of_a_table_that_is_cut_back_like_the_events(tmp_path):
+    def validate(log, steps):
+        scores = [{"dice/mean": 0.1 * step, "generator/folded": step / 3} for step in steps]
+        hook = KeepBest(1, lambda: scores.pop(0), lambda _: None, log)
+        for num_done in steps:
+            hook(num_done, {})
+
+    first = EventLog(tmp_path)
+    before = first.sizes()
+    validate(first, [2, 4])
+    sizes = first.sizes()
+    validate(first, [6, 8])
+    second = EventLog(tmp_path)
+    second.cut(sizes)
+    validate(second, [6])
+    lines = ["step,dice/mean,generator/folded", "2,0.2,0.666667", "4,0.4,1.33333", "6,0.6,2"]
+    assert (tmp_path / "diagnostics.csv").read_text().splitlines() == lines
+    EventLog(tmp_path).cut(before)
+    assert not (tmp_path / "diagnostics.csv").exists()
+
+
+def test_the_time_of_training_is_summed_over_sittings_without_the_pause(tmp_path):
+    assert EventLog(tmp_path).seconds() == 0
+    for sitting, times in enumerate([(10.0, 12.0, 15.0), (100.0, 101.0)]):
+        with tf.io.TFRecordWriter(str(tmp_path / f"events.out.tfevents.{sitting}")) as file:
+            for moment in times:
+                file.write(tf.compat.v1.Event(wall_time=moment).SerializeToString())
+    assert EventLog(tmp_path).seconds() == 6
 
 
 def test_nothing_is_written_before_something_is_logged(tmp_path):
