@@ -290,3 +290,11 @@ def test_the_view_on_a_terminal_is_a_bar_above_which_failures_stay():
     text = stream.getvalue()
     assert "1/3 jobs" in text and "running: b, c; 00:05 left" in text and "done in" not in text
     assert "2/3 b: failed (exit status 3)\n" in text and "running: c; 1 failed; 00:02 left" in text
+
+
+def test_nobody_else_can_send_jobs_to_the_local_cluster():
+    with grid._cluster("", 1) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises(OSError), dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+            distributed.Client(address.replace("tls", "tcp"))

@@ -125,8 +125,9 @@ def _cluster(scheduler: str, num_workers: int) -> Iterator[distributed.Client]:
         with distributed.Client(scheduler) as client:
             yield client
         return
-    # The view tells enough of workers that die and come back; and it is not they who take memory.
-    options = {"memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+    # Only this cluster has its certificate: a scheduler runs whatever it is sent, by any user of the machine. The view
+    # tells enough of workers that die and come back; and it is not they who take memory.
+    options = {"security": True, "memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
     with distributed.LocalCluster(n_workers=num_workers, threads_per_worker=1, **options) as cluster:
         with distributed.Client(cluster) as client:
             client.register_plugin(_DeafToSignals())
