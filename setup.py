@@ -22,7 +22,7 @@ setup(
         "scipy>=1.10",
         "scikit-image>=0.20",
         "pandas>=1.5",
-        "matplotlib>=3.6",
+        "matplotlib>=3.7",
         "tqdm>=4.64",
         "distributed>=2024.8",
         "cryptography>=41",  # distributed's local clusters make their certificate with it

@@ -103,6 +103,23 @@ def test_an_unknown_kind_of_generator_is_refused():
         pictures.generator_panel(image, image[..., None], image, mask, mask, "affine")
 
 
+@pytest.mark.parametrize("kind, channels", [("deform", 2), ("intensity", 1)])
+def test_draws_of_one_image_stand_side_by_side_on_one_scale(kind, channels):
+    image, mask = slices(4)
+    fields = np.ones((3, *image.shape[1:], channels)) * np.reshape([0.0, 1.0, 2.0], (3, 1, 1, 1))
+    masks = np.stack([mask[0], np.where(mask[0] == 3, 3, 0), np.zeros_like(mask[0])])
+    picture = pictures.draws_panel(image[0], mask[0], fields, image[1:], masks, kind)[: -int(100 * pictures.LEGEND)]
+    tile = int(100 * pictures.TILE)
+    rows = [slice(int(100 * pictures.TITLE) + k * tile, int(100 * pictures.TITLE) + (k + 1) * tile) for k in (0, 1)]
+    starts = [int(100 * (pictures.TITLE + pictures.GAP + k * (pictures.TILE + pictures.GAP))) for k in range(4)]
+    above, below = ([picture[row, start + 4 : start + tile - 4] for start in starts] for row in rows)
+    shown = {name: [near(part, c).sum() > 20 for part in below] for name, c in pictures.COLOURS.items()}
+    assert shown == {"RV": [1, 1, 0, 0], "Myo": [1, 1, 0, 0], "LV": [1, 1, 1, 0]}
+    assert not any(near(part, pictures.COLOURS["RV"]).sum() > 20 for part in above[:1])  # the input without contours
+    medians = [np.median(part.reshape(-1, 3), axis=0) for part in above[1:]]
+    assert len({tuple(median) for median in medians}) == 3
+
+
 def test_overlay_takes_slices_of_different_shapes():
     images, masks = zip(*[(np.eye(n, n + 9), np.eye(n, n + 9, dtype=int)) for n in (20, 33, 57)])
     one_row = pictures.overlay(images, masks, "abc", experts=masks, columns=3)
@@ -115,6 +132,17 @@ def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
     pictures.save(picture, tmp_path / "picture.png")
     np.testing.assert_array_equal(np.round(255 * mpl_image.imread(tmp_path / "picture.png"))[..., :3], picture)
+
+
+def test_a_small_file_shows_the_same_picture(tmp_path):
+    image, mask = slices(4, (128, 128))
+    picture = pictures.overlay(image, mask, "abcd")
+    for save in (pictures.save, pictures.save_small):
+        save(picture, tmp_path / f"{save.__name__}.png")
+    small = np.round(255 * mpl_image.imread(tmp_path / "save_small.png"))[..., :3]
+    assert np.abs(small - picture).max() <= 4
+    assert (small[picture == 255] == 255).all() and (small[picture == 0] == 0).all()
+    assert (tmp_path / "save_small.png").stat().st_size < 0.7 * (tmp_path / "save.png").stat().st_size
 
 
 def test_a_panel_is_drawn_quickly():

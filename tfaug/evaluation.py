@@ -99,7 +99,7 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
         case_rows = score(prediction, volume)
         rows += case_rows
         mask = mask_image(prediction, volume.path)
-        with _replacing(out_dir / "masks" / f"{volume.case}_{phase}_prediction.nii.gz") as path:
+        with _replacing(mask_file(out_dir, volume.case, phase)) as path:
             nibabel.save(mask, path)
         picture = case_picture(prediction, volume)
         with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
@@ -140,6 +140,11 @@ def summary(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def mask_file(out_dir: pathlib.Path, case: str, phase: str) -> pathlib.Path:
+    """Where `evaluate` keeps the mask of a case."""
+    return out_dir / "masks" / f"{case}_{phase}_prediction.nii.gz"
+
+
 def mask_image(mask: np.ndarray, scan: pathlib.Path) -> nibabel.Nifti1Image:
     """A mask [X, Y, Z] as uint8 NIfTI with the geometry of the scan in the file `scan`."""
     source = nibabel.load(scan).header
@@ -172,13 +177,18 @@ def representative_slices(label: np.ndarray) -> list[int]:
     return sorted({int(z) for z in labelled[middles]})
 
 
-def heart_window(*masks: np.ndarray) -> tuple[slice, slice]:
-    """A square around everything marked in masks [X, Y, Z], as far as the image reaches; all of it if nothing is."""
+def heart_window(*masks: np.ndarray, scale: float = 1.4) -> tuple[slice, slice]:
+    """A square around everything marked in masks [X, Y, Z], as far as the image reaches; all of it if nothing is.
+
+    Args:
+      *masks: on one grid.
+      scale: the square's side over the larger side of what is marked.
+    """
     marked = np.any([mask.any(axis=2) for mask in masks], axis=0)
     if not marked.any():
         return slice(None), slice(None)
     extents = [(indices.min(), indices.max() + 1) for indices in np.nonzero(marked)]
-    side = int(1.4 * max(end - start for start, end in extents))
+    side = int(scale * max(end - start for start, end in extents))
     starts = [max(0, min((start + end - side) // 2, n - side)) for (start, end), n in zip(extents, marked.shape)]
     return tuple(slice(int(start), int(start) + side) for start in starts)
 

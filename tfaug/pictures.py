@@ -91,7 +91,7 @@ def overlay(
         _contours(tile, masks[k])
         tile.set_title(titles[k], fontsize=FONT, pad=3)
     _legend(figure, with_expert=experts is not None)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def segmentation_panel(
@@ -118,7 +118,7 @@ def segmentation_panel(
                 _contours(tile, mask)
     _name_rows(tiles, names)
     _legend(figure)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def generator_panel(
@@ -141,13 +141,8 @@ def generator_panel(
       kind: "deform" or "intensity".
       names: what to call the rows, or nothing.
     """
-    if kind not in ("deform", "intensity"):
-        raise ValueError(f"kind of generator: {kind!r}, not 'deform' or 'intensity'")
     figure, tiles = _canvas(len(images), 4, left=TITLE if names else 0.0, bars=(1, 3))
-    if kind == "deform":
-        field_title, shown = _deformations(tiles[:, 1], fields)
-    else:
-        field_title, shown = "field (intensity)", _signed(tiles[:, 1], [field[..., 0] for field in fields])
+    field_title, shown = _fields(tiles[:, 1], fields, kind)
     _colour_bar(tiles[:, 1], shown)
     _colour_bar(tiles[:, 3], _signed(tiles[:, 3], [new - old for new, old in zip(generated, images)]))
     for k, (tile_in, _, tile_out, _) in enumerate(tiles):
@@ -160,12 +155,66 @@ def generator_panel(
         tile.set_title(title, fontsize=FONT, pad=3)
     _name_rows(tiles, names)
     _legend(figure)
-    return _rendered(figure)
+    return rendered(figure)
+
+
+def draws_panel(
+    image: np.ndarray,
+    label: np.ndarray,
+    fields: Sequence[np.ndarray],
+    generated: Sequence[np.ndarray],
+    generated_labels: Sequence[np.ndarray],
+    kind: str,
+) -> np.ndarray:
+    """What a generator makes of one image for several z: above the fields, below the images with their labels.
+
+    Args:
+      image: [X, Y], shown at the left.
+      label: its integer mask.
+      fields: for each z, [X, Y, 2] in pixels for a deformation, [X, Y, 1] for an intensity mask.
+      generated: for each z, the generated image [X, Y].
+      generated_labels: for each z, its integer mask.
+      kind: "deform" or "intensity".
+    """
+    figure, tiles = _canvas(2, 1 + len(fields), left=TITLE, bars=(len(fields),))
+    title, shown = _fields(tiles[0, 1:], fields, kind)
+    _colour_bar(tiles[:1, -1], shown)
+    window = _window(image)
+    for tile, scan, mask in zip(tiles[1], (image, *generated), (label, *generated_labels)):
+        _scan(tile, scan, window)
+        _contours(tile, mask)
+    _scan(tiles[0, 0], image, window)
+    for k, tile in enumerate(tiles[0]):
+        tile.set_title(f"z {k}" if k else "input", fontsize=FONT, pad=3)
+    _name_rows(tiles, (title, "generated"))
+    _legend(figure)
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """The picture of a figure whose canvas is a FigureCanvasAgg."""
+    figure.canvas.draw()
+    return np.array(figure.canvas.buffer_rgba())[..., :3]
 
 
 def save(picture: np.ndarray, path: pathlib.Path) -> None:
     """Writes a picture as PNG, whatever the name's ending."""
     mpl_image.imsave(path, picture, format="png")
+
+
+def save_small(picture: np.ndarray, path: pathlib.Path) -> None:
+    """Writes a picture as `save` does, in half the bytes: no value is off by more than 4 of 255, black and white by 0."""
+    rounded = np.minimum((picture.astype(np.uint16) + 4) // 8 * 8, 255)
+    mpl_image.imsave(path, rounded.astype(np.uint8), format="png", pil_kwargs={"optimize": True})
+
+
+def _fields(tiles, fields, kind):
+    """Draws a generator's fields on one scale for all tiles; returns a title and the last image."""
+    if kind == "deform":
+        return _deformations(tiles, fields)
+    if kind == "intensity":
+        return "field (intensity)", _signed(tiles, [field[..., 0] for field in fields])
+    raise ValueError(f"kind of generator: {kind!r}, not 'deform' or 'intensity'")
 
 
 def _deformations(tiles, deformations):
@@ -264,8 +313,3 @@ def _legend(figure, with_expert=False):
         lines["expert"] = Line2D([], [], color="black", linestyle="dashed")
     compact = {"borderpad": 0.1, "handlelength": 1.6, "handletextpad": 0.5, "columnspacing": 1.3}
     figure.legend(lines.values(), lines, loc="lower center", ncols=len(lines), fontsize=FONT, frameon=False, **compact)
-
-
-def _rendered(figure):
-    figure.canvas.draw()
-    return np.array(figure.canvas.buffer_rgba())[..., :3]

@@ -210,8 +210,8 @@ def _order(num_labelled: int, found: Correlation) -> str:
         return f"{start}: not defined, {found.num_methods} of {len(paper.ROWS)} methods have results."
     interval = "no interval, too many resamples lack a method"
     if not np.isnan(found.low):
-        interval = f"{LEVEL} % bootstrap interval over labelled sets, runs and patients: "
-        interval += f"{found.low:.2f} to {found.high:.2f}"
+        sets = f"{found.num_sets} labelled set{'s' if found.num_sets > 1 else ''}"
+        interval = f"{LEVEL} % bootstrap interval over {sets}, runs and patients: {found.low:.2f} to {found.high:.2f}"
         interval += f"; {found.undefined} of {DRAWS} resamples lacked a method" if found.undefined else ""
     return f"{start} is {found.rho:.2f} for {found.num_methods} of {len(paper.ROWS)} methods ({interval})."
 

@@ -41,6 +41,7 @@ class Correlation(NamedTuple):
       low: of the bootstrap's interval; NaN if there is none.
       high: the same.
       num_methods: how many methods have results.
+      num_sets: how many labelled sets there were to draw from; with one, the interval knows nothing of their choice.
       undefined: resamples, of `DRAWS`, that lacked a method and were left out.
     """
 
@@ -48,6 +49,7 @@ class Correlation(NamedTuple):
     low: float
     high: float
     num_methods: int
+    num_sets: int
     undefined: int
 
 
@@ -205,7 +207,7 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
     frame = by_patient[by_patient.num_labelled == num_labelled]
     methods = [method for method in paper.ROWS if method in set(frame.method)]
     if len(methods) < 3:
-        return Correlation(np.nan, np.nan, np.nan, len(methods), 0)
+        return Correlation(np.nan, np.nan, np.nan, len(methods), frame.labelled_set.nunique(), 0)
     theirs = [paper.ROWS[method].mean(num_labelled) for method in methods]
     ours = cells(frame)["mean"]
     rho = _spearman([ours[method, num_labelled, "mean"] for method in methods], theirs)
@@ -223,7 +225,7 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
     low, high = np.nan, np.nan
     if len(resampled) > draws / 2:
         low, high = np.nanpercentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Correlation(rho, float(low), float(high), len(methods), draws - len(resampled))
+    return Correlation(rho, float(low), float(high), len(methods), num_sets, draws - len(resampled))
 
 
 def _spearman(ours, theirs):

@@ -1,0 +1,244 @@
+import nibabel
+import numpy as np
+import pytest
+import tensorflow as tf
+from data_.patients import anatomy, write_patient
+from matplotlib import colors
+from matplotlib import image as mpl_image
+
+from configs import phantom
+from tfaug import evaluation, experiment, pictures
+from tfaug.config import Config, segmenter_path
+from tfaug.data.preprocess import Grid, Prepared
+from tfaug.errors import UserError
+from tfaug.table1 import figures, paper, results, table
+from tfaug.table1.results import Result
+from tfaug.train.rundir import write_json
+from tfaug.types import STRUCTURES
+
+PATIENTS = ("A", "B", "C")
+
+
+@pytest.fixture
+def config(tmp_path):
+    values = phantom.get_config()
+    values.data.root, values.data.cache_dir = str(tmp_path / "data"), str(tmp_path / "cache")
+    values.splits.test = PATIENTS
+    return values
+
+
+def result(method, dice, n=1, labelled_set=1, seed=0):
+    dice = {case: tuple(np.broadcast_to(values, 3).tolist()) for case, values in zip(PATIENTS, dice)}
+    return Result(method, n, labelled_set, seed, 500, 0.5, dice, 60.0, "abc", 1, "2.15.1")
+
+
+def compute(found, config):
+    return table.compute(found, results.decisive(config))
+
+
+@pytest.fixture
+def figure(monkeypatch):
+    """Makes the plots return their figures rather than pictures of them."""
+    monkeypatch.setattr(pictures, "rendered", lambda figure: figure)
+
+
+def test_boxes_hold_every_run_and_patient_in_the_structures_colours(config, figure):
+    found = [
+        result("none", [(0.1, 0.5, 0.9), (0.2, 0.5, 0.9), (0.3, 0.5, 0.9)]),
+        result("none", [(0.4, 0.5, 0.9), (0.5, 0.5, 0.9), (np.nan, 0.5, 0.9)], seed=1),
+        result("adv_ssl", [0.7, 0.7, 0.7], n=3),
+    ]
+    above, below = figures.box_plots(compute(found, config)).axes
+    medians = [line.get_ydata()[0] for line in above.lines if line.get_color() == "black" and line.get_linewidth() > 1]
+    assert medians[:3] == pytest.approx([0.3, 0.5, 0.9])  # 0.3 of 0.1 to 0.5; methods without runs have NaN
+    boxes = above.patches[:3]
+    assert [box.get_facecolor() for box in boxes] == [colors.to_rgba(pictures.COLOURS[name]) for name in STRUCTURES]
+    runs = [[text.get_text() for text in axes.texts][:-1] for axes in (above, below)]
+    assert runs == [["2", *"0" * 12], [*"0" * 12, "1"]]
+    assert [label.get_text() for label in below.get_xticklabels()] == list(paper.ROWS)
+
+
+def columns(axes):
+    """The names at the left and at the right of a panel, from top to bottom."""
+    texts = sorted((text for text in axes.texts if text.get_fontweight() != "bold"), key=lambda t: t.get_position()[1])
+    return [[text for text in texts if (text.get_position()[0] > 0.5) == right] for right in (False, True)]
+
+
+def test_the_order_has_the_best_on_top_and_lines_join_the_same_method(config, figure):
+    values = {"none": 0.9, "aff": 0.5, "aff_rd": 0.6, "aff_gd_gi": 0.8}
+    (axes,) = figures.order(compute([result(m, [v] * 3) for m, v in values.items()], config)).axes
+    left, right = columns(axes)
+    assert [text.get_text() for text in left] == ["aff_gd_gi", "aff_rd", "aff", "none"]
+    assert [text.get_text().split() for text in right] == [
+        ["0.900", "none"],
+        ["0.800", "aff_gd_gi"],
+        ["0.600", "aff_rd"],
+        ["0.500", "aff"],
+    ]
+    ends = {tuple(line.get_ydata()): line.get_color() for line in axes.lines}
+    assert ends == {
+        (3, 0): figures.RISEN,
+        (0, 1): figures.STEADY,
+        (1, 2): figures.STEADY,
+        (2, 3): figures.STEADY,
+    }
+    falling = [result(m, [v] * 3) for m, v in {"none": 0.3, "aff": 0.2, "aff_gd_gi": 0.1}.items()]
+    (axes,) = figures.order(compute(falling, config)).axes
+    assert {tuple(line.get_ydata()): line.get_color() for line in axes.lines}[0, 2] == figures.FALLEN
+
+
+def test_there_is_no_order_of_one_method(config):
+    with pytest.raises(UserError, match="needs results of two"):
+        figures.order(compute([result("none", [0.1] * 3), result("none", [0.1] * 3, n=3)], config))
+
+
+def train(config, workdir, found, shift):
+    """Leaves what a finished and evaluated run leaves: its config and masks, the experts' moved by `shift` rows."""
+    values = config.copy_and_resolve_references()
+    values.num_labelled, values.labelled_set, values.seed = found.num_labelled, found.labelled_set, found.seed
+    run = segmenter_path(values, workdir, found.method)
+    saved = {key: value for key, value in values.to_dict().items() if key != "augment"}
+    write_json(run / "config.json", {"tfaug_run": 1, "config": saved})
+    out = run / "evaluation" / "test"
+    for number, case in enumerate(found.dice):
+        path = evaluation.mask_file(out, case, "ES")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask = np.roll(anatomy(number)[1], shift, axis=0).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(mask, np.diag([1.5, 1.25, 8, 1])), path)
+    (out / "dice.csv").touch()
+
+
+@pytest.fixture
+def cohort(tmp_path, config):
+    for number, case in enumerate(PATIENTS):
+        write_patient(tmp_path / "data", case, seed=number)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def overlay(monkeypatch):
+    """What `overlay` was given."""
+    given = {}
+
+    def remember(images, masks, titles):
+        given.update(images=images, masks=masks, titles=titles)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(pictures, "overlay", remember)
+    return given
+
+
+def test_figure_2_shows_the_median_patient_under_every_method(config, cohort, overlay, tmp_path):
+    found = [result("aff_rd", [0.1, 0.9, 0.4]), result("none", [0.3, 0.5, 0.6]), result("none", [0.3] * 3, seed=1)]
+    shifts = (2, 0, 5)
+    for run, shift in zip(found, shifts):
+        train(config, tmp_path / "runs", run, shift)
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    image, label = anatomy(2)  # means over the methods: A 0.2, B 0.7, C 0.5
+    scan, expert, none, aff_rd = overlay["titles"]
+    assert scan.startswith("C, slice") and expert == "expert"
+    z = int(scan.split()[-1]) - 1
+    assert z == evaluation.representative_slices(label)[len(evaluation.representative_slices(label)) // 2]
+    window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
+    np.testing.assert_array_equal(overlay["images"][0], image.astype(np.float32)[(*window, z)])
+    assert not overlay["masks"][0].any()
+    for mask, shift in zip(overlay["masks"][1:], (0, 0, 2)):
+        np.testing.assert_array_equal(mask, np.roll(label, shift, axis=0)[(*window, z)])
+    assert none.split() == ["none", "1.00"] and aff_rd.split()[0] == "aff_rd" and float(aff_rd.split()[1]) < 1
+
+
+def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, cohort, overlay, tmp_path):
+    found = [
+        result("none", [0.1, 0.2, 0.3]),
+        result("none", [0.1, 0.2, 0.3], labelled_set=2),
+        result("aff", [0.1, 0.2, 0.3], labelled_set=2),
+        result("aff", [0.1, 0.2, 0.3], labelled_set=3),
+        result("aff_rd", [0.1, 0.2, 0.3], n=3),
+    ]
+    for run in found:
+        train(config, tmp_path / "runs", run, 0)
+    train(config, tmp_path / "runs", result("aff_gd", [0.1] * 3), 0)  # has no result
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "aff"]
+
+
+def test_runs_of_another_config_are_not_shown(config, cohort, tmp_path):
+    found = [result("none", [0.1, 0.2, 0.3])]
+    other = config.copy_and_resolve_references()
+    other.segment.num_steps = 7
+    train(other, tmp_path / "runs", found[0], 0)
+    with pytest.raises(UserError, match="has no evaluated run for N_L = 1"):
+        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+
+
+@pytest.fixture
+def generator(monkeypatch):
+    """A generator of seed 1, set 2, whose field is the first component of z everywhere; and what is drawn of it."""
+    shape, given = (6, 32, 32), {}
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    label = np.zeros(shape, np.uint8)
+    label[1:6, 8:16, 8:16] = 3
+    scan = Prepared("A", image, label, Grid((32, 32, 6), (1.0, 1.0, 8.0), 32, 1.0), None)
+
+    def load(config: Config, workdir, name):
+        if (config.labelled_set, config.seed) != (2, 1):
+            raise UserError(f"set {config.labelled_set}", "there is no generator", "train it")
+        shape = (*image.shape[1:], 2 if name == "deform" else 1)
+        return lambda inputs, training: tf.ones((1, *shape)) * tf.round(4 * inputs[1][:, :1])[..., None, None]
+
+    monkeypatch.setattr(experiment, "set_up_tensorflow", lambda config: None)
+    monkeypatch.setattr(experiment, "load_generator", load)
+    monkeypatch.setattr(experiment, "prepared", lambda config, split: [scan])
+    monkeypatch.setattr(pictures, "draws_panel", lambda *arguments: given.update(arguments=arguments))
+    return scan, given
+
+
+@pytest.mark.parametrize("name", ["deform", "intensity"])
+def test_figure_3_shows_what_the_first_generator_makes_of_one_slice(config, generator, name, tmp_path):
+    scan, given = generator
+    found = [result("aff_gd_gi", [0.1] * 3, labelled_set=s, seed=seed) for s, seed in ((1, 0), (2, 0), (2, 1), (3, 0))]
+    figures.generated(compute(found, config), name, config, tmp_path)
+    image, label, fields, images, labels, kind = given["arguments"]
+    assert kind == name and len(fields) == figures.DRAWS and len({field.flat[0] for field in fields}) > 1
+    np.testing.assert_array_equal(image, scan.image[3])
+    for field, new_image, new_label in zip(fields, images, labels):
+        if kind == "intensity":
+            np.testing.assert_allclose(new_image, image + field[..., 0], atol=1e-6)
+            np.testing.assert_array_equal(new_label, label)
+        else:
+            inside = slice(12, 20)
+            moved = np.roll(image, (int(field.flat[0]),) * 2, (0, 1))
+            np.testing.assert_allclose(new_image[inside, inside], moved[inside, inside], atol=1e-5)
+            np.testing.assert_array_equal(new_label, np.roll(label, (int(field.flat[0]),) * 2, (0, 1)))
+
+
+def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tmp_path, cohort):
+    folder = tmp_path / "results"
+    for method, row in paper.ROWS.items():
+        for n in (1, 3):
+            results.save(folder, result(method, [row.mean(n)] * 3, n), config)
+    train(config, tmp_path / "runs", result("aff", [0.1, 0.2, 0.3]), 1)
+    lines = figures.draw(folder, config, tmp_path / "runs")
+    drawn = ["figure2-n1.png", "boxplots.png", "order.png"]
+    assert sorted(path.name for path in folder.glob("*.png")) == sorted(drawn)
+    assert [line for line in lines if "not drawn" not in line] == [str(folder / name) for name in drawn]
+    missing = [line for line in lines if "not drawn" in line]
+    assert [line.split()[0] for line in missing] == ["figure2-n3.png", "figure3-deform.png", "figure3-intensity.png"]
+    assert "--stage=aug --gen=deform" in missing[1]
+    for name in drawn:
+        assert (folder / name).stat().st_size < 200_000
+        assert mpl_image.imread(folder / name).std() > 0.02
+
+
+def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tmp_path):
+    folder = tmp_path / "results"
+    results.save(folder, result("aff", [0.1, 0.2, 0.3]), config)
+    config.segment.num_steps = 7
+    lines = figures.draw(folder, config, tmp_path / "runs")
+    assert sum("segment.num_steps: 600 -> 7" in line for line in lines) == 3
+    assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
+
+
+def test_no_results_are_one_line(config, tmp_path):
+    with pytest.raises(UserError, match="holds no results"):
+        figures.draw(tmp_path, config, tmp_path)

@@ -1,0 +1,289 @@
+"""Pictures of the grid: the paper's Figures 2 and 3 from its runs, and plots of its results.
+
+    figure2-n1.png          a test slice: scan, expert, and the masks of every method; likewise for other N_L
+    figure3-deform.png      a labelled slice: fields of the generator for several z, and what they make of it
+    figure3-intensity.png   the same
+    boxplots.png            Dice of every run and patient, by method
+    order.png               the order of the methods in the paper, and here
+
+Methods are called as on the command line, structures have their colours as everywhere.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from tfaug import evaluation, metrics, pictures, streams
+from tfaug.augment.methods import GENERATORS
+from tfaug.config import TOLERATED, Config, segmenter_path
+from tfaug.data import acdc, nifti
+from tfaug.errors import UserError
+from tfaug.files import replacing
+from tfaug.pictures import COLOURS, DPI, FONT
+from tfaug.table1 import paper, results
+from tfaug.table1.table import Table, compute, load
+from tfaug.train import rundir
+from tfaug.types import NUM_CLASSES, STRUCTURES, Z_DIM
+
+DRAWS = 4  # of z, in Figure 3
+SURROUNDINGS = 2.0  # side of Figure 2's tiles over the heart's
+LEAP = 2  # ranks; from here on a method's move is coloured
+RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito, as the structures' colours
+
+
+class Variant(NamedTuple):
+    """One cell of the grid: all its methods were trained on the same volumes with the same seed."""
+
+    num_labelled: int
+    labelled_set: int
+    seed: int
+
+
+def draw(folder, config: Config, workdir) -> list[str]:
+    """Draws what can be drawn from a folder of results and, for Figures 2 and 3, from the runs in `workdir`.
+
+    Args:
+      folder: of the results; the pictures go there.
+      config: that of the runs.
+      workdir: where they are.
+
+    Returns:
+      a line per picture: where it is, or why it could not be drawn.
+
+    Raises:
+      UserError: there are no results.
+      MachineError: a picture cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    found, shared = load(folder), results.read_config(folder)
+    table = compute(found, shared)
+    drawings: dict[str, Callable[[], np.ndarray]] = {}
+    for n in table.counts:
+        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(table, n, _checked(config, shared), workdir)
+    for name in ("deform", "intensity"):
+        drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, _checked(config, shared), workdir)
+    drawings["boxplots.png"] = lambda: box_plots(table)
+    drawings["order.png"] = lambda: order(table)
+    lines = []
+    for name, make in drawings.items():
+        try:
+            picture = make()
+        except UserError as error:
+            lines.append(f"{name} not drawn: {error}")
+            continue
+        with replacing(folder / name, "make room, or make the folder writable") as path:
+            pictures.save_small(picture, path)
+        lines.append(str(folder / name))
+    return lines
+
+
+def _checked(config, shared):
+    """`config`, if the results are of it."""
+    changed = rundir.differences(shared, results.decisive(config))
+    if changed:
+        raise UserError(
+            "--config",
+            f"is not that of the results ({rundir.in_one_line(changed)})",
+            "give the flags that they were trained with",
+        )
+    return config
+
+
+def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> np.ndarray:
+    """Figure 2: the masks of every method on one slice, from the first labelled set and seed that has most of them.
+
+    The patient is the one of median Dice over the methods shown, the slice the middle of its heart; beside each method
+    stands its mean Dice on the whole scan.
+
+    Raises:
+      UserError: no run has its masks here, or a run or a scan is damaged.
+    """
+    runs = {variant: _evaluated(table, variant, config, workdir) for variant in _variants(table, num_labelled)}
+    variant = max(runs, key=lambda v: len(runs[v]))  # of equals the first
+    if not runs[variant]:
+        raise UserError(workdir, f"has no evaluated run for N_L = {num_labelled}", "give the --workdir of the grid")
+    scores = _scores(table, variant)
+    by_patient = scores[scores.method.isin(runs[variant])].groupby("patient")["mean"].mean().sort_values(kind="stable")
+    case = by_patient.index[(len(by_patient) - 1) // 2]
+
+    from tfaug import experiment  # TensorFlow, of which the other pictures have no need
+
+    volume = acdc.read(experiment.data_root(config), case, config.data.phase)
+    masks = {}
+    for method, run in runs[variant].items():
+        mask = nifti.read(evaluation.mask_file(run / "evaluation" / "test", case, config.data.phase)).array
+        masks[method] = mask.astype(np.uint8)
+    chosen = evaluation.representative_slices(volume.label)
+    z = chosen[len(chosen) // 2]
+    window = (*evaluation.heart_window(volume.label[..., z : z + 1], scale=SURROUNDINGS), z)
+    tiles = [np.zeros_like(volume.label), volume.label, *masks.values()]
+    titles = [f"{case}, slice {z + 1}", "expert"]
+    for method, mask in masks.items():
+        dice = np.mean([metrics.dice(mask, volume.label, label) for label in evaluation.LABELS.values()])
+        titles.append(f"{method}  {dice:.2f}")
+    return pictures.overlay([volume.image[window]] * len(tiles), [mask[window] for mask in tiles], titles)
+
+
+def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
+    """Figure 3: what a generator draws for the middle slice of a labelled heart, under several z.
+
+    It is the first labelled set and seed, of those with results, whose generator is in `workdir`.
+
+    Raises:
+      UserError: there is none, or the scan is damaged.
+    """
+    import tensorflow as tf  # of which the other pictures have no need
+
+    from tfaug import experiment, inference
+    from tfaug.augment.learned import transform_image, transform_label
+
+    experiment.set_up_tensorflow(config)
+    config, model = _first_generator(table, name, config, workdir)
+    kind = GENERATORS[name][0]
+    scan = experiment.prepared(config, "labelled")[0]
+    chosen = evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))
+    k = chosen[len(chosen) // 2]
+    z = streams.generator(config.seed, "figure3").normal(size=(DRAWS, Z_DIM)).astype(np.float32)
+    images = tf.constant(np.repeat(scan.image[[k], ..., np.newaxis], DRAWS, axis=0))
+    labels = tf.one_hot(np.repeat(scan.label[[k]], DRAWS, axis=0), NUM_CLASSES)
+    fields = inference.frozen(model)(images, tf.constant(z)).numpy()
+    return pictures.draws_panel(
+        scan.image[k],
+        scan.label[k],
+        fields,
+        transform_image(kind, images, fields).numpy()[..., 0],
+        np.argmax(transform_label(kind, labels, fields), axis=-1),
+        kind,
+    )
+
+
+def _first_generator(table, name, config, workdir):
+    """The config and the model of the first generator that is there; the first error if none is."""
+    from tfaug import experiment
+
+    errors = []
+    for variant in _variants(table):
+        chosen = _at(config, variant)
+        try:
+            return chosen, experiment.load_generator(chosen, workdir, name)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _variants(table, num_labelled=None):
+    """The cells of the grid that have results, in order."""
+    rows = table.scores[list(Variant._fields)].drop_duplicates()
+    variants = sorted(Variant(*map(int, row)) for row in rows.itertuples(index=False))
+    return [variant for variant in variants if num_labelled in (None, variant.num_labelled)]
+
+
+def _at(config, variant):
+    """`config` in one cell of the grid."""
+    config = config.copy_and_resolve_references()
+    config.update(variant._asdict())
+    return config
+
+
+def _scores(table, variant):
+    return table.scores[(table.scores[list(Variant._fields)] == tuple(variant)).all(axis=1)]
+
+
+def _evaluated(table, variant, config, workdir):
+    """The folders of the runs that have results, masks, and this very config, by method in the paper's order."""
+    config = _at(config, variant)
+    wanted = {key: values for key, values in config.to_dict().items() if key != "augment"}
+    finished = set(_scores(table, variant).method)
+    runs = {method: segmenter_path(config, workdir, method) for method in paper.ROWS if method in finished}
+    return {
+        method: run
+        for method, run in runs.items()
+        if (run / "evaluation" / "test" / "dice.csv").exists()
+        and rundir.differences(rundir.read_config(run), wanted).keys() <= set(TOLERATED)
+    }
+
+
+def box_plots(table: Table) -> np.ndarray:
+    """Dice of every run and test patient as boxes by method and structure, one row of axes per N_L."""
+    methods, width = list(paper.ROWS), 0.26
+    figure = Figure(figsize=(11, 0.9 + 2.9 * len(table.counts)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(table.counts), sharex=True, squeeze=False)[:, 0]
+    for axes, n in zip(rows, table.counts):
+        for k, method in enumerate(methods):
+            chosen = table.scores[(table.scores.method == method) & (table.scores.num_labelled == n)]
+            num_runs = len(chosen[["labelled_set", "seed"]].drop_duplicates())
+            axes.text(k, 1.03, str(num_runs), ha="center", fontsize=FONT - 1, color="#555555")
+            for i, structure in enumerate(STRUCTURES):
+                axes.boxplot(
+                    chosen[structure].dropna(),
+                    positions=[k + (i - 1) * width],
+                    widths=0.8 * width,
+                    patch_artist=True,
+                    manage_ticks=False,
+                    boxprops={"facecolor": COLOURS[structure], "linewidth": 0.7},
+                    medianprops={"color": "black", "linewidth": 1.2},
+                    whiskerprops={"linewidth": 0.7},
+                    capprops={"linewidth": 0.7},
+                    flierprops={"marker": ".", "markersize": 2, "markeredgecolor": "#555555"},
+                )
+        axes.text(-0.57, 1.03, "runs", ha="left", fontsize=FONT - 1, color="#555555")
+        axes.set_ylabel(f"test Dice, N_L = {n}", fontsize=FONT)
+        axes.set_ylim(-0.02, 1.1)
+        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.set_xlim(-0.6, len(methods) - 0.4)
+        axes.tick_params(labelsize=FONT)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    rows[-1].set_xticks(range(len(methods)), methods, rotation=25, ha="right")
+    handles = [Patch(facecolor=COLOURS[name], edgecolor="black", linewidth=0.7, label=name) for name in STRUCTURES]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=FONT, frameon=False)
+    return pictures.rendered(figure)
+
+
+def order(table: Table) -> np.ndarray:
+    """The methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
+
+    Raises:
+      UserError: there are fewer than two methods to compare.
+    """
+    means = {
+        n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna()
+        for n in table.counts
+        if n in paper.COUNTS
+    }
+    means = {n: values for n, values in means.items() if len(values) > 1}
+    if not means:
+        raise UserError("the order of methods", "needs results of two of them", "let the grid go on")
+    figure = Figure(figsize=(5.4 * len(means), 4.2), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (n, ours) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items()):
+        theirs = {method: paper.ROWS[method].mean(n) for method in ours.index}
+        places = [{m: k for k, m in enumerate(sorted(v, key=v.get, reverse=True))} for v in (theirs, dict(ours))]
+        for method in ours.index:
+            left, right = (place[method] for place in places)
+            colour = STEADY if abs(left - right) < LEAP else RISEN if right < left else FALLEN
+            axes.plot([0, 1], [left, right], color=colour, linewidth=1.6, marker="o", markersize=4)
+            axes.text(-0.05, left, method, ha="right", va="center", fontsize=FONT, color=colour)
+            axes.text(1.05, right, f"{ours[method]:.3f}  {method}", va="center", fontsize=FONT, color=colour)
+        axes.set_xlim(-0.9, 2.2)
+        axes.set_ylim(len(ours) - 0.5, -1.2)
+        for x, side, text in ((-0.05, "right", "the paper"), (1.05, "left", "here")):
+            axes.text(x, -0.9, text, ha=side, va="center", fontsize=FONT, fontweight="bold")
+        found = table.correlations[n]
+        rho = "" if np.isnan(found.rho) else f", rho {found.rho:.2f}"
+        interval = "" if np.isnan(found.low) else f" ({found.low:.2f} to {found.high:.2f})"
+        axes.set_title(f"N_L = {n}: order by mean Dice{rho}{interval}", fontsize=FONT + 1)
+        axes.axis("off")
+    legend = {RISEN: f"{LEAP} or more ranks higher", FALLEN: f"{LEAP} or more lower", STEADY: "in between"}
+    handles = [Line2D([], [], color=colour, linewidth=1.6, label=text) for colour, text in legend.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=FONT, frameon=False)
+    return pictures.rendered(figure)
