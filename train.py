@@ -96,12 +96,16 @@ def fill_table1(config, workdir: pathlib.Path) -> None:
     grid = plan.Grid(tuple(dict.fromkeys(methods)), sizes, sets, REPEATS.value)
     jobs = plan.missing(config, grid, workdir, folder)
     results.bind(folder, config)
-    print(f"{folder}: {len(results.load(folder))} results, {len(jobs)} jobs to do")
+    done = len(results.load(folder))
+    print(
+        f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True
+    )
     if jobs:
         from tfaug.table1 import grid as dask_grid  # not before: Dask takes a second to load
 
         command = [str(pathlib.Path(__file__).resolve()), *cli.config_flags_of_children(), f"--workdir={workdir}"]
         dask_grid.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
+    print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
 
 
 def check_writable(folder: pathlib.Path) -> None:

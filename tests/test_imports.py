@@ -41,6 +41,8 @@ WORKER_MODULES = (
     "tfaug.signals",
     "tfaug.train.rundir",
     "tfaug.table1.results",
+    "tfaug.table1.plan",
+    "tfaug.table1.grid",
     "tfaug.table1.render",
 )
 # A spawned worker imports its parent's main program again.

@@ -1,6 +1,7 @@
-"""The grid with a stub in place of train.py; that it runs the real one is in tests/test_end_to_end.py."""
+"""The grid, with a stub in place of train.py but for the last test."""
 
 import io
+import json
 import os
 import pathlib
 import re
@@ -13,7 +14,9 @@ import time
 
 import dask
 import distributed
+import pandas as pd
 import pytest
+from test_end_to_end import TINY, cohort  # noqa: F401 -- a fixture
 
 from tfaug.errors import MachineError, UserError
 from tfaug.signals import Interrupted, deferred_signals
@@ -192,6 +195,7 @@ def start(folder, scheduler=""):
     """The grid, with one job that hangs, as a process in a group of its own."""
     program = f"""
         import pathlib, sys
+        from tfaug.errors import MachineError
         from tfaug.signals import Interrupted, deferred_signals
         from tfaug.table1 import grid
         from tfaug.table1.plan import Job
@@ -203,6 +207,8 @@ def start(folder, scheduler=""):
                     grid.run([job], [str(folder / "stub.py"), str(folder)], folder / "logs", {scheduler!r}, 1)
             except Interrupted as interrupted:
                 sys.exit(interrupted.exit_status)
+            except MachineError as error:
+                print(error, file=sys.stderr)
     """
     (folder / "main.py").write_text(textwrap.dedent(program))
     return subprocess.Popen(
@@ -253,6 +259,26 @@ def test_a_scheduler_that_does_not_answer_is_one_line(stub):
             run(stub, job(stub, "a"), scheduler="tcp://127.0.0.1:9")
 
 
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
+    def dask_process(kind, *flags):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--scheduler-file=scheduler.json", *flags]
+        return subprocess.Popen(command, cwd=stub, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    scheduler = dask_process("scheduler", "--host=127.0.0.1", "--port=0", "--dashboard-address=127.0.0.1:0")
+    wait_for((stub / "scheduler.json").exists)
+    worker = dask_process("worker", "--nthreads=1", "--no-dashboard")
+    address = json.loads((stub / "scheduler.json").read_text())["address"]
+    process = start(stub, address)
+    wait_for(lambda: pids(stub, "a") or process.poll() is not None)
+    scheduler.kill()
+    errors = process.communicate(timeout=60)[1]
+    assert errors.startswith(f"{address}: ") and errors.count("\n") == 1
+    wait_for((stub / "a.saved").exists)
+    worker.terminate()
+    worker.wait()
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -298,3 +324,37 @@ def test_nobody_else_can_send_jobs_to_the_local_cluster():
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises(OSError), dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
             distributed.Client(address.replace("tls", "tcp"))
+
+
+@pytest.mark.slow
+def test_a_grid_killed_on_the_way_gives_the_same_results_as_an_undisturbed_one(cohort, tmp_path):  # noqa: F811
+    flags = ["--stage=table1", "--methods=none,aff_gd", "--num_labelled=1", "--sets=1", "--repeats=1"]
+    command = [sys.executable, str(ROOT / "train.py"), *flags, f"--config.data.root={cohort}", *TINY]
+
+    def finish(folder):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        return done.stdout
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir(), killed.mkdir()
+    assert "4/4 phantom-n1-set1-seg-aff_gd-seed0: done" in finish(undisturbed)
+    process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(killed.glob("runs/*-aug-*/checkpoints/step-*")))
+    process.kill()
+    process.wait()
+    finish(killed)
+
+    def outcome(folder, result):
+        values = json.loads((folder / "runs" / "table1" / result).read_text())
+        tables = [path.read_bytes() for path in sorted(folder.glob("runs/*/diagnostics.csv"))]
+        return {key: value for key, value in values.items() if key != "seconds"}, tables
+
+    for method in ("none", "aff_gd"):
+        name = f"phantom-n1-set1-seg-{method}-seed0.json"
+        assert outcome(undisturbed, name) == outcome(killed, name)
+    diagnostics = pd.read_csv(killed / "runs" / "phantom-n1-set1-aug-deform-seed0" / "diagnostics.csv")
+    assert list(diagnostics.step) == [4, 6] and "generator/displacement_max_mm" in diagnostics
+    assert not list(killed.glob("runs/*/checkpoints")) and len(list(killed.glob("runs/*/best/step-*"))) == 3
+    assert str(tmp_path) not in "".join(path.read_text() for path in (killed / "runs" / "table1").iterdir())
+    assert "2 results, complete; nothing to do" in finish(killed)

@@ -149,6 +149,20 @@ def test_a_full_disk_leaves_no_half_result(folder, config, monkeypatch):
     assert (folder / NAME).read_bytes() == before and len(list(folder.iterdir())) == 2
 
 
+def test_the_result_of_a_run_is_what_its_evaluation_says(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(results, "commit", lambda: "a1b2c3")
+    (tmp_path / "evaluation/test").mkdir(parents=True)
+    (tmp_path / "report.json").write_text('{"best": 0.5, "best_step": 350, "warnings": []}')
+    rows = [
+        f"{case},{name},{dice},1.0,1.0" for case in CASES for name, dice in zip(("RV", "Myo", "LV"), (".25", ".5", ""))
+    ]
+    (tmp_path / "evaluation/test/dice.csv").write_text("\n".join(["case,structure,dice,hd95_mm,assd_mm", *rows]))
+    config.labelled_set = 2
+    result = results.of_run(tmp_path, config, "aff", seconds=61.24, threads=1, tensorflow="2.15.1")
+    assert all(math.isnan(lv) and (rv, myo) == (0.25, 0.5) for rv, myo, lv in result.dice.values())
+    assert result._replace(dice=RESULT.dice) == RESULT
+
+
 def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
     def git(*arguments):
         subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *arguments], check=True)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tfaug.errors import MachineError, UserError
-from tfaug.train.rundir import RunDir, differences, read_config
+from tfaug.train.rundir import RunDir, differences, in_use, read_config
 
 CONFIG = {"seed": 0, "train": {"rate": 1e-3, "sizes": (1, 2)}, "precision": "float32"}
 
@@ -127,6 +127,15 @@ def test_c7_a_file_is_no_run_directory(tmp_path):
     for use in (lambda path: RunDir(path, CONFIG), read_config):
         with pytest.raises(UserError):
             use(tmp_path / "file")
+
+
+def test_a_run_is_in_use_while_it_is_open(tmp_path):
+    assert not in_use(tmp_path)
+    with RunDir(tmp_path, CONFIG):
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)
+    with RunDir(tmp_path, CONFIG):  # looking has not locked it
+        pass
 
 
 def test_a_run_killed_at_its_birth_is_taken_over(tmp_path):

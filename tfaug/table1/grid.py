@@ -6,6 +6,7 @@ a training, a worker, the scheduler or this process, the same command finds out 
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import itertools
@@ -112,7 +113,9 @@ def run(
     program = Program(tuple(command), logs, threads)
     with machine_errors(logs, "choose a --workdir that can be written"):
         logs.mkdir(parents=True, exist_ok=True)
-    lost = machine_errors(scheduler or "Dask", "see that the cluster runs, then run the same command to go on")
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we report a lost scheduler, in one line
+    remedy = "see that the cluster runs, then run the same command to go on"
+    lost = machine_errors(scheduler or "Dask", remedy, asyncio.TimeoutError)
     with lost, _cluster(scheduler, num_workers) as client:
         not_done = _watch(client, jobs, _submit(client, jobs, program))
     if not_done:
@@ -125,10 +128,15 @@ def _cluster(scheduler: str, num_workers: int) -> Iterator[distributed.Client]:
         with distributed.Client(scheduler) as client:
             yield client
         return
-    # Only this cluster has its certificate: a scheduler runs whatever it is sent, by any user of the machine. The view
-    # tells enough of workers that die and come back; and it is not they who take memory.
-    options = {"security": True, "memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
-    with distributed.LocalCluster(n_workers=num_workers, threads_per_worker=1, **options) as cluster:
+    cluster = distributed.LocalCluster(
+        n_workers=num_workers,
+        threads_per_worker=1,
+        security=True,  # a scheduler runs what anybody sends it, and other users of the machine reach it, too
+        memory_limit=0,  # of the worker, which only waits for a training
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,  # the view tells enough of workers that die and come back
+    )
+    with cluster:
         with distributed.Client(cluster) as client:
             client.register_plugin(_DeafToSignals())
             yield client
