@@ -1,0 +1,72 @@
+"""The flags of --stage=table1, up to where jobs would start."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from test_end_to_end import ROOT, error_line, run
+
+
+@pytest.mark.parametrize(
+    "flags, subject, hint",
+    [
+        (["--methods=none,aff_gdgi"], "--methods", "'aff_gd_gi'"),
+        (["--methods="], "--methods", "known are"),
+        (["--num_labelled=2"], "--config.num_labelled", "1, 3, 40"),
+        (["--num_labelled=1,x"], "--num_labelled", "'1,x'"),
+        (["--sets=1-6"], "--config.labelled_set", "1 to 5"),
+        (["--sets=0"], "--sets", "from 1 on"),
+        (["--repeats=0"], "--repeats", "positive"),
+        (["--scheduler=localhost"], "--scheduler", "tcp://HOST:PORT"),
+        (
+            ["--config.splits.labelled.n1=(('patient001',), ('patient007',))", "--num_labelled=1", "--sets=1-2"],
+            "patient007",
+            "apart",
+        ),
+        (["--results=thesis"], "thesis", "--results"),
+    ],
+)
+def test_bad_flags_get_one_line_and_start_nothing(flags, subject, hint, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").touch()
+    line = error_line(run("train.py", "--stage=table1", *flags, cwd=tmp_path))
+    assert subject in line and hint in line
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
+    """By way of flags, as the grid's workers may be other machines."""
+    folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    folder.mkdir(), elsewhere.mkdir()
+    (folder / "mine.py").write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from configs import phantom\n"
+        "def get_config():\n"
+        "    config = phantom.get_config()\n"
+        "    config.name = 'mine'\n"
+        "    return config\n"
+    )
+    (folder / "show.py").write_text(
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from tfaug import cli\n"
+        "cli.run(lambda: print(json.dumps([cli.config().to_dict(), cli.config_flags_of_children()])))\n"
+    )
+
+    def show(*flags, cwd):
+        done = subprocess.run([sys.executable, folder / "show.py", *flags], cwd=cwd, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    asked = [
+        *("--config", "mine.py", "--config.data.root", "my data", "--noconfig.augment.task_gradient"),
+        *("--config.segment.learning_rate=1e-5", "--config.splits.test=('a','b')"),
+        *("--config.segment.class_weights=(0,0.3,0.3,0.3)", "--config.name=other"),
+    ]
+    config, flags = show(*asked, cwd=folder)
+    assert config["data"]["root"] == str(folder / "my data") and config["augment"]["task_gradient"] is False
+    assert show(*flags, cwd=elsewhere)[0] == config
+    config, flags = show(cwd=folder)
+    assert show(*flags, cwd=elsewhere)[0] == config
