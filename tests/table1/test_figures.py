@@ -165,6 +165,9 @@ def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, cohort, ov
 def test_runs_of_another_config_are_not_shown(config, cohort, tmp_path):
     found = [result("none", [0.1, 0.2, 0.3])]
     other = config.copy_and_resolve_references()
+    other.checkpoint_every = 7  # changes no number
+    train(other, tmp_path / "kept", found[0], 0)
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "kept")
     other.segment.num_steps = 7
     train(other, tmp_path / "runs", found[0], 0)
     with pytest.raises(UserError, match="has no evaluated run for N_L = 1"):

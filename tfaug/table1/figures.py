@@ -23,7 +23,7 @@ from matplotlib.patches import Patch
 
 from tfaug import evaluation, metrics, pictures, streams
 from tfaug.augment.methods import GENERATORS
-from tfaug.config import TOLERATED, Config, segmenter_path
+from tfaug.config import Config, segmenter_path
 from tfaug.data import acdc, nifti
 from tfaug.errors import UserError
 from tfaug.files import replacing
@@ -200,14 +200,13 @@ def _scores(table, variant):
 def _evaluated(table, variant, config, workdir):
     """The folders of the runs that have results, masks, and this very config, by method in the paper's order."""
     config = _at(config, variant)
-    wanted = {key: values for key, values in config.to_dict().items() if key != "augment"}
+    wanted = results.decisive({key: values for key, values in config.to_dict().items() if key != "augment"})
     finished = set(_scores(table, variant).method)
     runs = {method: segmenter_path(config, workdir, method) for method in paper.ROWS if method in finished}
     return {
         method: run
         for method, run in runs.items()
-        if (run / "evaluation" / "test" / "dice.csv").exists()
-        and rundir.differences(rundir.read_config(run), wanted).keys() <= set(TOLERATED)
+        if (run / "evaluation" / "test" / "dice.csv").exists() and results.decisive(rundir.read_config(run)) == wanted
     }
 
 
