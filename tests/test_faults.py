@@ -295,6 +295,16 @@ def test_k3_a_read_only_output_is_found_within_a_second(fresh, small_disk):
     assert "disk/runs: Read-only file system" in line
 
 
+def test_output_that_nobody_reads_ends_a_program_without_a_traceback(fresh):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        fresh.command("--check"), cwd=fresh.folder, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300
+    )
+    os.close(writer)
+    assert "standard output: is closed" in failed(result, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 30_000, 300_000], ids="{} bytes".format)
 def test_k1_a_disk_that_fills_up_loses_nothing(room, undisturbed, interrupted, small_disk):
@@ -392,6 +402,16 @@ def test_p5_a_batch_that_does_not_fit_into_memory(fresh):
 
     line = failed(fresh.do("--config.segment.batch_size=20000", preexec_fn=with_little_memory), 3)
     assert line == "error: memory: there is not enough of it; use a smaller batch size"
+
+
+@pytest.mark.slow
+def test_y1_two_evaluations_of_a_run_do_not_write_at_once(undisturbed, interrupted):
+    shutil.rmtree(interrupted.run)
+    shutil.copytree(undisturbed.run, interrupted.run)
+    with rundir.locked(interrupted.run):
+        line = failed(interrupted.do("--split=test", program="evaluate.py"), 2)
+    assert f"{NAME}: is in use by process {os.getpid()};" in line
+    assert not (interrupted.run / "evaluation").exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from tfaug.errors import TfaugError, UserError
+from tfaug.errors import MachineError, TfaugError, UserError
 from tfaug.signals import Interrupted, deferred_signals
 
 DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "phantom.py"
@@ -46,6 +46,12 @@ def _run(main: Callable[[], None]) -> int:
         _parse(sys.argv)
         with deferred_signals():
             main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would fail once more when Python closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("error: standard output: is closed; run the same command again to go on", file=sys.stderr)
+        return MachineError.exit_status
     except TfaugError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

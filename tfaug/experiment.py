@@ -280,7 +280,9 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
         segmenter = unet(config.data.image_size, **_network_arguments(config, "seg"))
         checkpoint.load_best(run, {"segmenter": segmenter})
         predict = inference.predictor(segmenter, config.segment.batch_size)
-        evaluation.evaluate(predict, with_experts(config, prepared(config, split)), out_dir, config.data.phase)
+        scans = with_experts(config, prepared(config, split))
+        with rundir.locked(run):
+            evaluation.evaluate(predict, scans, out_dir, config.data.phase)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     return f"{run.name}, {split} split, {len(cases(config, split))} patients\n\n{table}\n{where}"

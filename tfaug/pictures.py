@@ -203,7 +203,7 @@ def save(picture: np.ndarray, path: pathlib.Path) -> None:
 
 
 def save_small(picture: np.ndarray, path: pathlib.Path) -> None:
-    """Writes a picture as `save` does, in half the bytes: no value is off by more than 4 of 255, black and white by 0."""
+    """Writes a picture as `save` does, in half the bytes: values are off by at most 4 of 255, black and white by 0."""
     rounded = np.minimum((picture.astype(np.uint16) + 4) // 8 * 8, 255)
     mpl_image.imsave(path, rounded.astype(np.uint8), format="png", pil_kwargs={"optimize": True})
 

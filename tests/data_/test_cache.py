@@ -1,12 +1,15 @@
+import dataclasses
 import io
 import logging
 import multiprocessing
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -16,6 +19,7 @@ from patients import anatomy, write_nifti, write_patient
 from tfaug.data import acdc, cache
 from tfaug.data.preprocess import Spec, prepare_volume
 from tfaug.errors import MachineError, UserError
+from tfaug.signals import Interrupted, deferred_signals
 
 SPEC = Spec(image_size=48, resolution=0.8, n4_shrink=0)
 CASE, OTHER = "patient001", "patient002"
@@ -55,6 +59,16 @@ def assert_same(prepared, other):
 
 def entries(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_signal_does_not_wait_for_the_scan_that_is_being_prepared(tmp_path):
+    image = np.random.default_rng(0).integers(20, 120, (192, 192, 12)).astype(np.int16)  # minutes of N4
+    write_nifti(write_patient(tmp_path / "acdc", CASE) / ES_IMAGE, image)
+    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGTERM))
+    with deferred_signals(), pytest.raises(Interrupted):
+        timer.start()
+        cache.load(tmp_path / "acdc", [CASE], dataclasses.replace(SPEC, n4_shrink=1), tmp_path / "cache", labels=False)
+    assert entries(tmp_path / "cache") == []
 
 
 def test_workers_make_what_preprocessing_makes_in_the_order_asked_for(tmp_path, root, capfd):

@@ -27,6 +27,7 @@ from tfaug.signals import check_signals
 
 logger = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.5  # between two looks for a signal
 STALE_SECONDS = 3600.0  # no entry takes that long to write
 ROOM = "free space there, or name another folder with data.cache_dir"
 
@@ -182,7 +183,8 @@ def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
             remote.close()
             busy[connection] = _give(connection, waiting.pop())
         while busy:
-            for connection in multiprocessing.connection.wait(list(busy)):
+            check_signals()  # N4 of one scan at full resolution takes minutes
+            for connection in multiprocessing.connection.wait(list(busy), POLL_SECONDS):
                 task = busy.pop(connection)
                 _await(connection, task)
                 if waiting:

@@ -178,6 +178,22 @@ def _lock(path: pathlib.Path) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Keeps other processes from working in the run in `path`.
+
+    Raises:
+      UserError: another process does.
+      MachineError: the folder cannot be written.
+    """
+    with machine_errors(path, "make it writable"):
+        descriptor = _lock(pathlib.Path(path))
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def in_use(path: str | os.PathLike) -> bool:
     """Whether a process has the run in `path` open."""
     try:
