@@ -7,6 +7,9 @@ import sys
 import pytest
 from test_end_to_end import ROOT, error_line, run
 
+from configs import phantom
+from tfaug.table1 import results
+
 
 @pytest.mark.parametrize(
     "flags, subject, hint",
@@ -33,6 +36,14 @@ def test_bad_flags_get_one_line_and_start_nothing(flags, subject, hint, tmp_path
     line = error_line(run("train.py", "--stage=table1", *flags, cwd=tmp_path))
     assert subject in line and hint in line
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_damaged_result_is_named_and_nothing_started(tmp_path):
+    results.bind(tmp_path / "results", phantom.get_config())
+    (tmp_path / "results" / "phantom-n1-set1-seg-aff-seed0.json").write_text("{")
+    line = error_line(run("train.py", "--stage=table1", "--results=results", cwd=tmp_path))
+    assert "phantom-n1-set1-seg-aff-seed0.json" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):

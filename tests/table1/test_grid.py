@@ -32,11 +32,11 @@ import os, pathlib, signal, sys, time
 folder, name, action = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 with open(folder / "order.txt", "a") as file:
     print(name, file=file)
-if action == "hang":
+if action in ("hang", "deaf"):
     def save(*_):
         (folder / f"{name}.saved").touch()
         sys.exit(143)
-    signal.signal(signal.SIGTERM, save)
+    signal.signal(signal.SIGTERM, save if action == "hang" else signal.SIG_IGN)
     (folder / f"{name}.{os.getpid()}.pid").touch()
     while not (folder / "go").exists():
         time.sleep(0.01)
@@ -93,9 +93,18 @@ def pids(folder, name):
 def alive(pid):
     """Whether a process runs; one that its parent has not collected does not."""
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _stat(pid)[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def parent(pid):
+    return int(_stat(pid)[1])
+
+
+def _stat(pid):
+    """State, parent and more, from behind the name."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def in_background(function):
@@ -162,8 +171,7 @@ def test_a_killed_worker_takes_its_training_along_and_another_one_does_the_job(s
     def kill():
         wait_for(lambda: pids(stub, "a"))
         (first,) = pids(stub, "a")
-        stat = pathlib.Path(f"/proc/{first}/stat").read_text()
-        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        os.kill(parent(first), signal.SIGKILL)
         wait_for(lambda: len(pids(stub, "a")) == 2)
         seen.append(alive(first))
         (stub / "go").touch()
@@ -172,6 +180,18 @@ def test_a_killed_worker_takes_its_training_along_and_another_one_does_the_job(s
     run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), num_workers=1)
     assert seen == [False] and not (stub / "a.saved").exists()
     assert order(stub) == ["a", "a", "b"]
+
+
+def test_a_job_that_kills_its_workers_is_given_up(stub, capsys):
+    def kill():
+        wait_for(lambda: pids(stub, "a"))
+        os.kill(parent(*pids(stub, "a")), signal.SIGKILL)
+
+    in_background(kill)
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        with pytest.raises(MachineError, match="1 of 2 jobs failed, 1 skipped"):
+            run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), num_workers=1)
+    assert re.search("a: failed: .*worker.*\n.*b: skipped", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -191,8 +211,8 @@ def test_a_signal_lets_the_trainings_save_and_the_same_command_goes_on(stub, clu
     assert sorted(order(stub)) == ["a", "a", "b", "b", "c"]
 
 
-def start(folder, scheduler=""):
-    """The grid, with one job that hangs, as a process in a group of its own."""
+def start(folder, scheduler="", action="hang"):
+    """The grid, with one job, as a process in a group of its own."""
     program = f"""
         import pathlib, sys
         from tfaug.errors import MachineError
@@ -201,7 +221,7 @@ def start(folder, scheduler=""):
         from tfaug.table1.plan import Job
         if __name__ == "__main__":
             folder = pathlib.Path({str(folder)!r})
-            job = Job("a", ("a", "hang"), (), folder / "a", folder / "a.json")
+            job = Job("a", ("a", {action!r}), (), folder / "a", folder / "a.json")
             try:
                 with deferred_signals():
                     grid.run([job], [str(folder / "stub.py"), str(folder)], folder / "logs", {scheduler!r}, 1)
@@ -224,6 +244,16 @@ def test_the_keyboard_reaches_no_worker_nor_training(stub):
     errors = process.communicate(timeout=60)[1]
     assert (process.returncode, errors) == (130, "")
     assert (stub / "a.saved").exists() and order(stub) == ["a"]
+
+
+def test_a_second_interrupt_waits_for_no_training(stub):
+    process = start(stub, action="deaf")
+    wait_for(lambda: pids(stub, "a") or process.poll() is not None)
+    while process.poll() is None:  # signals that come too fast are one
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    assert process.returncode == 130
+    wait_for(lambda: not any(map(alive, pids(stub, "a"))))
 
 
 @pytest.mark.parametrize("here", [True, False])
@@ -255,7 +285,7 @@ def test_a_run_that_is_still_in_use_is_waited_for(stub, cluster):
 
 def test_a_scheduler_that_does_not_answer_is_one_line(stub):
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
-        with pytest.raises(MachineError, match=r"^tcp://127.0.0.1:9: .*; see that the cluster runs"):
+        with pytest.raises(MachineError, match=r"^tcp://127.0.0.1:9: is lost \(.*; see that the cluster runs"):
             run(stub, job(stub, "a"), scheduler="tcp://127.0.0.1:9")
 
 
@@ -277,6 +307,15 @@ def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
     wait_for((stub / "a.saved").exists)
     worker.terminate()
     worker.wait()
+
+
+def test_a_closed_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(View, "update", closed)
+    with pytest.raises(BrokenPipeError):
+        run(stub, job(stub, "a"), scheduler=cluster)
 
 
 class Terminal(io.StringIO):

@@ -114,12 +114,22 @@ def run(
     with machine_errors(logs, "choose a --workdir that can be written"):
         logs.mkdir(parents=True, exist_ok=True)
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we report a lost scheduler, in one line
-    remedy = "see that the cluster runs, then run the same command to go on"
-    lost = machine_errors(scheduler or "Dask", remedy, asyncio.TimeoutError)
-    with lost, _cluster(scheduler, num_workers) as client:
+    with _lost(scheduler or "Dask"), _cluster(scheduler, num_workers) as client:
         not_done = _watch(client, jobs, _submit(client, jobs, program))
     if not_done:
         raise _failure(not_done, len(jobs), logs)
+
+
+@contextlib.contextmanager
+def _lost(cluster: str) -> Iterator[None]:
+    """Turns the errors of a connection into MachineErrors."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # that is our standard output: Dask's own are wrapped
+    except (OSError, asyncio.TimeoutError) as error:
+        remedy = "see that the cluster runs, then run the same command to go on"
+        raise MachineError(cluster, f"is lost ({error or 'no answer'})", remedy) from error
 
 
 @contextlib.contextmanager
@@ -195,7 +205,7 @@ def _outcome(future: distributed.Future, skipped: bool) -> Outcome:
     if future.status == "finished":
         return future.result()
     if future.status != "error":
-        raise OSError("the scheduler was lost")
+        raise OSError("the connection ended")
     return SKIPPED if skipped else Outcome(MachineError.exit_status, f"failed: {future.exception()}")
 
 
@@ -260,9 +270,7 @@ def _attempt(job: Job, program: Program) -> int:
     while job.run is not None and rundir.in_use(job.run) and _wanted():
         time.sleep(POLL_SECONDS)  # what another sitting started may still be saving
     command = [sys.executable, *program.command, *job.flags]
-    # Dask has glibc give back memory at once, which slows TensorFlow down.
-    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_TRIM_THRESHOLD_"}
-    environment["TF_NUM_INTRAOP_THREADS"] = str(program.threads)
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(program.threads)}
     with open(program.log(job), "a", encoding="utf-8") as log:
         print("$", shlex.join(command), file=log, flush=True)
         process = subprocess.Popen(
