@@ -37,6 +37,8 @@ if action in ("hang", "deaf"):
         (folder / f"{name}.saved").touch()
         sys.exit(143)
     signal.signal(signal.SIGTERM, save if action == "hang" else signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: (folder / f"{name}.interrupted").touch())
+if action in ("hang", "deaf", "young"):
     (folder / f"{name}.{os.getpid()}.pid").touch()
     while not (folder / "go").exists():
         time.sleep(0.01)
@@ -123,6 +125,11 @@ def test_every_job_runs_once_after_those_that_it_needs(stub, cluster, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and re.match(r"1/4 a: done in \d+ s; running: ", lines[0])
     assert sorted(path.name for path in (stub / "a").iterdir()) == ["best"]
+
+
+def test_the_first_comes_first(stub):
+    run(stub, *(job(stub, name) for name in "abcde"), num_workers=1)
+    assert order(stub) == list("abcde")
 
 
 def test_a_failed_job_is_tried_again_with_one_log(stub, cluster):
@@ -244,6 +251,14 @@ def test_the_keyboard_reaches_no_worker_nor_training(stub):
     errors = process.communicate(timeout=60)[1]
     assert (process.returncode, errors) == (130, "")
     assert (stub / "a.saved").exists() and order(stub) == ["a"]
+    assert not (stub / "a.interrupted").exists()
+
+
+def test_a_program_that_does_not_listen_to_signals_yet_can_be_stopped(stub):
+    process = start(stub, action="young")
+    wait_for(lambda: pids(stub, "a") or process.poll() is not None)
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 143
 
 
 def test_a_second_interrupt_waits_for_no_training(stub):
@@ -289,16 +304,42 @@ def test_a_scheduler_that_does_not_answer_is_one_line(stub):
             run(stub, job(stub, "a"), scheduler="tcp://127.0.0.1:9")
 
 
+def start_dask(folder, kind, *flags):
+    command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--scheduler-file=scheduler.json", *flags]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+WORKER = ("--nthreads=1", "--memory-limit=0", "--no-dashboard")
+
+
+def start_scheduler(folder):
+    process = start_dask(folder, "scheduler", "--host=127.0.0.1", "--port=0", "--dashboard-address=127.0.0.1:0")
+    wait_for((folder / "scheduler.json").exists)
+    return process, json.loads((folder / "scheduler.json").read_text())["address"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_saves_and_another_one_goes_on(stub):
+    scheduler, address = start_scheduler(stub)
+    first = start_dask(stub, "worker", *WORKER)
+    process = start(stub, address)
+    wait_for(lambda: pids(stub, "a") or process.poll() is not None)
+    first.terminate()
+    wait_for((stub / "a.saved").exists)
+    second = start_dask(stub, "worker", *WORKER)
+    wait_for(lambda: len(pids(stub, "a")) == 2 or process.poll() is not None)
+    (stub / "go").touch()
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    assert (stub / "a.json").exists()
+    for ended in (second, scheduler):
+        ended.terminate()
+        ended.wait()
+
+
 @pytest.mark.slow
 def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
-    def dask_process(kind, *flags):
-        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--scheduler-file=scheduler.json", *flags]
-        return subprocess.Popen(command, cwd=stub, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    scheduler = dask_process("scheduler", "--host=127.0.0.1", "--port=0", "--dashboard-address=127.0.0.1:0")
-    wait_for((stub / "scheduler.json").exists)
-    worker = dask_process("worker", "--nthreads=1", "--no-dashboard")
-    address = json.loads((stub / "scheduler.json").read_text())["address"]
+    scheduler, address = start_scheduler(stub)
+    worker = start_dask(stub, "worker", *WORKER)
     process = start(stub, address)
     wait_for(lambda: pids(stub, "a") or process.poll() is not None)
     scheduler.kill()
@@ -307,6 +348,29 @@ def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
     wait_for((stub / "a.saved").exists)
     worker.terminate()
     worker.wait()
+
+
+def test_a_job_is_skipped_even_if_that_is_known_before_why():
+    """Dask tells of each job by itself."""
+
+    class Future:
+        key, status = "", "error"
+
+        def __init__(self, *done):
+            self.done = iter(done).__next__
+
+        def exception(self):
+            return "died"
+
+    class Client:
+        def run(self, *_, **__):
+            return {}
+
+        nthreads = run
+
+    jobs = [Job("a", ("",)), Job("b", ("",), ("a",))]
+    not_done = grid._watch(Client(), jobs, {"a": Future(False, True), "b": Future(True, True)})
+    assert {name: outcome.kind for name, outcome in not_done.items()} == {"a": "failed", "b": "skipped"}
 
 
 def test_a_closed_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch):

@@ -1,4 +1,4 @@
-"""Becomes another program that ends with its parent: python child.py PARENT PROGRAM ARGUMENT...
+"""Becomes another program, which ends with its parent: python child.py PARENT PROGRAM ARGUMENT...
 
 A worker that is killed must not leave a training behind: the next attempt would find the run in use. Only Linux knows
 such an agreement; elsewhere the next attempt waits for the end of what was left.
@@ -19,6 +19,8 @@ def main() -> None:
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # what the parent ignores would stay ignored
     if os.getppid() == int(parent):
         os.execv(command[0], command)
 
