@@ -314,8 +314,9 @@ WORKER = ("--nthreads=1", "--memory-limit=0", "--no-dashboard")
 
 def start_scheduler(folder):
     process = start_dask(folder, "scheduler", "--host=127.0.0.1", "--port=0", "--dashboard-address=127.0.0.1:0")
-    wait_for((folder / "scheduler.json").exists)
-    return process, json.loads((folder / "scheduler.json").read_text())["address"]
+    file = folder / "scheduler.json"
+    wait_for(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
+    return process, json.loads(file.read_text())["address"]
 
 
 @pytest.mark.slow
