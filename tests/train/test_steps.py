@@ -8,7 +8,7 @@ from tfaug import losses
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
-from tfaug.train.steps import NETWORKS, AdversarialSegment, LearnAugmentation, Segment
+from tfaug.train.steps import NETWORKS, AdversarialSegment, LearnAugmentation, Segment, adam
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 from tfaug.warp import warp
 
@@ -232,3 +232,19 @@ def test_semi_supervised_adversary_does_not_pull_at_the_labelled_predictions(eag
         _, better, worse = step._predict(adversarial_batch())
         total = tf.reduce_sum(better[..., 1:] ** 2)
     assert all(gradient is None for gradient in tape.gradient(total, step.segmenter.trainable_variables))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_fused_adam_is_the_adam_of_keras(precision):
+    rng = np.random.RandomState(0)
+    gradients = [[rng.normal(size=shape).astype(np.float32) for shape in ((3, 2), (2,))] for _ in range(5)]
+    results = []
+    for make in (adam, lambda _, rate: tf.keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999)):
+        model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,), dtype=precision)])
+        model.set_weights([np.ones((3, 2)), np.ones(2)])
+        optimizer = make(model, 0.01)
+        for gradient in gradients:
+            optimizer.apply_gradients(zip(map(tf.constant, gradient), model.trainable_variables))
+        results.append([value.numpy() for value in (*model.variables, *optimizer.variables)])
+    for actual, expected in zip(*results):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)

@@ -15,9 +15,33 @@ from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 NETWORKS = ("discriminator", "generator", "segmenter")
 
 
-def adam(model: tf.keras.Model, learning_rate: float) -> tf.keras.optimizers.Optimizer:
+class Adam(tf.keras.optimizers.Adam):
+    """Keras's Adam with TensorFlow's fused kernel: one operation a variable instead of more than twenty.
+
+    The same update up to rounding, and the same slots, for dense gradients and without Keras's `amsgrad`.
+    """
+
+    def update_step(self, gradient, variable):
+        """Updates one variable and its two slots."""
+        index = self._index_dict[self._var_key(variable)]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].handle,
+            v=self._velocities[index].handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def adam(model: tf.keras.Model, learning_rate: float) -> Adam:
     """Adam with beta1 0.9 and beta2 0.999 (paper, section 3.4), its slots built for `model`."""
-    optimizer = tf.keras.optimizers.Adam(learning_rate, beta_1=0.9, beta_2=0.999)
+    optimizer = Adam(learning_rate, beta_1=0.9, beta_2=0.999)
     optimizer.build(model.trainable_variables)
     return optimizer
 
