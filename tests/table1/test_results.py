@@ -63,10 +63,10 @@ def test_a_missing_or_empty_folder_has_no_results(tmp_path):
 
 
 def test_results_of_another_config_are_refused_with_the_difference(folder, config):
-    config.segment.num_steps = 7
+    steps, config.segment.num_steps = config.segment.num_steps, 7
     before = (folder / NAME).read_bytes()
     for act in (lambda: results.bind(folder, config), lambda: results.save(folder, RESULT, config)):
-        with pytest.raises(UserError, match=r"another config \(segment.num_steps: 600 -> 7\); .*--results"):
+        with pytest.raises(UserError, match=rf"another config \(segment.num_steps: {steps} -> 7\); .*--results"):
             act()
     assert (folder / NAME).read_bytes() == before
 
