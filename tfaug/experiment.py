@@ -34,7 +34,7 @@ from tfaug.files import machine_errors
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
-from tfaug.train import checkpoint, hooks, rundir
+from tfaug.train import arithmetic, checkpoint, hooks, rundir
 from tfaug.train.loop import fit
 from tfaug.train.steps import AdversarialSegment, LearnAugmentation, Segment
 from tfaug.types import NUM_CLASSES, Z_DIM
@@ -46,11 +46,7 @@ COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this s
 
 def set_up_tensorflow(config: Config) -> None:
     """Sets what is global in TensorFlow; to be called before anything else uses it."""
-    # With more, some gradients are summed in an order that differs from run to run.
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    # Grappler rewrites one graph in more than one way, by chance from process to process, and then two equal runs
-    # differ in their last bits from the first step on. Without it they did not, and small steps were no slower.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    arithmetic.fix_order()
     tf.keras.mixed_precision.set_global_policy(config.precision)
 
 

@@ -236,9 +236,9 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tm
 def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tmp_path):
     folder = tmp_path / "results"
     results.save(folder, result("aff", [0.1, 0.2, 0.3]), config)
-    config.segment.num_steps = 7
+    steps, config.segment.num_steps = config.segment.num_steps, 7
     lines = figures.draw(folder, config, tmp_path / "runs")
-    assert sum("segment.num_steps: 600 -> 7" in line for line in lines) == 3
+    assert sum(f"segment.num_steps: {steps} -> 7" in line for line in lines) == 3
     assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
 
 

@@ -8,7 +8,7 @@ from tfaug import losses
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
-from tfaug.train.steps import NETWORKS, AdversarialSegment, LearnAugmentation, Segment, adam
+from tfaug.train.steps import NETWORKS, Adam, AdversarialSegment, LearnAugmentation, Segment, adam
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 from tfaug.warp import warp
 
@@ -234,17 +234,30 @@ def test_semi_supervised_adversary_does_not_pull_at_the_labelled_predictions(eag
     assert all(gradient is None for gradient in tape.gradient(total, step.segmenter.trainable_variables))
 
 
+EXACT = 1 - 2**-10  # beyond it float32 has no rounding to do in 1 - beta2
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_fused_adam_is_the_adam_of_keras(precision):
+@pytest.mark.parametrize("beta_2, of_slots", [(EXACT, 1e-6), (0.999, 2e-5)])
+def test_fused_adam_is_the_adam_of_keras(precision, beta_2, of_slots):
     rng = np.random.RandomState(0)
     gradients = [[rng.normal(size=shape).astype(np.float32) for shape in ((3, 2), (2,))] for _ in range(5)]
-    results = []
-    for make in (adam, lambda _, rate: tf.keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999)):
+    weights, slots = [], []
+    for kind in (Adam, tf.keras.optimizers.Adam):
         model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,), dtype=precision)])
         model.set_weights([np.ones((3, 2)), np.ones(2)])
-        optimizer = make(model, 0.01)
+        optimizer = kind(0.01, beta_1=0.9, beta_2=beta_2)
+        optimizer.build(model.trainable_variables)
         for gradient in gradients:
             optimizer.apply_gradients(zip(map(tf.constant, gradient), model.trainable_variables))
-        results.append([value.numpy() for value in (*model.variables, *optimizer.variables)])
-    for actual, expected in zip(*results):
-        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+        weights.append(model.get_weights())
+        slots.append([value.numpy() for value in optimizer.variables])
+    for pairs, rtol in ((zip(*weights), 1e-6), (zip(*slots), of_slots)):
+        for actual, expected in pairs:
+            np.testing.assert_allclose(actual, expected, rtol=rtol)
+
+
+def test_adam_has_the_papers_betas():
+    config = adam(unet(SIZE, FILTERS), 1e-3).get_config()
+    assert (config["beta_1"], config["beta_2"]) == (0.9, 0.999)
+    np.testing.assert_allclose(config["learning_rate"], 1e-3, rtol=1e-6)

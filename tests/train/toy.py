@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfaug import streams
 from tfaug.signals import Interrupted, deferred_signals
+from tfaug.train import arithmetic
 from tfaug.train.checkpoint import Checkpoints, load_best
 from tfaug.train.hooks import EventLog, KeepBest, Progress, Scalars, StopOnNonFinite
 from tfaug.train.loop import fit
@@ -125,6 +126,7 @@ def summaries(folder):
 
 
 def main(folder, num_steps, seconds):
+    arithmetic.fix_order()
     toy = Toy(folder)
 
     def slow_batches(start):

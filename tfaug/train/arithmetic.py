@@ -1,0 +1,14 @@
+"""One order of arithmetic: without it, two runs of one command differ in their last bits."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def fix_order() -> None:
+    """Sets what is global in TensorFlow; to be called before anything else uses it."""
+    # With more, some gradients are summed in an order that differs from run to run.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    # Grappler rewrites one graph in more than one way, by chance from process to process, and then two equal runs
+    # differ from the first step on. Without it they did not, and small steps were no slower.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
