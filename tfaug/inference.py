@@ -11,19 +11,16 @@ import tensorflow as tf
 def predictor(segmenter: tf.keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from slices [Z, H, W] float32 to class probabilities [Z, H, W, 4] float32.
 
-    It always runs batches of the same shape, so that TensorFlow traces it once; the last one is padded.
+    Runs at most `batch_size` slices at a time. TensorFlow traces it once, for any number of slices.
     """
 
-    @tf.function
+    @tf.function(input_signature=[tf.TensorSpec([None, *segmenter.input_shape[1:]], tf.float32)])
     def probabilities(image):
         return tf.nn.softmax(segmenter(image, training=False))
 
     def predict(image: np.ndarray) -> np.ndarray:
-        num_slices = len(image)
-        padding = -num_slices % batch_size
-        padded = np.pad(image, [(0, padding), (0, 0), (0, 0)])[..., np.newaxis]
-        batches = np.split(padded, len(padded) // batch_size)
-        return np.concatenate([probabilities(tf.constant(batch)).numpy() for batch in batches])[:num_slices]
+        parts = np.array_split(image[..., np.newaxis], -(-len(image) // batch_size))
+        return np.concatenate([probabilities(tf.constant(part)).numpy() for part in parts])
 
     return predict
 
