@@ -1,0 +1,150 @@
+"""Measures N4's shrink factors, and the preparation of a set of volumes.
+
+    python -m benchmarks.preprocessing
+
+Prints two tables. The first has a row for each shrink factor: N4's seconds per volume on one thread, how many times
+faster that is than the first factor (1 unless --shrinks says otherwise), and how far the normalised image is from the
+first factor's: the mean absolute difference, as the mean over volumes and in the worst of them. The second compares
+preparing all volumes one by one with the first factor, through `cache.load` with the last one in several processes, and
+once more from the cache. At full resolution N4 takes minutes a volume: --extrapolate=K measures only the first K.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import timing
+from tfaug.data import acdc, cache, phantom
+from tfaug.data.preprocess import Spec, correct_bias, normalise, prepare_volume
+
+
+class _Case(NamedTuple):
+    """What was measured on one volume: seconds without N4, and by shrink factor N4's and the image's difference."""
+
+    rest: float
+    seconds: dict[int, float]
+    differences: dict[int, float]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="a data set's folder, as --config.data.root; otherwise the built-in cohort")
+    parser.add_argument("--cases", type=int, default=4, help="volumes to prepare")
+    parser.add_argument("--extrapolate", type=int, default=0, help="volumes to measure N4 on; 0: all of them")
+    parser.add_argument("--shrinks", type=timing.numbers, default=[1, 2, 3, 4], help="with commas between")
+    parser.add_argument("--size", type=int, default=224, help="pixels along a side of a prepared slice")
+    parser.add_argument("--resolution", type=float, default=1.36719, help="mm per pixel of a prepared slice")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of `cache.load`")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        root = pathlib.Path(arguments.root) if arguments.root else _cohort(folder / "cohort", arguments.cases)
+        cases = sorted(path.parent.name for path in root.rglob("Info.cfg"))[: arguments.cases]
+        measured = cases[: arguments.extrapolate or len(cases)]
+        specs = {n: Spec(arguments.size, arguments.resolution, n) for n in arguments.shrinks}
+        shrinks, one_by_one = compare_shrinks(root, measured, specs)
+        print(f"N4 of {len(measured)} volumes, one thread\n\n{shrinks}\n")
+        first, last = arguments.shrinks[0], arguments.shrinks[-1]
+        how = "measured"
+        if len(measured) < len(cases):
+            how = f"extrapolated from {len(measured)}"
+        lone = f"one by one, shrink {first} ({how})"
+        seconds = one_by_one * len(cases) / len(measured)
+        print(f"Preparing {len(cases)} volumes\n")
+        print(compare_loading(root, cases, specs[last], folder / "cache", arguments.workers, {lone: seconds}))
+    return 0
+
+
+def compare_shrinks(root: pathlib.Path, cases: Sequence[str], specs: dict[int, Spec]) -> tuple[str, float]:
+    """N4 of every volume with every shrink factor.
+
+    Args:
+      root: the data set's folder.
+      cases: its volumes to measure.
+      specs: by shrink factor; the first is what the others are compared with.
+
+    Returns:
+      the table, and the seconds that all of `cases` take one by one with the first factor, reading, N4 and all.
+    """
+    measured = [_measure(root, case, specs) for case in cases]
+    seconds = {n: [one.seconds[n] for one in measured] for n in specs}
+    differences = {n: [one.differences[n] for one in measured] for n in specs}
+    exact_seconds = next(iter(seconds.values()))
+    lines = [
+        [
+            n,
+            float(np.median(taken)),
+            sum(exact_seconds) / sum(taken),
+            float(np.mean(differences[n])),
+            max(differences[n]),
+        ]
+        for n, taken in seconds.items()
+    ]
+    header = ["shrink", "N4 s/volume", "times faster", "mean abs. difference", "in the worst volume"]
+    return timing.table(header, lines), sum(exact_seconds) + sum(one.rest for one in measured)
+
+
+def _measure(root, case, specs) -> _Case:
+    start = time.perf_counter()
+    volume = acdc.read(root, case, label="ignored")
+    exact, spec = next(iter(specs.items()))
+    prepare_volume(volume, dataclasses.replace(spec, n4_shrink=0))
+    rest = time.perf_counter() - start
+    seconds, images = {}, {}
+    for n in specs:
+        start = time.perf_counter()
+        corrected = correct_bias(volume.image, volume.spacing, n, case)
+        seconds[n] = time.perf_counter() - start
+        images[n] = normalise(corrected, case)
+    return _Case(rest, seconds, {n: float(np.abs(image - images[exact]).mean()) for n, image in images.items()})
+
+
+def compare_loading(
+    root: pathlib.Path, cases: Sequence[str], spec: Spec, cache_dir: pathlib.Path, num_workers: int, lone: dict
+) -> str:
+    """The table of preparing all of `cases`.
+
+    Args:
+      root: the data set's folder.
+      cases: its volumes.
+      spec: how to prepare them.
+      cache_dir: must be empty.
+      num_workers: of `cache.load`.
+      lone: the seconds of doing it one by one, by what is said of it.
+    """
+
+    def load():
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress
+            cache.load(root, cases, spec, cache_dir, labels=False, num_workers=num_workers)
+
+    seconds = {
+        **lone,
+        f"cache.load, shrink {spec.n4_shrink}, {num_workers} processes": timing.timed(load)["seconds"],
+        "cache.load once more": timing.timed(load)["seconds"],
+    }
+    slow = next(iter(seconds.values()))
+    lines = [[name, taken, taken / len(cases), slow / taken] for name, taken in seconds.items()]
+    return timing.table(["work", "s", "s/volume", "times faster"], lines)
+
+
+def _cohort(root, number):
+    """The first patients of the built-in cohort."""
+    phantom.write_cohort(root, numbers=range(1, number + 1), num_workers=os.cpu_count())
+    return root
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Shows where the time of whole runs goes.
+
+    python -m benchmarks.run_time [--method METHOD] [--config=FILE] [--config.KEY=VALUE ...]
+
+Prepares the data, learns every generator that the method needs, and trains the segmenter, each as `train.py` would with
+the same flags of the config, in a process of its own and a new folder of runs. Prints one table of seconds and
+percentages: a column for each, a row for each part. Parts do not overlap: a checkpoint that a validation writes counts
+as checkpoint. "tracing" is every call that made TensorFlow trace a step, and the first batch; the first validation and
+picture trace their own graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import flags
+
+from benchmarks import timing
+from tfaug import cli
+from tfaug.augment.methods import METHODS
+
+PARTS = {
+    "start": "Python and imports",
+    "data": "reading, checking and loading the data",
+    "networks": "building networks and optimisers",
+    "tracing": "tracing: steps and first batch",
+    "waiting": "waiting for batches",
+    "steps": "steps",
+    "validation": "validation",
+    "pictures": "pictures",
+    "scalars": "scalars and progress",
+    "checkpoints": "checkpoints and best models",
+    "end": "end of the process",
+}
+STAGE = flags.DEFINE_string("run_time_stage", "", "Internal: data, a generator as aug-GEN, or seg.")
+LAUNCHED = flags.DEFINE_float("run_time_launched", 0.0, "Internal: when the process was started.")
+RESULT = flags.DEFINE_string("run_time_result", "", "Internal: the file for the measured seconds.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="aff_gd_gi", choices=METHODS, help="of the segmenter")
+    arguments, config_flags = parser.parse_known_args(argv)
+    stages = ["data", *(f"aug-{name}" for name in METHODS[arguments.method].generators), "seg"]
+    with tempfile.TemporaryDirectory() as folder:
+        flags_of_all = [f"--workdir={folder}", f"--aug={arguments.method}", *config_flags]
+        seconds = {stage: run_stage(stage, pathlib.Path(folder), flags_of_all) for stage in stages}
+    print(report(seconds))
+    return 0
+
+
+def report(seconds: dict[str, dict[str, float]]) -> str:
+    """The table of the seconds of each part, and in "total", of each stage."""
+    header, lines = ["part"], []
+    for stage in seconds:
+        header += [f"{stage} s", "%"]
+    for part, name in {**PARTS, "other": "other", "total": "total"}.items():
+        cells = []
+        for taken in seconds.values():
+            value = taken.get(part, 0.0)
+            if part == "other":
+                value = taken["total"] - sum(taken.get(known, 0.0) for known in PARTS)
+            cells += [f"{value:.1f}", f"{100 * value / taken['total']:.1f}"]
+        lines.append([name, *cells])
+    return timing.table(header, lines)
+
+
+def run_stage(stage: str, folder: pathlib.Path, config_flags: list[str]) -> dict[str, float]:
+    """Runs one stage in a process of its own; returns the seconds of each part and their "total"."""
+    result = folder / f"{stage}.json"
+    start = time.time()
+    command = [
+        *(sys.executable, "-m", "benchmarks.run_time", f"--run_time_stage={stage}"),
+        *(f"--run_time_launched={start!r}", f"--run_time_result={result}", *config_flags),
+    ]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if status:
+        raise SystemExit(status)  # it has said why
+    seconds, end = json.loads(result.read_text()), time.time()
+    return {**seconds, "end": end - seconds["end"], "total": end - start}
+
+
+class Stopwatch:
+    """Exclusive times of parts that may lie within one another.
+
+    Attributes:
+      seconds: by part, without the parts within it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._within: list[float] = []  # for each open part, the time of parts within it
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts the block as `name`."""
+        self._within.append(0.0)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - start
+            self.seconds[name] += taken - self._within.pop()
+            if self._within:
+                self._within[-1] += taken
+
+    def watch(self, owner, attribute: str, name: str) -> None:
+        """Counts every call of a function or method of `owner` as part `name`."""
+        call = getattr(owner, attribute)
+
+        @functools.wraps(call)
+        def timed(*args, **kwargs):
+            with self.part(name):
+                return call(*args, **kwargs)
+
+        setattr(owner, attribute, timed)
+
+
+def _work() -> None:
+    """One stage, in a process of its own."""
+    from tfaug import experiment, pictures  # not before: the process that prints needs no TensorFlow
+    from tfaug.train import checkpoint, hooks, steps
+
+    watch = Stopwatch()
+    watch.seconds["start"] = time.time() - LAUNCHED.value
+    for name in ("data_root", "examine_data", "prepared", "with_experts", "prepare_data"):
+        watch.watch(experiment, name, "data")
+    for name in ("unet", "generator", "discriminator"):
+        watch.watch(experiment, name, "networks")
+    watch.watch(steps, "adam", "networks")
+    watch.watch(hooks.KeepBest, "__call__", "validation")
+    watch.watch(hooks.Pictures, "__call__", "pictures")
+    watch.watch(pictures, "generator_panel", "pictures")
+    watch.watch(pictures, "segmentation_panel", "pictures")
+    watch.watch(pictures, "save", "pictures")
+    for hook in (hooks.StopOnNonFinite, hooks.Scalars, hooks.Text, hooks.Progress):
+        watch.watch(hook, "__call__", "scalars")
+    for name in ("save", "save_best", "restore"):
+        watch.watch(checkpoint.Checkpoints, name, "checkpoints")
+    watch.watch(checkpoint, "load_best", "checkpoints")
+    experiment.fit = functools.partial(_watched_fit, watch, experiment.fit)
+
+    config, workdir = cli.config(), cli.WORKDIR.value
+    experiment.set_up_tensorflow(config)
+    if STAGE.value == "data":
+        experiment.prepare_data(config)
+    elif STAGE.value == "seg":
+        experiment.train_segmenter(config, workdir, cli.AUG.value)
+    else:
+        experiment.learn_augmentation(config, workdir, STAGE.value.removeprefix("aug-"))
+    pathlib.Path(RESULT.value).write_text(json.dumps({**watch.seconds, "end": time.time()}))
+
+
+def _watched_fit(watch: Stopwatch, fit: Callable, step, batches, *args) -> None:
+    """`fit`, its steps and batches watched."""
+    traced = 0
+
+    def watched_step(batch, index):
+        nonlocal traced
+        start = time.perf_counter()
+        with watch.part("steps"):
+            scalars = step(batch, index)
+        now = sum(function.experimental_get_tracing_count() for function in functions)
+        if now > traced:
+            traced = now
+            taken = time.perf_counter() - start
+            watch.seconds["steps"] -= taken
+            watch.seconds["tracing"] += taken
+        return scalars
+
+    def watched_batches(start):
+        with watch.part("tracing"):
+            source = batches(start)
+            first = next(source)
+        yield first
+        while True:
+            with watch.part("waiting"):
+                batch = next(source)
+            yield batch
+
+    updates = [getattr(module, "update", None) for module in (step, *step.submodules)]
+    functions = [update for update in updates if hasattr(update, "experimental_get_tracing_count")]
+    fit(watched_step, watched_batches, *args)
+
+
+if __name__ == "__main__":
+    if any(argument.startswith("--run_time_stage=") for argument in sys.argv):
+        cli.run(_work)
+    sys.exit(main())

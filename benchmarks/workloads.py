@@ -1,0 +1,262 @@
+"""What the benchmarks run: the project's own networks, steps and pipelines, on volumes of noise.
+
+Each function that returns a `Job` is meant for a process of its own, in which it sets what is global in TensorFlow.
+Rates, weights and batches are those of `configs/acdc.py`; none of the values changes what a step costs.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.timing import Job
+from tfaug import inference, losses, streams
+from tfaug.augment.affine import Affine
+from tfaug.augment.compose import Augmenter
+from tfaug.augment.learned import Learned
+from tfaug.augment.methods import METHODS
+from tfaug.data import phantom, pipeline, preprocess
+from tfaug.models.blocks import Upsample
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import KINDS, generator
+from tfaug.models.unet import unet
+from tfaug.train import arithmetic
+from tfaug.train.steps import LearnAugmentation, Segment
+from tfaug.types import NUM_CLASSES, Volume
+
+SEED = 0
+SLICES = 10  # of each volume of noise
+LEARNING_RATE = 1e-3
+CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+UNLABELLED = 25  # volumes (paper, section 4)
+BACKWARD = 2  # the gradients of a layer's input and of its weights: two products as large as the forward one
+
+Make = Callable  # from a step number to its batch, see `pipeline`
+
+
+def segment_iterations(size: int, batch: int, precision: str, method: str = "aff", num_steps: int = 1) -> Job:
+    """Iterations of training S, input pipeline included."""
+    _set_up(precision)
+    step, make, gflop = _segment(size, batch, method)
+    return _iterations(step, make, num_steps, {"gflop": gflop * num_steps, "data_mib": _mebibytes(size, 1)})
+
+
+def learn_iterations(
+    size: int,
+    batch: int,
+    precision: str,
+    task_gradient: bool = True,
+    volumes: int = UNLABELLED,
+    num_steps: int = 1,
+) -> Job:
+    """Iterations of learning G_V, input pipeline included."""
+    _set_up(precision)
+    step, make, gflop = _learn(size, batch, task_gradient, volumes)
+    return _iterations(step, make, num_steps, {"gflop": gflop * num_steps, "data_mib": _mebibytes(size, volumes)})
+
+
+def segment_updates(size: int, batch: int, precision: str) -> Job:
+    """Updates of S on one batch that is there already."""
+    _set_up(precision)
+    step, make, gflop = _segment(size, batch, "aff")
+    one = next(pipeline.iterate(make, 0))
+    return Job(lambda: _wait_for(step(one, 0)), {"gflop": gflop})
+
+
+def segment_waiting(size: int, batch: int, precision: str, method: str, num_steps: int) -> Job:
+    """As `waiting` describes, when S is trained with a method whose generators are untrained."""
+    _set_up(precision)
+    step, make, _ = _segment(size, batch, method)
+    return waiting(step, make, num_steps)
+
+
+def learn_waiting(size: int, batch: int, precision: str, num_steps: int) -> Job:
+    """As `waiting` describes, when G_V is learned."""
+    _set_up(precision)
+    step, make, _ = _learn(size, batch, task_gradient=True, volumes=UNLABELLED)
+    return waiting(step, make, num_steps)
+
+
+def waiting(step: Callable, make: Make, num_steps: int) -> Job:
+    """Some iterations with their pipeline, then as many on one batch, then as many batches without a step.
+
+    Its numbers are seconds: of an iteration, of its waiting for the batch, of a step without a pipeline at work, and
+    of a batch without a step at work.
+    """
+    batches, make_now = pipeline.iterate(make, 0), tf.function(make)
+
+    def run() -> dict[str, float]:
+        waited, start = 0.0, time.perf_counter()
+        for index in range(num_steps):
+            asked = time.perf_counter()
+            one = next(batches)
+            waited += time.perf_counter() - asked
+            scalars = step(one, index)
+        _wait_for(scalars)
+        iterations = time.perf_counter() - start
+        time.sleep(0.2)  # until the pipeline has prepared ahead what it may
+        return {
+            "iteration": iterations / num_steps,
+            "waited": waited / num_steps,
+            "step": _mean_seconds(lambda index: _wait_for(step(one, index)), num_steps),
+            "batch": _mean_seconds(lambda index: make_now(tf.constant(index, tf.int64)), num_steps),
+        }
+
+    return Job(run)
+
+
+def plain_keras(size: int, batch: int, precision: str) -> Job:
+    """`train_on_batch` of the same U-Net, compiled as a Keras user does, with the released program's biases."""
+    tf.keras.mixed_precision.set_global_policy(precision)
+    segmenter = tf.keras.models.clone_model(unet(size), clone_function=_with_bias)
+    segmenter.compile(
+        optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
+        loss=lambda label, logits: losses.segmentation_loss(logits, label, CLASS_WEIGHTS),
+    )
+    image, label = next(pipeline.iterate(_labelled(size, batch, "aff"), 0))
+
+    def run() -> None:
+        segmenter.train_on_batch(image, label)
+
+    return Job(run, {"gflop": batch * (1 + BACKWARD) * gflop_per_slice(segmenter)})
+
+
+def predictions(size: int, batch: int, precision: str, patients: int) -> Job:
+    """From prepared scans to masks on their own grids, as `evaluation.segment` does it; 1 as `batch` is slice by slice.
+
+    Its numbers: seconds that the network and the way back to the grid take, of all volumes.
+    """
+    _set_up(precision)
+    predict = inference.predictor(unet(size, seed=SEED), batch)
+    resolution = 1.36719 * 224 / size
+    scans = [
+        preprocess.prepare_volume(scan, preprocess.Spec(size, resolution, n4_shrink=0)) for scan in _patients(patients)
+    ]
+
+    def run() -> dict[str, float]:
+        network = restoring = 0.0
+        for scan in scans:
+            start = time.perf_counter()
+            probabilities = predict(scan.image)
+            between = time.perf_counter()
+            preprocess.restore(probabilities, scan.grid)
+            network, restoring = network + between - start, restoring + time.perf_counter() - between
+        return {"network": network, "restore": restoring}
+
+    return Job(run, {"volumes": len(scans), "slices": sum(len(scan.image) for scan in scans)})
+
+
+def gflop_per_slice(model: tf.keras.Model) -> float:
+    """Of one forward pass, counting the multiplications and additions of convolutions and dense layers."""
+    products = 0
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            products += np.prod(layer.kernel.shape) * np.prod(layer.output_shape[1:3])
+        elif isinstance(layer, tf.keras.layers.Dense):
+            products += np.prod(layer.kernel.shape)
+    return 2 * float(products) / 1e9
+
+
+def _set_up(precision):
+    """As `experiment.set_up_tensorflow`."""
+    arithmetic.fix_order()
+    tf.keras.mixed_precision.set_global_policy(precision)
+
+
+def _segment(size, batch, method):
+    """The step of S, its batches, and the GFLOP of an update."""
+    segmenter = unet(size, seed=SEED)
+    step = Segment(segmenter, LEARNING_RATE, CLASS_WEIGHTS)
+    return step, _labelled(size, batch, method), batch * (1 + BACKWARD) * gflop_per_slice(segmenter)
+
+
+def _learn(size, batch, task_gradient, volumes):
+    """The step that learns G_V, its batches, and the GFLOP of an iteration."""
+    step = LearnAugmentation(
+        "deform",
+        unet(size, seed=SEED),
+        generator("deform", size, seed=SEED),
+        discriminator(size, seed=SEED),
+        learning_rate=LEARNING_RATE,
+        class_weights=CLASS_WEIGHTS,
+        lambda_seg=1.0,
+        lambda_adv=1.0,
+        lambda_big=1e-3,
+        adversarial_form="non_saturating",
+        task_gradient=task_gradient,
+        discriminator_first=True,
+        warmup_steps=0,
+    )
+    real = pipeline.Slices(_slices(size, volumes).image, None)
+    make = pipeline.generator_batches(_slices(size, 1), real, batch, _augmenter().affine, SEED)
+    s, g, d = map(gflop_per_slice, (step.segmenter, step.generator, step.discriminator))
+    # D sees twice the batch: once to learn, and once for G, when its weights get no gradient.
+    gflop = batch * ((1 + BACKWARD) * (s + g) + 2 * d * (1 + BACKWARD + 1 + BACKWARD / 2))
+    return step, make, gflop
+
+
+def _iterations(step, make, num_steps, facts):
+    batches = pipeline.iterate(make, 0)
+
+    def run() -> None:
+        for index in range(num_steps):
+            scalars = step(next(batches), index)
+        _wait_for(scalars)
+
+    return Job(run, facts)
+
+
+def _mean_seconds(call, repeats):
+    start = time.perf_counter()
+    for index in range(repeats):
+        call(index)
+    return (time.perf_counter() - start) / repeats
+
+
+def _wait_for(scalars):
+    """Until the device has done it."""
+    float(scalars["loss/segmentation"])
+
+
+def _labelled(size, batch, method):
+    row = METHODS[method]
+    models = {kind: generator(kind, size, seed=SEED) for kind in KINDS if kind in row.generators}
+    learned = {kind: Learned(kind, inference.frozen(model)) for kind, model in models.items()}
+    return pipeline.labelled_batches(_slices(size, 1), batch, _augmenter(**learned).method(row), SEED)
+
+
+def _augmenter(**learned):
+    return Augmenter({"affine": Affine(), **learned}, functools.partial(pipeline.seed_at, SEED))
+
+
+def _slices(size, volumes):
+    """Slices of volumes of noise with random labels."""
+    rng = streams.generator(SEED, "benchmarks", volumes)
+    shape = (SLICES, size, size)
+    images = [rng.random(shape, np.float32) for _ in range(volumes)]
+    return pipeline.slices(images, [rng.integers(NUM_CLASSES, size=shape, dtype=np.uint8) for _ in range(volumes)])
+
+
+def _mebibytes(size, volumes):
+    return volumes * SLICES * size**2 * 4 / 2**20
+
+
+def _patients(number):
+    """Some patients of the built-in cohort, unwritten."""
+    for index in range(1, number + 1):
+        made = phantom.patient(SEED, index)
+        yield Volume(f"patient{index:03d}", made.es.image.astype(np.float32), made.es.mask, made.spacing, None)
+
+
+def _with_bias(layer):
+    """A copy of a layer of the U-Net, of a convolution with a bias."""
+    if isinstance(layer, Upsample):
+        return Upsample(layer.half_pixel_centers, name=layer.name)
+    config = layer.get_config()
+    if isinstance(layer, tf.keras.layers.Conv2D):
+        config["use_bias"] = True
+    return type(layer).from_config(config)

@@ -1,0 +1,256 @@
+"""That the benchmarks run, at toy sizes, and that their tables say what was measured; never how fast anything is."""
+
+import itertools
+import math
+import os
+import re
+
+import pytest
+import tensorflow as tf
+from data_.patients import write_patient
+
+from benchmarks import inference, pipeline, preprocessing, run_time, scaling, soak, steps, timing, workloads
+
+SHAPE = {"size": 32, "batch": 2, "precision": "float32"}
+
+
+def rows(table):
+    """The cells of a Markdown table, header first."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert set(lines[1]) == {"---"} and len({len(line) for line in lines}) == 1
+    return [lines[0], *lines[2:]]
+
+
+def column(table, name):
+    header, *body = rows(table)
+    return [row[header.index(name)] for row in body]
+
+
+class FakeWorker:
+    """Measures what the test says, by name of the job and arguments."""
+
+    measure = None
+
+    def __init__(self, module, function, **arguments):
+        self.facts = {"gflop": 10.0, "data_mib": 1.0, "slices": 30, "volumes": 3}
+        self._measurement = type(self).measure(function, arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self):
+        return self._measurement
+
+    def peak_memory(self):
+        return 512.0
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A function that sets what workers measure."""
+
+    def measure(function):
+        monkeypatch.setattr(FakeWorker, "measure", staticmethod(function))
+        for module in (steps, pipeline, scaling, inference):
+            monkeypatch.setattr(module, "Worker", FakeWorker)
+
+    monkeypatch.setattr(timing, "SETTLE_SECONDS", 0.0)
+    return measure
+
+
+def test_measurements_are_taken_in_turn_and_their_medians_returned(monkeypatch):
+    monkeypatch.setattr(timing, "SETTLE_SECONDS", 0.0)
+    order, slow = [], iter([5.0, 1.0, 3.0])
+
+    def a():
+        order.append("a")
+        return {"seconds": next(slow)}
+
+    def b():
+        order.append("b")
+        return {"seconds": 2.0, "more": 7.0}
+
+    medians = timing.side_by_side({"a": a, "b": b}, repeats=3)
+    assert order == ["a", "b"] * 3
+    assert medians == {"a": {"seconds": 3.0}, "b": {"seconds": 2.0, "more": 7.0}}
+
+
+def test_a_worker_runs_its_job_in_another_process():
+    with timing.Worker("jobs", "where", warm_up=1, answer=42) as worker:
+        assert worker.facts == {"answer": 42}
+        measured = worker()
+        assert measured["pid"] != os.getpid() and measured["runs"] == 2
+        assert 0 <= measured["seconds"] < 60
+        assert 1 < worker.peak_memory() < timing.peak_memory() + 2000
+
+
+def test_the_matrix_product_is_counted():
+    job = timing.matrix_product("bfloat16", 8)
+    job.run()
+    assert job.facts == {"gflop": 2 * 8**3 / 1e9}
+
+
+def test_a_worker_that_fails_is_noticed(capfd):
+    with pytest.raises(RuntimeError, match="benchmarks.timing.no_such_job"):
+        timing.Worker("benchmarks.timing", "no_such_job")
+    assert "AttributeError" in capfd.readouterr().err
+
+
+def test_tables_show_three_digits():
+    assert timing.table(["a", "b"], [["x", 0.0123456], [3, 1234.5], [None, 10.0]]).splitlines()[2:] == [
+        "| x | 0.0123 |",
+        "| 3 | 1234 |",
+        "|  | 10.0 |",
+    ]
+
+
+def small_segmenter(size, seed=0):
+    """Instead of the U-Net, whose graph takes seconds to trace."""
+    image = tf.keras.Input((size, size, 1))
+    x = tf.keras.layers.BatchNormalization()(tf.keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(image))
+    return tf.keras.Model(image, tf.keras.layers.Conv2D(4, 1)(x))
+
+
+@pytest.mark.parametrize(
+    "build, arguments, numbers",
+    [
+        (workloads.learn_iterations, {"task_gradient": False, "volumes": 2}, ()),
+        (workloads.plain_keras, {}, ()),
+        (workloads.segment_waiting, {"method": "aff_gd", "num_steps": 2}, ("iteration", "waited", "step", "batch")),
+        (workloads.predictions, {"patients": 1}, ("network", "restore")),
+    ],
+)
+def test_workloads_run(build, arguments, numbers, monkeypatch):
+    monkeypatch.setattr(workloads, "unet", small_segmenter)
+    job = build(**SHAPE, **arguments)
+    measured = timing.timed(job.run)
+    assert set(measured) == {"seconds", *numbers}
+    assert all(math.isfinite(value) and value > 0 for value in (*measured.values(), *job.facts.values()))
+    if numbers:
+        assert sum(measured[number] for number in numbers) <= 3 * measured["seconds"]
+
+
+def test_the_clone_with_biases_differs_in_them_alone():
+    model = workloads.unet(32, filters=2)
+    clone = tf.keras.models.clone_model(model, clone_function=workloads._with_bias)
+    norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    assert clone.count_params() - model.count_params() == sum(norm.gamma.shape[0] for norm in norms)
+    assert [layer.name for layer in clone.layers] == [layer.name for layer in model.layers]
+
+
+def test_flop_are_those_of_a_hand_count():
+    image = tf.keras.Input((8, 8, 3))
+    x = tf.keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
+    model = tf.keras.Model(image, tf.keras.layers.Dense(7)(tf.keras.layers.Flatten()(x)))
+    assert workloads.gflop_per_slice(model) == pytest.approx(2 * (4 * 4 * 3 * 3 * 3 * 5 + 80 * 7) / 1e9)
+
+
+def test_an_update_of_s_at_the_papers_size_is_345_gflop():
+    assert 20 * 3 * workloads.gflop_per_slice(workloads.unet(224)) == pytest.approx(345, abs=0.5)
+
+
+def test_steps_compares_with_keras_and_the_matrix_product(fake, monkeypatch):
+    monkeypatch.setattr(steps, "_has_torch", lambda: True)
+    seconds = {"plain_keras": 2.0, "matrix_product": 0.02}
+    fake(lambda function, arguments: {"seconds": seconds.get(function, 1.0)})
+    table = steps.measure(32, 2, repeats=1, precisions=["float32", "mixed_bfloat16"], matrix=8)
+    assert len(rows(table)) == 1 + 2 * (1 + len(steps.OURS) + 2 + 1)
+    assert column(table, "ratio") == ["1.00"] * 2 + ["0.500"] * 2 * (len(steps.OURS) + 2) + [""] * 2
+    assert set(column(table, "of the matrix product's rate")) == {"0.0100", "0.0200", "1.00"}
+    assert set(column(table, "peak MiB")) == {"512"}
+
+
+def test_steps_can_be_measured_in_parts(fake, monkeypatch):
+    monkeypatch.setattr(steps, "_has_torch", lambda: True)
+    fake(lambda *_: {"seconds": 1.0})
+    table = steps.measure(32, 2, repeats=1, precisions=["float32"], matrix=8, only="update")
+    assert column(table, "work") == [steps.REFERENCE[0], "S update alone", "matrix product"]
+
+
+def test_steps_has_its_reference_whatever_the_precision(fake, monkeypatch):
+    monkeypatch.setattr(steps, "_has_torch", lambda: False)
+    fake(lambda function, arguments: {"seconds": 4.0 if function == "plain_keras" else 1.0})
+    table = steps.measure(32, 2, repeats=1, precisions=["mixed_bfloat16"], matrix=8)
+    assert column(table, "precision").count("float32") == 2  # Keras and the matrix product
+    assert column(table, "ratio")[2] == "0.250"
+
+
+def test_pipeline_gives_the_share_of_waiting(fake):
+    fake(lambda *_: {"seconds": 9.0, "iteration": 0.5, "waited": 0.01, "step": 0.4, "batch": 0.1})
+    table = pipeline.measure([(32, 2), (64, 2)], num_steps=1, repeats=1, precision="float32")
+    assert column(table, "size/batch") == ["32/2"] * 3 + ["64/2"] * 3
+    assert set(column(table, "share")) == {"0.0200"}
+    assert set(column(table, "ratio to step alone")) == {"1.25"}
+
+
+def test_scaling_varies_one_thing_at_a_time(fake):
+    fake(lambda function, arguments: {"seconds": arguments["batch"] * arguments["size"] ** 2 / 1e3})
+    grid = scaling.Shape([32, 64, 96], [2, 4, 8], [1, 2, 3])
+    table = scaling.measure(grid, num_steps=1, repeats=1, precision="float32")
+    shapes = [tuple(row[1:4]) for row in rows(table)[1:]]
+    varied = [("64", "4"), ("32", "4"), ("96", "4"), ("64", "2"), ("64", "8")]
+    assert shapes[:5] == [(*shape, "") for shape in varied]  # S sees no unlabelled volumes
+    assert shapes[5:] == [*((*shape, "2") for shape in varied), ("64", "4", "1"), ("64", "4", "3")]
+    assert set(column(table, "per pixel")) == {"1.00"}
+    assert column(table, "ratio")[:5] == ["1.00", "0.250", "2.25", "0.500", "2.00"]
+
+
+def test_inference_compares_with_slice_by_slice(fake):
+    fake(
+        lambda function, arguments: {"seconds": 6.0 if arguments["batch"] == 1 else 1.5, "network": 1.0, "restore": 0.5}
+    )
+    table = inference.measure(32, 4, patients=3, repeats=1, precisions=["float32"])
+    assert column(table, "work") == ["slice by slice", "batches of 4"]
+    assert column(table, "volumes/s") == ["0.500", "2.00"]
+    assert column(table, "ratio") == ["1.00", "4.00"]
+    assert column(table, "restore's share") == ["0.333"] * 2
+
+
+def test_preprocessing_measures_and_extrapolates(tmp_path, capsys):
+    for seed, case in enumerate(("patient001", "patient002")):
+        write_patient(tmp_path, case, seed)
+    flags = ["--cases=2", "--extrapolate=1", "--shrinks=2,4", "--size=32", "--resolution=2", "--workers=2"]
+    assert preprocessing.main([f"--root={tmp_path}", *flags]) == 0
+    shrinks, loading = re.findall(r"(?:^\|.*\n)+", capsys.readouterr().out, re.MULTILINE)
+    shrinks, loading = shrinks.strip(), loading.strip()
+    assert column(shrinks, "shrink") == ["2", "4"]
+    exact, coarse = map(float, column(shrinks, "mean abs. difference"))
+    assert exact == 0 < coarse < 1
+    assert "extrapolated from 1" in column(loading, "work")[0]
+    assert all(float(cell) > 0 for cell in column(loading, "times faster"))
+
+
+def test_the_parts_of_a_run_exclude_each_other(monkeypatch):
+    clock = itertools.count()  # every look takes a second
+    monkeypatch.setattr(run_time.time, "perf_counter", lambda: float(next(clock)))
+    watch = run_time.Stopwatch()
+    with watch.part("validation"):
+        with watch.part("checkpoints"):
+            pass
+        with watch.part("checkpoints"):
+            pass
+    assert watch.seconds["checkpoints"] == 2
+    assert watch.seconds["validation"] == 5 - 2
+
+
+def test_run_time_accounts_for_a_whole_run(tmp_path):
+    for seed, case in enumerate(("patient002", "patient011")):
+        write_patient(tmp_path / "cohort", case, seed)
+    flags = [
+        *soak.TINY,
+        f"--config.data.root={tmp_path / 'cohort'}",
+        f"--config.data.cache_dir={tmp_path / 'cache'}",
+        f"--workdir={tmp_path}",
+        "--aug=none",
+        "--config.segment.num_steps=6",
+    ]
+    seconds = run_time.run_stage("seg", tmp_path, flags)
+    assert all(seconds[part] > 0 for part in run_time.PARTS)
+    assert sum(seconds[part] for part in run_time.PARTS) < seconds["total"]
+    table = run_time.report({"seg": seconds})
+    assert len(rows(table)) == 1 + len(run_time.PARTS) + 2
+    percentages = list(map(float, column(table, "%")))
+    assert percentages[-1] == 100 and sum(percentages[:-1]) == pytest.approx(100, abs=1)
