@@ -188,6 +188,16 @@ def test_d21_check_finds_a_constant_volume(tmp_path):
     assert "no contrast" in str(error)
 
 
+def test_d21_check_finds_a_voxel_that_normalising_would_not_survive(tmp_path):
+    folder = write_patient(tmp_path)
+    extreme = IMAGE.astype(np.float32)
+    extreme[0, 0, 0] = 3e38
+    image(extreme)(folder)
+    (error,), _ = acdc.check(tmp_path, CASE)
+    assert error.subject == str(folder / ES_IMAGE)
+    assert "voxels of up to 3e+38" in str(error)
+
+
 def test_d23_a_label_that_lacks_a_class_is_a_warning(tmp_path):
     folder = write_patient(tmp_path)
     label(np.where(LABEL == 2, 0, LABEL).astype(np.uint8))(folder)

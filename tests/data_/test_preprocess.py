@@ -140,6 +140,19 @@ def test_d21_constant_volume(shrink, value):
         prepare_volume(volume(image), Spec(16, 1.0, shrink))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shrink", [0, 2])
+@pytest.mark.parametrize("extreme", ["one voxel", "all voxels"])
+def test_d21_voxels_that_normalising_would_not_survive(extreme, shrink):
+    image = np.random.default_rng(0).integers(20, 120, (20, 20, 3)).astype(np.float32)
+    if extreme == "one voxel":
+        image[0, 0, 0] = 3e38
+    else:
+        image = np.where(image > 70, np.float32(3e38), np.float32(-3e38))
+    with pytest.raises(UserError, match=r"patient001.nii.gz: has voxels of up to 3e\+38 beside"):
+        prepare_volume(volume(image), Spec(16, 1.0, shrink))
+
+
 def test_d27_n4_throws():
     with pytest.raises(UserError, match="patient001: N4 bias correction fails .*; take the case out"):
         preprocess.correct_bias(np.ones((20, 20, 1), np.float32), (1.0, 1.0, 8.0), 1, "patient001")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfaug.data import nifti
-from tfaug.data.preprocess import contrast
+from tfaug.data.preprocess import normalise
 from tfaug.errors import UserError, printable
 from tfaug.types import NUM_CLASSES, STRUCTURES, Volume
 
@@ -84,7 +84,7 @@ def check(root, case: str, phase: str = "ES", label: str = "required") -> tuple[
     with _collected(errors):
         image = locate(root, case, phase, "ignored").image
         scan = nifti.read(image)
-        contrast(scan.array, image)
+        normalise(scan.array, image)
     if label == "required":
         with _collected(errors):
             path = locate(root, case, phase, label).label

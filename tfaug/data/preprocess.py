@@ -19,6 +19,7 @@ N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
 # The result depends on ITK's number of threads. Only the global number counts: N4 hands its own to no inner filter.
 N4_THREADS = 1
 PERCENTILES = (2, 98)
+MAX_NORMALISED = 1e6  # what lies further from the other voxels is damage, and would overflow in a network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +83,9 @@ def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
     """Corrects the bias field, normalises, rescales in plane, crops or pads (section 3.2).
 
     Raises:
-      UserError: the image has no contrast, or N4 fails on it.
+      UserError: the image cannot be normalised, or N4 fails on it.
     """
-    contrast(volume.image, volume.path)  # N4 would turn a constant into noise
+    normalise(volume.image, volume.path)  # N4 would turn a constant into noise
     image = volume.image
     if spec.n4_shrink:
         image = correct_bias(image, volume.spacing, spec.n4_shrink, volume.case)
@@ -140,22 +141,28 @@ def _n4_failed(case: str, problem: str) -> UserError:
     )
 
 
-def contrast(image: np.ndarray, subject) -> tuple[float, float]:
-    """The 2nd and 98th percentile of `image`; raises UserError about `subject` if they coincide."""
-    low, high = np.percentile(image, PERCENTILES)
-    if not low < high:
+def normalise(image: np.ndarray, subject) -> np.ndarray:
+    """(x - p2) / (p98 - p2) with the volume's percentiles, not clipped.
+
+    Raises:
+      UserError: about `subject`: the percentiles coincide, or voxels lie too far from the others.
+    """
+    with np.errstate(all="ignore"):  # what is not finite is reported
+        low, high = np.percentile(image, PERCENTILES)
+        normalised = (image - low) / (high - low)
+    if low == high:
         raise UserError(
             subject,
             f"has no contrast: its 2nd and 98th percentile are both {low:g}",
             "replace the scan, or take the case out of the split",
         )
-    return low, high
-
-
-def normalise(image: np.ndarray, subject) -> np.ndarray:
-    """(x - p2) / (p98 - p2) with the volume's percentiles, not clipped; raises as `contrast`."""
-    low, high = contrast(image, subject)
-    return (image - low) / (high - low)
+    if not np.abs(normalised).max() <= MAX_NORMALISED:  # nor if it is NaN
+        raise UserError(
+            subject,
+            f"has voxels of up to {np.abs(image).max():g} beside 2nd and 98th percentiles of {low:g} and {high:g}",
+            "replace the scan, or take the case out of the split",
+        )
+    return normalised
 
 
 def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
