@@ -128,6 +128,22 @@ def test_a_mask_lies_where_its_scan_lies(tmp_path, name):
     assert struct.unpack("<ff", raw[112:120]) == (1.0, 0.0)  # scl_slope, scl_inter
 
 
+@pytest.mark.parametrize("size", [0, 7, 48, 2**31 - 1, -16])
+def test_a_mask_can_be_written_for_every_scan_that_can_be_read(tmp_path, size, capfd):
+    """The scan's header extension is nonsense, and its qform's handedness is neither 1 nor -1."""
+    save_scan(tmp_path / "sound.nii")
+    content = bytearray((tmp_path / "sound.nii").read_bytes())
+    content[76:80] = struct.pack("<f", 5)  # pixdim[0]
+    content[108:112] = struct.pack("<f", 384)  # vox_offset
+    content[348:352] = b"\1\0\0\0" + struct.pack("<i", size) + bytes(28)
+    (tmp_path / "scan.nii").write_bytes(content)
+    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.nii").array, nifti.read(tmp_path / "sound.nii").array)
+    mask = evaluation.mask_image(heart(), tmp_path / "scan.nii")
+    nibabel.save(mask, tmp_path / "mask.nii")
+    np.testing.assert_array_equal(nifti.read(tmp_path / "mask.nii").array, heart())
+    assert capfd.readouterr().err == ""
+
+
 def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
     cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002", resolution=1.3)]
     out = tmp_path / "out"

@@ -16,6 +16,7 @@ import pandas as pd
 import tqdm
 
 from tfaug import metrics, pictures
+from tfaug.data import nifti
 from tfaug.data.preprocess import Prepared, restore
 from tfaug.files import replacing
 from tfaug.signals import check_signals
@@ -147,7 +148,7 @@ def mask_file(out_dir: pathlib.Path, case: str, phase: str) -> pathlib.Path:
 
 def mask_image(mask: np.ndarray, scan: pathlib.Path) -> nibabel.Nifti1Image:
     """A mask [X, Y, Z] as uint8 NIfTI with the geometry of the scan in the file `scan`."""
-    source = nibabel.load(scan).header
+    source = nifti.read(scan).header  # as the volume was read: nibabel objects to headers that say enough
     header = nibabel.Nifti1Header()
     for field in GEOMETRY:
         header[field] = source[field]
