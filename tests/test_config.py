@@ -1,3 +1,8 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from configs import acdc, phantom, released_code
@@ -65,7 +70,14 @@ def test_released_code_sets_every_switch():
         ("name", "../../elsewhere", "letters"),
         ("name", "", "letters"),
         ("data.image_size", 80, "multiple of 32"),
-        ("data.resolution", 0.0, "above 0"),
+        ("data.image_size", 32.0, "multiple of 32"),
+        ("data.image_size", 10**9, "up to 4096"),
+        ("data.resolution", 0.0, "from 0.1 to 100"),
+        ("data.resolution", 1e-5, "from 0.1 to 100"),
+        ("data.root", None, "a path"),
+        ("data.cache_dir", 5, "a path"),
+        ("data.cohort_seed", "x", "whole number"),
+        ("data", None, "configs/"),
         ("augment.class_weights", (0.1, 0.3, 0.3), "4 numbers"),
         ("augment.class_weights", (0.1, 0.3, 0.3, "a"), "4 numbers"),
         ("augment.lambda_seg", 0.0, "task_gradient=False"),
@@ -73,21 +85,57 @@ def test_released_code_sets_every_switch():
         ("augment.adversarial_loss", "wgan", "non_saturating"),
         ("augment.warmup_steps", 10_000, "fewer"),
         ("segment.batch_size", 5, "6 or more"),
+        ("segment.batch_size", 10.0, "whole number"),
+        ("segment.num_steps", 9.5, "whole number"),
+        ("segment.num_steps", np.int64(9), "whole number"),
+        ("segment.num_steps", 10**30, "whole number"),
         ("segment.learning_rate", float("inf"), "above 0"),
+        ("segment.class_weights", (10**400, 1, 1, 1), "4 numbers"),
+        ("model.filters", 2.5, "whole number"),
+        ("model.half_pixel_centers", "no", "True or False"),
+        ("augment.task_gradient", "no", "True or False"),
+        ("generators", None, "configs/"),
+        ("generators.deform", None, "a path"),
+        ("picture_every", 2.5, "whole number"),
+        ("seed", 1.5, "whole number"),
+        ("seed", True, "whole number"),
+        ("labelled_set", 1.0, "whole number"),
         ("labelled_set", 6, "1 to 5"),
         ("splits.test", ("patient011",), "apart"),
         ("splits.validation", (), "at least one"),
+        ("splits", None, "configs/"),
+        ("splits.test", "patient011", "names"),
         ("splits.unlabelled", (16, 17), "names"),
+        ("splits.unlabelled", None, "names"),
+        ("splits.labelled", None, "sets of patients"),
         ("splits.labelled.n1", ("patient002",), "tuple of sets"),
+        ("splits.labelled.n1", (5,), "tuple of sets"),
+        ("splits.labelled.n1", (None,), "tuple of sets"),
+        ("splits.labelled.n1", 5, "tuple of sets"),
+        ("splits.labelled.n3", (), "tuple of sets"),
     ],
 )
 def test_impossible_values_are_refused_by_their_key(key, value, hint):
     config = acdc.get_config()
-    with config.ignore_type():
-        config.update_from_flattened_dict({key: value})
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    with section.ignore_type():
+        section[last] = value
     with pytest.raises(UserError) as raised:
         rules.check(config)
     assert key.split(".")[0] in raised.value.subject and hint in raised.value.remedy
+
+
+def test_a_config_file_that_ends_the_program_is_named(tmp_path):
+    """In a process of its own: flags are defined once in each."""
+    (tmp_path / "mine.py").write_text("import sys\n\ndef get_config():\n    sys.exit(0)\n")
+    program = "import sys; from tfaug import cli; cli.run(lambda: None)"
+    command = [sys.executable, "-c", program, f"--config={tmp_path / 'mine.py'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: --config=.*mine\.py: cannot be loaded \(it calls sys.exit\(0\)\); .*\n", done.stderr)
 
 
 def test_a_config_without_a_needed_key_is_refused():

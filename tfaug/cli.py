@@ -121,7 +121,7 @@ def _parse(argv: list[str]) -> None:
         raise UserError(subject, problem or "is wrong", "see --help") from error
     except SyntaxError as error:
         raise UserError(f"{error.filename}:{error.lineno}", f"does not parse ({error.msg})", "mend the line") from error
-    except Exception as error:  # a config file is a program, and may fail in any way
+    except (Exception, SystemExit) as error:  # a config file is a program, and may fail in any way
         raise _config_error(argv, error) from error
     if rest:
         raise UserError(rest[0], "is no flag", "flags begin with --")
@@ -129,7 +129,7 @@ def _parse(argv: list[str]) -> None:
 
 def _config_error(argv: list[str], error: Exception) -> UserError:
     """What is wrong with a --config flag; `argv` says which one, as the error does not."""
-    message = _one_line(error)
+    message = f"it calls sys.exit({error})" if isinstance(error, SystemExit) else _one_line(error)
     misspelled = re.search(r'Did you mean "(.+)" instead of "(.+)"', message)
     given = [arg for arg in argv[1:] if arg.startswith("--config")]
     if misspelled:

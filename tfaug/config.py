@@ -26,7 +26,7 @@ def check(config: Config) -> None:
     for key, allowed, text in _RULES:
         value = config
         for part in key.split("."):
-            if part not in value:
+            if not isinstance(value, Config) or part not in value:
                 raise UserError(f"--config.{key}", "is missing in the config", "start from a file of configs/")
             value = value[part]
         if not _holds(allowed, value):
@@ -47,11 +47,13 @@ def check(config: Config) -> None:
 
 
 def _check_splits(config):
+    for size, sets in config.splits.labelled.items():
+        if not (_is_list(sets) and sets and all(map(_are_names, sets))):
+            key = f"--config.splits.labelled.{size}"
+            raise UserError(key, f"cannot be {sets!r}", "write a tuple of sets, as (('CASE1',),)")
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
         patients, key = cases(config, split), f"--config.splits.{split}"
-        if not all(isinstance(case, str) for case in patients):
-            raise UserError(key, f"cannot be {patients!r}", "give names of patients' folders, as ('CASE1', 'CASE2')")
         if not patients and split in ("labelled", "validation"):
             raise UserError(key, "is empty", "name at least one patient")
         for case in patients:
@@ -63,7 +65,7 @@ def _check_splits(config):
 def _holds(allowed, value):
     try:
         return allowed(value)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 
@@ -71,53 +73,94 @@ def _one_of(*values):
     return (lambda value: value in values), " or ".join(map(repr, values))
 
 
+def _whole(least, most=None):
+    """A rule for counts; steps that are stored are integers of 64 bits."""
+    text = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    return (lambda value: type(value) is int and least <= value <= (most or 2**63 - 1)), text
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _positive(value):
-    return math.isfinite(value) and value > 0
+    return _is_number(value) and value > 0
 
 
 def _not_negative(value):
-    return math.isfinite(value) and value >= 0
+    return _is_number(value) and value >= 0
 
 
 def _weights(value):
-    return len(value) == NUM_CLASSES and all(map(_not_negative, value)) and any(value)
+    return _is_list(value) and len(value) == NUM_CLASSES and all(map(_not_negative, value)) and any(value)
+
+
+def _is_list(value):
+    return isinstance(value, (tuple, list))
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _are_names(value):
+    return _is_list(value) and all(map(_is_text, value))
 
 
 _POSITIVE = (_positive, "a number above 0")
 _NOT_NEGATIVE = (_not_negative, "a number of at least 0")
+_COUNT = _whole(1)
+_SEED = _whole(0)
+_SWITCH = (lambda value: isinstance(value, bool), "True or False")
+_PATH = (_is_text, "a path")
+_NAMES = "names of patients' folders, as ('CASE1', 'CASE2')"
 _PAPER_OR_RELEASED = _one_of("paper", "released")
 _PARTITION = _one_of("even", "released")
-_NAME = re.compile(r"\w[\w.-]*")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _RULES = (
-    ("name", lambda value: _NAME.fullmatch(value) is not None, "letters, digits, '.', '_' and '-'"),
-    ("seed", *_NOT_NEGATIVE),
-    ("num_labelled", *_POSITIVE),
-    ("labelled_set", *_POSITIVE),
+    ("name", lambda value: _NAME.fullmatch(value) is not None, "up to 100 letters, digits, '.', '_' and '-'"),
+    ("seed", *_SEED),
+    ("num_labelled", *_COUNT),
+    ("labelled_set", *_COUNT),
     ("precision", *_one_of("float32", "mixed_bfloat16")),
+    ("data.root", *_PATH),
+    ("data.cohort_seed", *_SEED),
     ("data.phase", *_one_of("ES", "ED")),
-    ("data.image_size", lambda value: value > 0 and value % 32 == 0, "a multiple of 32"),
-    ("data.resolution", *_POSITIVE),
-    ("data.n4_shrink", *_NOT_NEGATIVE),
-    ("data.num_workers", *_POSITIVE),
-    ("model.filters", *_POSITIVE),
-    ("model.norm_momentum", lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    # Both are bounded so that a slice fits into memory, cropped and whole.
+    (
+        "data.image_size",
+        lambda value: type(value) is int and value in range(32, 4097, 32),
+        "a multiple of 32 up to 4096",
+    ),
+    ("data.resolution", lambda value: _is_number(value) and 0.1 <= value <= 100, "a number of mm from 0.1 to 100"),
+    ("data.n4_shrink", *_whole(0, 1000)),
+    ("data.cache_dir", *_PATH),
+    ("data.num_workers", *_COUNT),
+    ("splits.labelled", lambda value: isinstance(value, Config), "sets of patients, as {'n1': (('CASE1',),)}"),
+    *((f"splits.{split}", _are_names, _NAMES) for split in ("validation", "unlabelled", "test")),
+    ("model.filters", *_COUNT),
+    ("model.half_pixel_centers", *_SWITCH),
+    ("model.norm_momentum", lambda value: _not_negative(value) and value < 1, "a number from 0 to below 1"),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),
     ("transforms.mixup_alpha", *_POSITIVE),
-    *((f"{stage}.{key}", *_POSITIVE) for stage in ("augment", "segment") for key in ("num_steps", "eval_every")),
+    *((f"{stage}.{key}", *_COUNT) for stage in ("augment", "segment") for key in ("num_steps", "eval_every")),
     *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
-    ("augment.batch_size", lambda value: value > 1, "at least 2"),
-    ("segment.batch_size", *_POSITIVE),
+    ("augment.batch_size", *_whole(2)),
+    ("segment.batch_size", *_COUNT),
     *((f"{stage}.class_weights", _weights, f"{NUM_CLASSES} numbers") for stage in ("augment", "segment")),
     *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
-    ("augment.warmup_steps", *_NOT_NEGATIVE),
+    ("augment.warmup_steps", *_whole(0)),
     ("augment.lambda_seg", _positive, "a number above 0 (task_gradient=False keeps L_S from the generator)"),
     ("augment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.lambda_big", *_NOT_NEGATIVE),
     ("segment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
+    ("augment.task_gradient", *_SWITCH),
+    ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled")),
-    *((f"{key}_every", *_POSITIVE) for key in ("report", "picture", "checkpoint")),
+    *((f"generators.{name}", *_PATH) for name in ("deform", "intensity", "deform_noreg", "intensity_noreg")),
+    *((f"{key}_every", *_COUNT) for key in ("report", "picture", "checkpoint")),
 )
 
 
@@ -131,11 +174,7 @@ def cases(config: Config, split: str) -> tuple[str, ...]:
         raise UserError("--config.num_labelled", f"no set has {config.num_labelled} volumes", f"known are {known}")
     if config.labelled_set > len(sets):
         raise UserError("--config.labelled_set", f"there is no set {config.labelled_set}", f"give 1 to {len(sets)}")
-    chosen = sets[config.labelled_set - 1]
-    if isinstance(chosen, str):
-        key = f"--config.splits.labelled.n{config.num_labelled}"
-        raise UserError(key, f"{chosen!r} is no set of patients", "write a tuple of sets, as (('CASE1',),)")
-    return tuple(chosen)
+    return tuple(sets[config.labelled_set - 1])
 
 
 def generator_path(config: Config, workdir, name: str) -> pathlib.Path:
