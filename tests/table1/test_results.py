@@ -100,6 +100,18 @@ DAMAGES = {
     "dice list": change(dice=[0.5]),
     "other patients": change(dice={CASES[0]: (0.5, 0.5, 0.5)}),
     "seed": change(seed="../0"),
+    "seed text": change(seed="0"),
+    "seed fraction": change(seed=0.0),
+    "num_labelled text": change(num_labelled="1"),
+    "labelled_set true": change(labelled_set=True),
+    "best_step null": change(best_step=None),
+    "threads list": change(threads=[1]),
+    "seconds text": change(seconds="61.2"),
+    "seconds null": change(seconds=None),
+    "seconds infinite": change(seconds=math.inf),
+    "commit number": change(commit=5),
+    "tensorflow null": change(tensorflow=None),
+    "validation_dice null": change(validation_dice=None),
     "renamed": rename,
 }
 
@@ -120,6 +132,18 @@ def test_a_damaged_config_is_named(folder, config, text):
     for act in (results.load, results.read_config, lambda folder: results.bind(folder, config)):
         with pytest.raises(UserError, match="config.json"):
             act(folder)
+
+
+@pytest.mark.parametrize(
+    "section, value",
+    [("data", None), ("data", {"root": 5}), ("splits", {"test": 5}), ("splits", {"test": [5]}), ("name", 5)],
+)
+def test_a_config_with_values_of_a_wrong_type_is_named(folder, section, value):
+    content = json.loads((folder / "config.json").read_text())
+    content["config"][section] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="config.json"):
+        results.load(folder)
 
 
 def test_another_programs_folder_is_left_alone(tmp_path, config):

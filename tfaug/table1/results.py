@@ -141,7 +141,8 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         if content[_CONFIG] == _FORMAT:
             config = content["config"]
-            if config["name"] and config["splits"]["test"]:
+            test, texts = config["splits"]["test"], (config["name"], config["data"]["root"])
+            if isinstance(test, list) and test and all(isinstance(value, str) for value in (*test, *texts)):
                 return config
     except (TypeError, KeyError, IndexError):
         pass
@@ -221,7 +222,14 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
         result = Result(**content)
         if result.method not in METHODS or any(len(values) != 3 for values in result.dice.values()):
             raise ValueError("unknown method or structures")
-        _score(result.validation_dice)
+        if math.isnan(_score(result.validation_dice)):
+            raise ValueError("no validation Dice")
+        whole = (result.num_labelled, result.labelled_set, result.seed, result.best_step, result.threads)
+        texts = (result.tensorflow, "" if result.commit is None else result.commit)
+        if {*map(type, whole)} != {int} or {*map(type, texts)} != {str} or type(result.seconds) not in (int, float):
+            raise ValueError("values of a wrong type")
+        if not 0 <= result.seconds < math.inf:
+            raise ValueError("impossible time")
         key = (config["name"], result.num_labelled, result.labelled_set, result.method, result.seed)
         misnamed = file_name(*key) != path.name
         strangers = set(result.dice) != set(config["splits"]["test"])
