@@ -289,6 +289,17 @@ def test_p6_a_worker_that_dies_is_named_by_its_case(tmp_path, root):
     assert not (tmp_path / "slow.npz").exists()
 
 
+def test_p2_an_interrupt_leaves_a_starting_worker_alone(tmp_path, root, monkeypatch, capfd):
+    monkeypatch.setattr(cache, "_work", _interrupted_work)
+    assert len(cache.load(root, [CASE], SPEC, tmp_path / "cache")) == 1
+    assert capfd.readouterr().err == ""
+
+
+def _interrupted_work(connection):
+    os.kill(os.getpid(), signal.SIGINT)
+    cache._work(connection)
+
+
 def test_workers_end_with_a_killed_main_process(tmp_path, root):
     """N4 would go on for many seconds; what the workers hold open closes when they end."""
     write_patient(root, "slow", shape=(160, 160, 8))

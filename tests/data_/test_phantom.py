@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import pathlib
 import re
+import signal
 import time
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pytest
 
 from tfaug.data import phantom
 from tfaug.errors import MachineError
+from tfaug.signals import Interrupted, deferred_signals
 
 FIRST = {"DCM": 1, "HCM": 21, "MINF": 41, "NOR": 61, "RV": 81}
 MEMBERS = 5
@@ -314,3 +316,26 @@ def test_a_killed_worker_is_reported(tmp_path, monkeypatch):
 
 def _die():
     multiprocessing.current_process().kill()
+
+
+def test_p1_a_signal_that_ends_the_workers_first_is_no_death_of_a_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom.workers, "start", _terminate_all)
+    with deferred_signals(), pytest.raises(Interrupted) as stop:
+        phantom.write_cohort(tmp_path, numbers=(1,), num_workers=1)
+    assert stop.value.exit_status == 143
+
+
+def _terminate_all():
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_p2_an_interrupt_leaves_a_starting_worker_alone(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(phantom.workers, "start", _interrupt)
+    phantom.write_cohort(tmp_path, numbers=(1,), num_workers=1)
+    assert os.listdir(tmp_path) == ["patient001"]
+    assert capfd.readouterr().err == ""
+
+
+def _interrupt():
+    os.kill(os.getpid(), signal.SIGINT)

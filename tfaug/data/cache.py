@@ -178,7 +178,8 @@ def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
         for _ in range(min(num_workers, len(tasks))):
             connection, remote = context.Pipe()
             process = context.Process(target=_work, args=(remote,), daemon=True)
-            process.start()
+            with workers.starting():
+                process.start()
             processes.append(process)
             remote.close()
             busy[connection] = _give(connection, waiting.pop())

@@ -23,6 +23,7 @@ import numpy as np
 
 from tfaug import errors, streams
 from tfaug.data import phantom_anatomy, phantom_image, workers
+from tfaug.signals import check_signals
 
 NUMBERS = range(1, 101)
 TEMPORARY = ".tmp-"  # between a cohort's name and a random ending while it is being made
@@ -109,16 +110,19 @@ def write_cohort(root, seed: int = 0, numbers: Iterable[int] = NUMBERS, num_work
 
     Raises:
       MachineError: a worker process died.
+      Interrupted: a signal asked the program to stop.
     """
     numbers = list(numbers)
     # spawn: the caller may hold TensorFlow's threads, which do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_workers, spawn, workers.start) as pool:
-        made = pool.map(functools.partial(write_patient, root, seed), numbers)
+        with workers.starting():
+            made = pool.map(functools.partial(write_patient, root, seed), numbers)
         try:
             for _ in workers.progress(made, len(numbers), "built-in cohort", "patient"):
                 pass
         except concurrent.futures.process.BrokenProcessPool as error:
+            check_signals()  # a scheduler's signal reaches all processes, and a worker may be the first to go
             raise errors.MachineError(
                 root,
                 "a process that made the built-in cohort died (killed, or out of memory?)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import tqdm
@@ -20,12 +22,22 @@ T = TypeVar("T")
 REPORT_SECONDS = 10.0
 
 
-def start() -> None:
-    """To be called first in a worker: its end is the main process's business.
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Processes that start in the block never get SIGINT, be it during their imports.
 
-    ^C reaches all processes, but only the main one answers it; and no worker outlives a killed main process.
+    ^C reaches all processes, but only the main one answers it, and not before the end of the block.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # else it starts with the first process, and unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start() -> None:
+    """To be called first in a worker: none outlives a killed main process."""
     threading.Thread(target=_end_with_main_process, daemon=True).start()
 
 
