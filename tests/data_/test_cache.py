@@ -271,6 +271,28 @@ def test_an_error_in_a_worker_reaches_the_user(tmp_path, root, name):
     assert len(entries(tmp_path / "cache")) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "expect"),
+    [
+        (MemoryError("Unable to allocate 7.28 TiB"), MachineError, "too little memory"),
+        (
+            OverflowError("too\nlarge"),
+            UserError,
+            r"cannot be prepared \(OverflowError: too\\nlarge\); .*out of the split",
+        ),
+    ],
+    ids=["memory", "unforeseen"],
+)
+def test_any_failure_of_a_worker_names_its_case(tmp_path, root, made, monkeypatch, error, kind, expect):
+    def fail(volume, spec):
+        raise error
+
+    monkeypatch.setattr(cache.preprocess, "prepare_volume", fail)
+    with pytest.raises(kind, match=f"patient001: .*{expect}"):
+        cache.load(root, [CASE], SPEC, tmp_path / "cache")
+    assert entries(tmp_path / "cache") == []
+
+
 def test_p6_a_worker_that_dies_is_named_by_its_case(tmp_path, root):
     """The first case is done; the worker is killed during the second, which N4 makes long enough for that."""
     write_patient(root, "slow", shape=(120, 120, 6))

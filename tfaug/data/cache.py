@@ -237,4 +237,11 @@ def _make_entry(task: _Task) -> TfaugError | None:
         _store(preprocess.prepare_volume(volume, task.spec), task.entry)
     except TfaugError as error:
         return error
+    except MemoryError:
+        return MachineError(
+            task.case, "there is too little memory to prepare it", "free some, or raise data.resolution"
+        )
+    except Exception as error:  # of a library, about what none of the checks foresaw
+        problem = f"cannot be prepared ({type(error).__name__}: {error})"
+        return UserError(task.case, problem, "replace the scan, or take the case out of the split")
     return None
