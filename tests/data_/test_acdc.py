@@ -61,7 +61,7 @@ def test_plain_nii_and_the_files_that_come_along_are_fine(tmp_path):
 
 
 def label_with(value):
-    label = LABEL.astype(np.float32)
+    label = LABEL.astype(np.float64)
     label[4, 4, 1] = value
     return label
 
@@ -101,6 +101,7 @@ FAULTS = [
     ("D22 four", label(label_with(4)), ES_LABEL, "holds the label 4"),
     ("D22 negative", label(label_with(-1)), ES_LABEL, "holds the label -1"),
     ("D22 fractional", label(label_with(1.5)), ES_LABEL, "holds the label 1.5"),
+    ("D22 barely", label(label_with(1 + 1e-9)), ES_LABEL, "holds the label 1.000000001"),
     ("D22 scaled", label(LABEL, scl_slope=0.5), ES_LABEL, "holds the label 0.5"),
     ("D24 no label", without(ES_LABEL), ES_LABEL, "is missing .*label of ES"),
     ("D24 no image", without(ES_IMAGE), ES_IMAGE, "is missing .*image of ES"),
@@ -115,6 +116,7 @@ FAULTS = [
     ("Info.cfg missing", without("Info.cfg"), "Info.cfg", "is missing"),
     ("Info.cfg empty", info(""), "Info.cfg", "no line `ES:"),
     ("Info.cfg lacks ES", info("ED: 1\n"), "Info.cfg", "no line `ES:"),
+    ("Info.cfg twice", info("ED: 1\nES: 1\nES: 12\n"), "Info.cfg", "more than one frame of ES"),
     ("Info.cfg word", info("ED: 1\nES: twelve\n"), "Info.cfg", "'twelve' as the frame of ES"),
     ("Info.cfg path", info("ED: 1\nES: ../../x\n"), "Info.cfg", "as the frame of ES"),
     (
@@ -136,6 +138,73 @@ def test_faulty_case_is_one_line_that_names_the_file(tmp_path, inject, subject, 
     assert "\n" not in str(caught.value)
     errors, _ = acdc.check(tmp_path, CASE)
     assert [str(error) for error in errors] == [str(caught.value)]
+
+
+UNIT = {"sform_code": 1, "srow_x": [1, 0, 0, 0], "srow_y": [0, 1, 0, 0], "srow_z": [0, 0, 1, 0]}
+TRUE = {"sform_code": 1, "srow_x": [-1.5, 0, 0, 5], "srow_y": [0, -1.25, 0, 5], "srow_z": [0, 0, 8, 0]}
+TURNED = {"qform_code": 1, "quatern_d": 1}  # by 180 degrees about z, as `TRUE`
+MIRRORED = {"qform_code": 1, "pixdim": [-1, 1.5, 1.25, 8, 0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("of_image", "of_label"),
+    [
+        ({**TURNED, **UNIT}, {**TURNED, **UNIT}),
+        ({**TURNED, **UNIT}, {**TURNED, **TRUE}),
+        ({**TURNED, **UNIT}, TRUE),
+        ({**TURNED, **UNIT}, UNIT),
+        ({**TURNED, **UNIT}, {}),
+        (TRUE, {**TURNED, "qform_code": 2}),
+        ({"qform_code": 1, **TRUE}, TRUE),
+        ({}, MIRRORED),
+    ],
+    ids=[
+        "ACDC",
+        "both forms true",
+        "sform alone",
+        "placeholder",
+        "no code",
+        "other codes",
+        "forms differ",
+        "image without",
+    ],
+)
+def test_d14_a_label_may_say_otherwise_or_less_of_where_it_lies(tmp_path, of_image, of_label):
+    folder = write_patient(tmp_path)
+    image(IMAGE, **of_image)(folder)
+    label(LABEL, **of_label)(folder)
+    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).label, LABEL)
+
+
+@pytest.mark.parametrize(
+    ("of_image", "of_label"),
+    [
+        ({**TURNED, **UNIT}, {**MIRRORED, **UNIT}),
+        ({**TURNED, **UNIT}, {"qform_code": 1, **UNIT}),
+        (TRUE, {**TRUE, "srow_x": [1.5, 0, 0, 5]}),
+        ({**TURNED, **TRUE}, MIRRORED),
+    ],
+    ids=["mirrored", "turned", "mirrored sform", "other form"],
+)
+def test_d15_a_label_that_is_mirrored_or_turned_against_its_image(tmp_path, of_image, of_label):
+    folder = write_patient(tmp_path)
+    image(IMAGE, **of_image)(folder)
+    label(LABEL, **of_label)(folder)
+    with pytest.raises(UserError, match="mirrored or rotated") as caught:
+        acdc.read(tmp_path, CASE)
+    assert caught.value.subject == str(folder / ES_LABEL)
+
+
+def test_info_cfg_may_begin_with_a_byte_order_mark_and_repeat_itself(tmp_path):
+    folder = write_patient(tmp_path)
+    (folder / "Info.cfg").write_text("ES: 12\nED: 1\nED: 01\n", encoding="utf-8-sig")
+    assert acdc.read(tmp_path, CASE).path.name == ES_IMAGE
+
+
+def test_a_label_that_is_scaled_is_whole_to_the_precision_of_its_slope(tmp_path):
+    folder = write_patient(tmp_path)
+    label(10 * LABEL, scl_slope=0.1)(folder)
+    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).label, LABEL)
 
 
 @pytest.mark.parametrize(

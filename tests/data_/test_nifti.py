@@ -55,6 +55,23 @@ def test_d14_spacing_is_pixdim_even_beside_a_unit_sform(tmp_path):
     assert nifti.read(path).spacing == (1.5, 1.25, 8.0)
 
 
+@pytest.mark.parametrize("handedness", [1, -1])
+def test_directions_are_those_that_nibabel_finds(handedness):
+    axes = nibabel.eulerangles.euler2mat(0.4, -0.2, 3.1) @ np.diag([1, 1, handedness])
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(SHAPE)
+    header.set_zooms((1.5, 1.25, 8))
+    assert nifti.directions(header) == []
+    affine = nibabel.affines.from_matvec(axes * [1.5, 1.25, 8], [1, 2, 3])
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=2)
+    qform, sform = nifti.directions(header)
+    np.testing.assert_allclose(qform, axes, atol=1e-3)
+    np.testing.assert_allclose(sform, axes, atol=1e-6)
+    header.set_sform(np.eye(4), code=1)
+    assert len(nifti.directions(header)) == 1
+
+
 def gz(content):
     return lambda path: path.write_bytes(gzip.compress(content))
 
@@ -115,6 +132,9 @@ FAULTS = [
     ("D13 infinite", header(pixdim=pixdim(1.5, np.inf, 8)), "voxel size"),
     ("D13 absurd", header(pixdim=pixdim(1.5, 1e30, 8)), "voxel size"),
     ("D13 metres", header(xyzt_units=1), "another unit"),
+    ("D13 metres, unsaid", header(pixdim=pixdim(0.0015, 0.0015, 0.008)), "0.0105 mm wide"),
+    ("D16 offset", header(qform_code=1, qoffset_y=np.nan), "qform that is not finite"),
+    ("D16 sform offset", header(**{**SHEAR, "srow_x": [1, 0, 0, np.inf]}), "sform that is not finite"),
     ("D16", header(**SHEAR), "not orthogonal"),
     ("D16 singular", header(**FLAT), "axis of length 0"),
     ("D16 NaN", header(**{**SHEAR, "srow_x": [np.nan, 0, 0, 0]}), "not finite"),

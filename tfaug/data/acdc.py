@@ -27,6 +27,8 @@ PHASES = ("ES", "ED")
 SUBFOLDERS = ("", "training", "testing", "database/training", "database/testing")
 FRAME = re.compile(r"(?P<case>.+)_frame(?P<number>[0-9]+)(?P<label>_gt)?\.nii(\.gz)?", re.DOTALL)
 MAX_INFO_SIZE = 2**16  # bytes
+MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
+FITTING = "replace the label by the one that belongs to the image"
 
 
 class Files(NamedTuple):
@@ -130,14 +132,17 @@ def _frame_numbers(info_file: pathlib.Path) -> dict[str, int]:
     if not info_file.is_file():
         raise UserError(info_file, "is missing", "write one with `ED: <frame number>` and `ES: <frame number>`")
     with open(info_file, encoding="utf-8", errors="replace") as file:
-        lines = file.read(MAX_INFO_SIZE).splitlines()
+        lines = file.read(MAX_INFO_SIZE).removeprefix("\ufeff").splitlines()  # a byte order mark
     numbers = {}
     for key, colon, value in (line.partition(":") for line in lines):
         phase, number = key.strip(), value.strip()
         if colon and phase in PHASES:
             if not re.fullmatch("[0-9]{1,6}", number):
                 raise UserError(info_file, f"gives {number!r} as the frame of {phase}", "give a whole number")
-            numbers[phase] = int(number)
+            if numbers.setdefault(phase, int(number)) != int(number):
+                raise UserError(
+                    info_file, f"gives more than one frame of {phase}", "remove all lines but the right one"
+                )
     return numbers
 
 
@@ -170,21 +175,20 @@ def _only_frame(folder: pathlib.Path, numbers: dict[str, int], phase: str, is_la
 
 def _read_label(path: pathlib.Path, scan: nifti.Scan | None) -> np.ndarray:
     """[X, Y, Z] uint8; compared with its image, unless that could not be read (None)."""
-    label = nifti.read(path)
-    if scan is not None and label.array.shape != scan.array.shape:
-        raise UserError(
-            path,
-            f"has the shape {label.array.shape}, its image {scan.array.shape}",
-            "replace the label by the one that belongs to the image",
-        )
-    if scan is not None and not np.allclose(label.spacing, scan.spacing, rtol=1e-3):
-        raise UserError(
-            path,
-            f"has the voxel size {label.spacing} mm, its image {scan.spacing} mm",
-            "replace the label by the one that belongs to the image",
-        )
+    label = nifti.read(path, np.float64)  # float32 would round what is not quite a label
+    if scan is not None:
+        if label.array.shape != scan.array.shape:
+            raise UserError(path, f"has the shape {label.array.shape}, its image {scan.array.shape}", FITTING)
+        if not np.allclose(label.spacing, scan.spacing, rtol=1e-3):
+            raise UserError(path, f"has the voxel size {label.spacing} mm, its image {scan.spacing} mm", FITTING)
+        # The forms of one file may differ: a label may follow any of its image's.
+        apart = [np.abs(a - b).max() for a in nifti.directions(label.header) for b in nifti.directions(scan.header)]
+        if apart and min(apart) > MAX_DIRECTION_ERROR:
+            raise UserError(path, "is mirrored or rotated against its image", FITTING)
     values = np.unique(label.array)
     wrong = values[~np.isin(values, range(NUM_CLASSES))]
     if wrong.size:
-        raise UserError(path, f"holds the label {wrong[0]:g}", "use 0 background, 1 RV, 2 Myo, 3 LV and no other value")
+        raise UserError(
+            path, f"holds the label {wrong[0]:.16g}", "use 0 background, 1 RV, 2 Myo, 3 LV and no other value"
+        )
     return label.array.astype(np.uint8)
