@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from data_.patients import write_patient
 
-from benchmarks import inference, pipeline, preprocessing, run_time, scaling, soak, steps, timing, workloads
+from benchmarks import inference, operations, pipeline, preprocessing, run_time, scaling, soak, steps, timing, workloads
 
 SHAPE = {"size": 32, "batch": 2, "precision": "float32"}
 
@@ -254,3 +254,13 @@ def test_run_time_accounts_for_a_whole_run(tmp_path):
     assert len(rows(table)) == 1 + len(run_time.PARTS) + 2
     percentages = list(map(float, column(table, "%")))
     assert percentages[-1] == 100 and sum(percentages[:-1]) == pytest.approx(100, abs=1)
+
+
+def test_operations_are_counted_by_kind_and_shares_add_up():
+    product = tf.function(lambda a: tf.reduce_sum(tf.exp(a @ a)))
+    spent = operations.milliseconds(lambda: product(tf.ones([64, 64])).numpy(), steps=2)
+    assert spent["Exp"] > 0 and any("MatMul" in kind for kind in spent)
+    assert not [kind for kind in spent if "inference" in kind or kind in ("Run", "Process")]
+    table = operations.report({"Exp": 3.2, **{f"Small{index}": 0.04 for index in range(20)}})
+    assert column(table, "share") == ["80.0%", *["1.0%"] * 20, "100.0%"]
+    assert column(table, "operation")[-2:] == ["other", "all operations"]
