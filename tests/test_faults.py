@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -303,6 +304,48 @@ def test_output_that_nobody_reads_ends_a_program_without_a_traceback(fresh):
     )
     os.close(writer)
     assert "standard output: is closed" in failed(result, 3)
+
+
+@pytest.mark.parametrize("flag", ["--check", "--help"])
+def test_standard_output_on_a_full_disk_is_one_line(fresh, flag):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            fresh.command(flag), cwd=fresh.folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300
+        )
+    assert "standard output: cannot be written (No space left on device)" in failed(result, 3)
+
+
+@pytest.mark.slow
+def test_standard_output_that_fails_or_is_closed_loses_nothing(undisturbed, interrupted):
+    before = contents(interrupted.run / "checkpoints")
+    for program in ("train.py", "evaluate.py"):
+        command = shlex.join(interrupted.command(program=program))
+        for target, status in (("/dev/full", 3), ("&-", 0)):
+            result = subprocess.run(
+                ["sh", "-c", f"exec {command} >{target}"], cwd=interrupted.folder, capture_output=True, text=True
+            )
+            if status:
+                assert "standard output: cannot be written" in failed(result, status)
+                assert before.items() <= contents(interrupted.run / "checkpoints").items()
+            else:
+                assert (result.returncode, result.stderr) == (0, "")
+                before = contents(interrupted.run / "checkpoints")
+    assert soak.differences(soak.outcome(undisturbed.run), soak.outcome(interrupted.run)) == []
+
+
+@pytest.mark.parametrize("flag", ["--check", "--help"])
+def test_a_closed_standard_output_is_no_fault(fresh, flag):
+    command = shlex.join(fresh.command(flag))
+    result = subprocess.run(["sh", "-c", f"exec {command} >&-"], cwd=fresh.folder, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_standard_output_that_cannot_show_a_path_escapes_it(undisturbed, tmp_path):
+    data = tmp_path / "ü"
+    data.symlink_to(undisturbed.data)
+    result = World(tmp_path, data).do("--check", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\\xfc: 4 cases" in result.stdout
 
 
 @pytest.mark.slow
