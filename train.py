@@ -15,6 +15,7 @@ from tfaug.config import check, segmenter_path
 from tfaug.errors import UserError
 from tfaug.files import machine_errors
 from tfaug.table1 import plan, results
+from tfaug.train.rundir import check_path, read_report
 
 STAGES = {
     "all": "both of the next, then evaluate",
@@ -48,12 +49,14 @@ def main() -> None:
     stage = cli.choose("--stage", STAGE.value, STAGES)
     generator = cli.choose("--gen", GEN.value, GENERATORS)
     method = cli.choose("--aug", cli.AUG.value, METHODS)
-    config, workdir = cli.config(), cli.WORKDIR.value
+    config, workdir = cli.config(), pathlib.Path(cli.WORKDIR.value)
     check(config)
-    if not CHECK.value:
-        check_writable(pathlib.Path(workdir))
     if stage == "table1":
-        fill_table1(config, pathlib.Path(workdir).absolute())
+        workdir = workdir.absolute()  # its processes work elsewhere
+    if not CHECK.value:
+        check_writable(workdir)
+    if stage == "table1":
+        fill_table1(config, workdir)
         return
 
     from tfaug import experiment  # not before: a mistake in the flags need not wait for TensorFlow
@@ -69,7 +72,7 @@ def main() -> None:
     if stage == "data":
         experiment.prepare_data(config)
         return
-    if stage == "all" and not (segmenter / "report.json").exists():
+    if stage == "all" and read_report(segmenter) is None:
         refuse(experiment.examine_data(config))  # a bad test scan would otherwise show last
     if stage == "aug":
         experiment.learn_augmentation(config, workdir, generator)
@@ -83,7 +86,7 @@ def main() -> None:
     if stage == "seg" and cli.RESULTS.value:
         result = results.of_run(segmenter, config, method, **experiment.provenance(segmenter))
         results.save(cli.results(), result, config)
-    print(f"\nTo look at it: tensorboard --logdir {shlex.quote(workdir)}")
+    print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
 
 
 def fill_table1(config, workdir: pathlib.Path) -> None:
@@ -109,7 +112,13 @@ def fill_table1(config, workdir: pathlib.Path) -> None:
 
 
 def check_writable(folder: pathlib.Path) -> None:
-    """Raises MachineError at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`."""
+    """Ends at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`.
+
+    Raises:
+      UserError: TensorFlow cannot use its path.
+      MachineError: it cannot be written.
+    """
+    check_path(folder)
     with machine_errors(folder, "choose a --workdir that can be written"):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         tempfile.TemporaryFile(dir=existing).close()

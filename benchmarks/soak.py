@@ -147,9 +147,9 @@ class Training:
         return self._is_saving() if self._kill(process) else None
 
     def kill_after_first_checkpoint(self) -> pathlib.Path:
-        """Lets it go on until it has a checkpoint, kills it and returns the newest."""
+        """Lets it go on until it has a checkpoint of some updates, kills it and returns the newest."""
         process = self._start()
-        self._wait(process, lambda: any((self.run / "checkpoints").glob("step-*")))
+        self._wait(process, lambda: any((self.run / "checkpoints").glob("step-*[1-9]*")))
         self._kill(process)
         return _newest(self.run / "checkpoints")
 
@@ -212,11 +212,10 @@ def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     return sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
 
 
-def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], None]) -> dict[str, str]:
+def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], pathlib.Path]) -> dict[str, str]:
     """The outcome of a training in which a checkpoint was tampered with between two sittings."""
     training = Training(folder, f"control {name}", CONTROL_STAGE)
-    checkpoint = training.kill_after_first_checkpoint()
-    tamper(checkpoint)
+    checkpoint = tamper(training.kill_after_first_checkpoint())
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _hash(path.read_bytes())}
         for path in checkpoint.iterdir()
@@ -227,8 +226,8 @@ def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], 
     return outcome(training.run)
 
 
-def _drop_slot(checkpoint: pathlib.Path) -> None:
-    """Sets the largest slot of an optimiser to zero, as if it had not been restored."""
+def _drop_slot(checkpoint: pathlib.Path) -> pathlib.Path:
+    """Sets the largest slot of an optimiser to zero, as if it had not been restored; returns the checkpoint."""
     import tensorflow as tf  # see `outcome`
 
     reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
@@ -242,13 +241,16 @@ def _drop_slot(checkpoint: pathlib.Path) -> None:
         shape_and_slices=[""] * len(values),
         tensors=[tf.constant(value) for value in values.values()],
     )
+    return checkpoint
 
 
-def _shift_step(checkpoint: pathlib.Path) -> None:
-    """Adds one to the number of updates done."""
+def _shift_step(checkpoint: pathlib.Path) -> pathlib.Path:
+    """Adds one to the number of updates done, and to the checkpoint's name, which it returns."""
     path = checkpoint / "state.json"
     state = json.loads(path.read_text())
-    path.write_text(json.dumps({**state, "step": state["step"] + 1}))
+    num_done = state["step"] + 1
+    path.write_text(json.dumps({**state, "step": num_done}))
+    return checkpoint.rename(checkpoint.with_name(f"step-{num_done:08d}"))
 
 
 CONTROLS = {"one slot dropped": _drop_slot, "the step shifted": _shift_step}

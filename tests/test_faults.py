@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,30 @@ def path_as_case(world):
     return ["--workdir=other", "--config.splits.unlabelled=('../patient001',)", "--stage=aug", "--gen=deform"]
 
 
+def lost_checkpoints(world):
+    shutil.rmtree(world.run / "checkpoints")
+    (world.run / "checkpoints").symlink_to("nowhere")
+    return []
+
+
+def lost_best_model(world):
+    shutil.rmtree(world.run / "best")
+    return []
+
+
+def damaged_report(world):
+    (world.run / "report.json").write_text("[]")
+    return []
+
+
+def pattern_as_workdir(world):
+    return ["--workdir=w[1]"]
+
+
+def workdir_that_is_not_utf_8(world):
+    return [os.fsdecode(b"--workdir=w\xff")]
+
+
 def weights_that_carry_code(world):
     (world.folder / "model.keras").write_bytes(b"PK")
     return ["--aug=aff_gd", "--config.generators.deform=model.keras"]
@@ -214,6 +239,11 @@ REFUSED = [
     ("D25", patient_in_two_splits, r"splits.test: patient004 is also in unlabelled"),
     ("S9", control_codes, r"a\\n\\x1b\[31m is also in"),
     ("C6", no_valid_checkpoint, r"checkpoints: none of the checkpoints is valid \(step-00000008: variables.index is"),
+    ("C6 lost", lost_checkpoints, r"checkpoints: the checkpoints of this run are missing"),
+    ("C6 best", lost_best_model, r"none of the checkpoints is valid .*best/step-\d+: is missing"),
+    ("P7", damaged_report, r"report.json: is damaged"),
+    ("C7 pattern", pattern_as_workdir, r"w\[1\]: has one of \* \? \[ \\ in its path"),
+    ("C7 UTF-8", workdir_that_is_not_utf_8, r"w\\udcff: is not UTF-8"),
     ("C4", another_rate, rf"{NAME}: .*config.segment.learning_rate: 0.001 -> 0.5"),
     ("C5", changed_scan, rf"{NAME}: was started with another data \(data.scans.patient001: "),
     ("C7", foreign_folder, rf"{NAME}: is not empty"),
@@ -221,7 +251,7 @@ REFUSED = [
     ("S4", path_as_case, r"'\.\./patient001': is not the name of a folder"),
     ("S6", weights_that_carry_code, r"model.keras: there is no trained generator"),
 ]
-QUICK = ("D25", "S9", "C6")  # the others load TensorFlow to end in the same way
+QUICK = ("D25", "S9", "C6", "C7 pattern", "C7 UTF-8")  # the others load TensorFlow to end in the same way
 
 
 @pytest.mark.parametrize(
@@ -231,10 +261,11 @@ QUICK = ("D25", "S9", "C6")  # the others load TensorFlow to end in the same way
 def test_a_fault_is_refused_and_nothing_is_touched(inject, expect, interrupted):
     flags = inject(interrupted)
     before = contents(interrupted.folder / "runs")
+    names = set(interrupted.folder.iterdir())
     line = failed(interrupted.do(*flags), 2)
     assert re.search(expect, line), line
     assert contents(interrupted.folder / "runs") == before
-    assert not (interrupted.folder / "other").exists()
+    assert set(interrupted.folder.iterdir()) == names
 
 
 @pytest.mark.slow
@@ -305,6 +336,67 @@ def test_output_that_nobody_reads_ends_a_program_without_a_traceback(fresh):
     assert "standard output: is closed" in failed(result, 3)
 
 
+@pytest.mark.parametrize("flag", ["--check", "--help"])
+def test_standard_output_on_a_full_disk_is_one_line(fresh, flag):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            fresh.command(flag), cwd=fresh.folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300
+        )
+    assert "standard output: cannot be written (No space left on device)" in failed(result, 3)
+
+
+@pytest.mark.slow
+def test_standard_output_that_fails_or_is_closed_loses_nothing(undisturbed, interrupted):
+    before = contents(interrupted.run / "checkpoints")
+    for program in ("train.py", "evaluate.py"):
+        command = shlex.join(interrupted.command(program=program))
+        for target, status in (("/dev/full", 3), ("&-", 0)):
+            result = subprocess.run(
+                ["sh", "-c", f"exec {command} >{target}"], cwd=interrupted.folder, capture_output=True, text=True
+            )
+            if status:
+                assert "standard output: cannot be written" in failed(result, status)
+                assert before.items() <= contents(interrupted.run / "checkpoints").items()
+            else:
+                assert (result.returncode, result.stderr) == (0, "")
+                before = contents(interrupted.run / "checkpoints")
+    assert soak.differences(soak.outcome(undisturbed.run), soak.outcome(interrupted.run)) == []
+
+
+@pytest.mark.parametrize("flag", ["--check", "--help"])
+def test_a_closed_standard_output_is_no_fault(fresh, flag):
+    command = shlex.join(fresh.command(flag))
+    result = subprocess.run(["sh", "-c", f"exec {command} >&-"], cwd=fresh.folder, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_standard_output_that_cannot_show_a_path_escapes_it(undisturbed, tmp_path):
+    data = tmp_path / "ü"
+    data.symlink_to(undisturbed.data)
+    result = World(tmp_path, data).do("--check", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\\xfc: 4 cases" in result.stdout
+
+
+@pytest.mark.slow
+def test_p7_results_that_are_gone_or_damaged_are_made_again_or_named(undisturbed, interrupted):
+    shutil.rmtree(interrupted.run)
+    shutil.copytree(undisturbed.run, interrupted.run)
+    assert interrupted.do(program="evaluate.py").returncode == 0
+    results = contents(interrupted.run / "evaluation")
+    (interrupted.run / "evaluation/test/summary.txt").unlink()
+    assert interrupted.do(program="evaluate.py").returncode == 0
+    assert contents(interrupted.run / "evaluation") == results
+    shutil.rmtree(interrupted.run / "evaluation")
+    best = json.loads((interrupted.run / "report.json").read_text())["best_step"]
+    (interrupted.run / f"best/step-{best:08d}").rename(interrupted.run / "best/step-00000001")
+    line = failed(interrupted.do(program="evaluate.py"), 2)
+    assert f"best/step-{best:08d}: is missing" in line
+    damaged_report(interrupted)
+    assert "report.json: is damaged" in failed(interrupted.do(program="evaluate.py"), 2)
+    assert not (interrupted.run / "evaluation").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 30_000, 300_000], ids="{} bytes".format)
 def test_k1_a_disk_that_fills_up_loses_nothing(room, undisturbed, interrupted, small_disk):
@@ -358,7 +450,7 @@ def test_c8_other_threads_are_a_warning(interrupted):
                 ("lock", signal.SIGINT, 130),
                 ("events.*", signal.SIGTERM, 143),  # after the first update: validation
                 ("best/tmp-*", signal.SIGINT, 130),
-                ("checkpoints/tmp-*", signal.SIGTERM, 143),
+                ("checkpoints/tmp-step-00000004", signal.SIGTERM, 143),
             )
         ),
     ],
@@ -440,7 +532,7 @@ def test_p8_a_killed_evaluation_is_done_again(undisturbed, interrupted):
 def test_n1_a_training_that_diverges_stops_and_keeps_nothing_bad(fresh):
     line = failed(fresh.do("--config.segment.learning_rate=1e30"), 3)
     assert re.search(r"loss/\S+: became (nan|inf|-inf) in step \d|: is not finite after step \d", line), line
-    assert list(fresh.run.glob("*/step-*")) == []
+    assert list(fresh.run.glob("*/step-*")) == [fresh.run / "checkpoints/step-00000000"]
 
 
 class Report:

@@ -39,18 +39,21 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _run(main: Callable[[], None]) -> int:
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help())
-        return 0
+    if sys.stdout is None:  # was closed
+        sys.stdout = open(os.devnull, "w")
+    sys.stdout.reconfigure(errors="backslashreplace")  # of a path, say, that the terminal cannot show
     try:
-        _parse(sys.argv)
-        with deferred_signals():
-            main()
-        sys.stdout.flush()
-    except BrokenPipeError:
+        try:
+            _work(main)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # not of a stream
+            raise
         # What is still buffered would fail once more when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("error: standard output: is closed; run the same command again to go on", file=sys.stderr)
+        problem = "is closed" if isinstance(error, BrokenPipeError) else f"cannot be written ({error.strerror})"
+        print(f"error: standard output: {problem}; run the same command again to go on", file=sys.stderr)
         return MachineError.exit_status
     except TfaugError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,6 +62,15 @@ def _run(main: Callable[[], None]) -> int:
         print(f"{interrupted}; the same command goes on from here", file=sys.stderr)
         return interrupted.exit_status
     return 0
+
+
+def _work(main: Callable[[], None]) -> None:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(_help())
+        return
+    _parse(sys.argv)
+    with deferred_signals():
+        main()
 
 
 def _help() -> str:

@@ -257,7 +257,8 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
       UserError: there is no finished run.
     """
     run = pathlib.Path(run)
-    if not (run / "report.json").exists():
+    report = rundir.read_report(run)
+    if report is None:
         raise UserError(
             run, "there is no trained segmenter", "first train it: `python train.py --stage=seg --aug=METHOD`"
         )
@@ -270,16 +271,16 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
     _require(cases(config, split), split)
     set_up_tensorflow(config)
     out_dir = run / "evaluation" / split
-    if (out_dir / "dice.csv").exists():
+    if (out_dir / "dice.csv").is_file() and (out_dir / "summary.txt").is_file():
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         segmenter = unet(config.data.image_size, **_network_arguments(config, "seg"))
-        checkpoint.load_best(run, {"segmenter": segmenter})
+        checkpoint.load_best(run, {"segmenter": segmenter}, report["best_step"])
         predict = inference.predictor(segmenter, config.segment.batch_size)
         scans = with_experts(config, prepared(config, split))
         with rundir.locked(run):
             evaluation.evaluate(predict, scans, out_dir, config.data.phase)
-    table = (out_dir / "summary.txt").read_text(encoding="utf-8")
+    table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     return f"{run.name}, {split} split, {len(cases(config, split))} patients\n\n{table}\n{where}"
 
@@ -299,7 +300,8 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
       UserError: it has not been trained, or for another image size.
     """
     path = pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
-    if not (path / "report.json").exists():
+    report = rundir.read_report(path)
+    if report is None:
         raise UserError(
             path,
             f"there is no trained generator {name!r}",
@@ -315,7 +317,7 @@ def load_generator(config: Config, workdir, name: str) -> tf.keras.Model:
     # The tf.data pipeline runs it, and that lives on the CPU.
     with tf.device("CPU"):
         model = generator(GENERATORS[name][0], own.data.image_size, **_network_arguments(own, "aug"))
-    checkpoint.load_best(path, {"generator": model})
+    checkpoint.load_best(path, {"generator": model}, report["best_step"])
     return model
 
 
@@ -396,7 +398,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         ],
         checkpoints,
     )
-    checkpoint.load_best(run.path, keep)
+    checkpoint.load_best(run.path, keep, best.best_step)
     with machine_errors(run.path, "make room, then run the same command to go on"):
         for tag, picture in draw().items():
             pictures.save(picture, run.path / f"{tag}.png")

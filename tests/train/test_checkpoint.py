@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import random
@@ -91,6 +92,7 @@ def kill(toy, place, moment):
 @pytest.mark.parametrize(
     "kills",
     [
+        [("save", 0)],
         [("batch", 0)],
         [("update", 3)],
         [("batch", 4)],
@@ -196,6 +198,142 @@ def test_c6_without_a_valid_checkpoint_nothing_is_done(run):
     assert contents(run) == before
 
 
+@pytest.mark.parametrize("kind", ["nothing", "empty", "file", "dangling link"])
+def test_c6_a_run_that_has_lost_its_checkpoints_does_not_start_again(run, kind):
+    folder = run / "checkpoints"
+    shutil.rmtree(folder)
+    {
+        "nothing": lambda: None,
+        "empty": folder.mkdir,
+        "file": folder.touch,
+        "dangling link": lambda: folder.symlink_to("nowhere"),
+    }[kind]()
+    before = contents(run)
+    with pytest.raises(UserError, match="checkpoints: the checkpoints of this run are missing; restore"):
+        Toy(run).fit(NUM_STEPS)
+    assert contents(run) == before
+
+
+def test_c6_logs_alone_show_that_a_run_has_begun(tmp_path):
+    kill(Toy(tmp_path), "update", 3)
+    assert not (tmp_path / "best").exists()
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="checkpoints of this run are missing"):
+        Toy(tmp_path).fit(NUM_STEPS)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("injure, shown", [(shutil.rmtree, "is missing"), (lambda f: flip(f / FILES[0]), FILES[0])])
+def test_c6_a_checkpoint_whose_best_model_is_lost_is_not_valid(run, injure, shown):
+    injure(run / "best/step-00000009")
+    before = contents(run)
+    with pytest.raises(
+        UserError, match=f"none of the checkpoints is valid .*step-00000014: best/step-00000009: {shown}"
+    ):
+        Toy(run).fit(NUM_STEPS)
+    assert contents(run) == before
+
+
+def test_k4_when_a_best_model_is_lost_an_older_checkpoint_finds_it_again(undisturbed, tmp_path):
+    kill(Toy(tmp_path), "batch", 12)
+    shutil.rmtree(tmp_path / "best/step-00000009")
+    toy = Toy(tmp_path)
+    toy.fit(NUM_STEPS)
+    assert outcome(toy) == undisturbed[1]
+    assert [warning.rsplit("/checkpoints/")[1] for warning in toy.warnings] == [
+        "step-00000012: best/step-00000009: is missing; going on from step-00000008"
+    ]
+
+
+def tamper(folder, **changes):
+    """Changes the state in a checkpoint, with a manifest to match; a value of `...` removes the key."""
+    state = {**json.loads((folder / "state.json").read_text()), **changes}
+    content = json.dumps({key: value for key, value in state.items() if value is not ...}).encode()
+    (folder / "state.json").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "x"},
+        {"step": 13},
+        {"step": ...},
+        {"best": "9"},
+        {"best": 8},
+        {"hooks": None},
+        {"hooks": ["KeepBest"]},
+        {"fingerprint": None},
+        {"logs": None},
+        {"logs": {"diagnostics.csv": "1"}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_k4_a_state_that_no_save_has_written_is_damage(run, changes):
+    tamper(run / "checkpoints/step-00000014", **changes)
+    toy = Toy(run)
+    assert toy.checkpoints.restore(toy.hooks) == 12
+    assert len(toy.warnings) == 1 and "step-00000014" in toy.warnings[0]
+
+
+@pytest.mark.parametrize("hooks", [[["KeepBest", {}]], [["KeepBest", None]], [["Another", {}]], []], ids=str)
+def test_other_hooks_do_not_take_a_checkpoint(run, hooks):
+    tamper(run / "checkpoints/step-00000014", hooks=hooks)
+    before = contents(run)
+    with pytest.raises(UserError, match="step-00000014: holds"):
+        Toy(run).fit(NUM_STEPS)
+    assert contents(run) == before
+
+
+def directory_for_a_manifest(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").mkdir()
+
+
+def directory_for_a_state(folder):
+    (folder / "state.json").rename(folder / "aside")
+    (folder / "state.json").mkdir()
+    size = (folder / "state.json").stat().st_size
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.json"]["bytes"] = size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def no_file_name(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["a\0b"] = manifest["files"]["state.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def file_for_a_folder(folder):
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+@pytest.mark.parametrize("injure", [directory_for_a_manifest, directory_for_a_state, no_file_name, file_for_a_folder])
+def test_k4_what_is_of_another_kind_is_damage_and_goes(run, injure):
+    injure(run / "checkpoints/step-00000014")
+    toy = Toy(run)
+    assert toy.checkpoints.restore(toy.hooks) == 12
+    assert len(toy.warnings) == 1 and "step-00000014" in toy.warnings[0]
+    assert steps(run / "checkpoints") == [12]
+
+
+@pytest.mark.parametrize("injure", [os.unlink, truncate], ids=["removed", "cut"])
+@pytest.mark.parametrize("name", ["events.out.tfevents.*", "diagnostics.csv"])
+def test_lost_curves_are_a_warning(run, name, injure):
+    (path,) = (run / "events").glob(name)
+    injure(path)
+    toy = Toy(run)
+    assert toy.checkpoints.restore(toy.hooks) == NUM_STEPS
+    assert toy.warnings == [f"{path}: has lost curves from before step 14"]
+    assert toy.log.seconds() >= 0
+
+
 @pytest.mark.parametrize(
     "key, changed, shown",
     [
@@ -277,9 +415,11 @@ def test_k5_tensorflows_own_index_file_is_not_used(run):
 def test_k8_a_stale_temporary_folder_is_removed(run):
     for parent in ("checkpoints", "best"):
         shutil.copytree(run / "checkpoints/step-00000014", run / parent / "tmp-step-00000016")
+        (run / parent / "tmp-file").touch()
+        (run / parent / "tmp-link").symlink_to(run / "events")
     toy = Toy(run)
     assert toy.checkpoints.restore(toy.hooks) == NUM_STEPS
-    assert not list(run.rglob("tmp-*"))
+    assert not list(run.rglob("tmp-*")) and list((run / "events").iterdir())
 
 
 def test_no_damage_escapes_the_manifest(undisturbed, tmp_path):
@@ -352,7 +492,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     for save in (lambda: toy.checkpoints.save(8, toy.hooks), lambda: toy.save_best(8)):
         with pytest.raises(MachineError, match="bias.*not finite after step 8"):
             save()
-    assert steps(tmp_path / "checkpoints") == [4] and steps(tmp_path / "best") == [4]
+    assert steps(tmp_path / "checkpoints") == [0, 4] and steps(tmp_path / "best") == [4]
 
 
 def test_load_best_restores_the_kept_model_into_another_object(run, undisturbed):
@@ -362,6 +502,20 @@ def test_load_best_restores_the_kept_model_into_another_object(run, undisturbed)
     twin = Toy(run.parent / "twin")
     twin.fit(9)
     assert fingerprint_of(other.model.variables) == fingerprint_of(twin.step.model.variables)
+
+
+def test_load_best_takes_no_older_model_for_the_one_asked_for(tmp_path):
+    kill(Toy(tmp_path), "batch", 12)
+    model = ToyStep().model
+    assert [load_best(tmp_path, {"model": model}, step) for step in (6, 9)] == [6, 9]
+    shutil.rmtree(tmp_path / "best/step-00000009")
+    with pytest.raises(UserError, match="best/step-00000009: is missing; restore"):
+        load_best(tmp_path, {"model": model}, 9)
+
+
+def test_load_best_refuses_a_path_that_tensorflow_takes_for_a_pattern(run):
+    with pytest.raises(UserError, match="has one of .* in its path"):
+        load_best(run.rename(run.with_name("run[1]")), {"model": ToyStep().model})
 
 
 @pytest.mark.parametrize("name", FILES)

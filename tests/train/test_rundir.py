@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tfaug.errors import MachineError, UserError
-from tfaug.train.rundir import RunDir, differences, in_use, read_config
+from tfaug.train.rundir import RunDir, check_path, differences, in_use, read_config, read_report
 
 CONFIG = {"seed": 0, "train": {"rate": 1e-3, "sizes": (1, 2)}, "precision": "float32"}
 
@@ -195,9 +195,47 @@ def test_a_worker_leaves_its_parents_lock_alone(tmp_path):
 
 def test_p7_a_finished_run_has_its_report(tmp_path):
     with RunDir(tmp_path, CONFIG) as run:
-        run.finish({"dice": 0.8})
+        run.finish({"best": 0.8, "best_step": 3})
     with RunDir(tmp_path, CONFIG) as run:
-        assert run.finished and run.report == {"dice": 0.8, "warnings": []}
+        assert run.finished and run.report == {"best": 0.8, "best_step": 3, "warnings": []}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "5", "null", '{"best": 0.5}', '{"best": 0.5, "best_step": "9"}', "[" * 10_000, None]
+)
+def test_p7_a_damaged_report_is_refused(tmp_path, content):
+    with RunDir(tmp_path, CONFIG) as run:
+        pass
+    if content is None:
+        (tmp_path / "report.json").mkdir()
+    else:
+        (tmp_path / "report.json").write_text(content)
+    for read in (lambda: run.finished, lambda: read_report(tmp_path)):
+        with pytest.raises(UserError, match="report.json: is damaged; restore"):
+            read()
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', '"str"', "5", "[5]", "", None])
+def test_damaged_warnings_are_forgotten(tmp_path, content):
+    with RunDir(tmp_path, CONFIG):
+        pass
+    if content is None:
+        (tmp_path / "warnings.json").mkdir()
+    else:
+        (tmp_path / "warnings.json").write_text(content)
+    with RunDir(tmp_path, CONFIG) as run:
+        run.finish({"best": 0.8, "best_step": 3})
+    assert run.report["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["w[1]", "a*", "a?", "a\\b", "w\udcff"])
+def test_a_path_in_which_tensorflow_would_lose_its_checkpoints_is_refused(name):
+    with pytest.raises(UserError, match="path|UTF-8"):
+        check_path(pathlib.Path("runs", name, "run"))
+
+
+def test_other_unusual_paths_are_fine():
+    check_path(pathlib.Path("a]b", "{a}", "; rm -rf $x", "ü\n\x1b%s"))
 
 
 def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, capsys):
@@ -206,7 +244,7 @@ def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, ca
     with RunDir(tmp_path, CONFIG) as run:
         run.warn("a\nb")
         run.warn("c")
-        run.finish({})
+        run.finish({"best": 0.8, "best_step": 3})
     assert run.report["warnings"] == ["a\\nb", "c"]
     assert capsys.readouterr().err == "warning: a\\nb\nwarning: c\n"
 

@@ -2,11 +2,12 @@
 
     RUN/checkpoints/step-00000400/   the newest `keep` of them, and in each
         variables.*      every variable of the objects (TensorFlow's own format)
-        state.json       step, hooks, fingerprint, sizes of the event files
+        state.json       step, step of the best model, hooks, fingerprint, sizes of the event files
         manifest.json    SHA-256 and size of the files above
     RUN/best/step-00000350/          the best model, in the same form
 
-A folder is written under a temporary name, synced and renamed, so that it is there whole or not at all.
+A folder is written under a temporary name, synced and renamed, so that it is there whole or not at all. The first
+checkpoint is that of 0 updates: a run that has begun and has none has lost it.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ import tensorflow as tf
 from tfaug.errors import MachineError, UserError
 from tfaug.files import machine_errors, sync
 from tfaug.train.hooks import EventLog, Hook
-from tfaug.train.rundir import differences, in_one_line
+from tfaug.train.rundir import check_path, differences, in_one_line
 
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY = "tmp-"
+_STATE = {"step": int, "best": (int, type(None)), "hooks": list, "fingerprint": dict, "logs": dict}
 
 
 class Checkpoints:
@@ -66,6 +68,7 @@ class Checkpoints:
         self._fingerprint = fingerprint
         self._keep, self._log, self._before_save, self._warn = keep, log, before_save, warn
         self._steps, self._best = self._run / "checkpoints", self._run / "best"
+        self._best_step: int | None = None
 
     def save(self, num_done: int, hooks: Sequence[Hook] = ()) -> None:
         """Writes the checkpoint of `num_done` updates and removes those no longer needed.
@@ -76,6 +79,7 @@ class Checkpoints:
         self._before_save()
         state = {
             "step": num_done,
+            "best": self._best_step,
             "hooks": _hook_states(hooks),
             "fingerprint": self._fingerprint,
             "logs": self._log.sizes() if self._log else {},
@@ -87,25 +91,28 @@ class Checkpoints:
         """Keeps `objects` as the best of the run so far; `load_best` finds them."""
         self._before_save()
         _write(self._best, num_done, objects, {"step": num_done})
+        self._best_step = num_done
 
     def restore(self, hooks: Sequence[Hook] = ()) -> int:
-        """Goes back to the newest valid checkpoint, or to the start if there is none.
+        """Goes back to the newest valid checkpoint; a new run gets its first one, that of 0 updates.
 
         Returns:
           The number of updates done.
 
         Raises:
-          UserError: there are checkpoints but none is valid, or config or data have changed.
+          UserError: the run has begun but no checkpoint is valid, or config or data have changed. Nothing is touched.
+          MachineError: the disk gave way.
         """
         with _disk_errors(self._run):
-            folder = self._newest_valid()
-        num_done, sizes = 0, {}
-        if folder is not None:
-            state = json.loads((folder / "state.json").read_text())
-            self._compare(state["fingerprint"])
-            _read(folder, self._objects, complete=True)
-            _restore_hooks(hooks, state["hooks"], folder)
-            num_done, sizes = state["step"], state["logs"]
+            newest = self._newest_valid()
+        if newest is None:
+            self.save(0, hooks)
+            return 0
+        folder, state = newest
+        self._compare(state["fingerprint"])
+        _read(folder, self._objects, complete=True)
+        _restore_hooks(hooks, state["hooks"], folder)
+        num_done, self._best_step = state["step"], state["best"]
         with _disk_errors(self._run):
             for parent in (self._steps, self._best):
                 _sweep(parent)
@@ -113,25 +120,47 @@ class Checkpoints:
                     if _step(later) > num_done:
                         _remove(later)
         if self._log:
-            self._log.cut(sizes)
+            for name in self._log.cut(state["logs"]):
+                self._warn(f"{self._log.folder / name}: has lost curves from before step {num_done}")
         return num_done
 
-    def _newest_valid(self) -> pathlib.Path | None:
+    def _newest_valid(self) -> tuple[pathlib.Path, dict[str, Any]] | None:
+        """The newest valid checkpoint and its state; None for a run that has not begun."""
         damaged = []
         for folder in _folders(self._steps):
-            damage = find_damage(folder)
-            if damage is None:
-                for line in damaged:
-                    self._warn(f"{self._steps}/{line}; going on from {folder.name}")
-                return folder
-            damaged.append(f"{folder.name}: {damage}")
+            try:
+                state = self._state(folder)
+            except ValueError as damage:
+                damaged.append(f"{folder.name}: {damage}")
+                continue
+            for line in damaged:
+                self._warn(f"{self._steps}/{line}; going on from {folder.name}")
+            return folder, state
+        remedy = "restore them from a backup, or remove the run to start again"
         if damaged:
-            raise UserError(
-                self._steps,
-                f"none of the checkpoints is valid ({', '.join(damaged)})",
-                "restore them from a backup, or remove the run to start again",
-            )
+            raise UserError(self._steps, f"none of the checkpoints is valid ({', '.join(damaged)})", remedy)
+        if _folders(self._best) or (self._log and self._log.sizes()):
+            raise UserError(self._steps, "the checkpoints of this run are missing", remedy)
         return None
+
+    def _state(self, folder: pathlib.Path) -> dict[str, Any]:
+        """The state saved in `folder`.
+
+        Raises:
+          ValueError: says what of the checkpoint, or of the best model that belongs to it, is damaged.
+        """
+        damage = find_damage(folder)
+        if damage:
+            raise ValueError(damage)
+        state = json.loads((folder / "state.json").read_bytes())
+        if not _is_state(state) or state["step"] != _step(folder):
+            raise ValueError("state.json is damaged")
+        if state["best"] is not None:
+            best = _folder(self._best, state["best"])
+            damage = find_damage(best)
+            if damage:
+                raise ValueError(f"best/{best.name}: {damage}")
+        return state
 
     def _compare(self, old: Mapping[str, Any]) -> None:
         for key in ("config", "data"):
@@ -159,12 +188,13 @@ class Checkpoints:
                     _remove(best)
 
 
-def load_best(run: str | os.PathLike, objects: Mapping[str, Any]) -> int:
+def load_best(run: str | os.PathLike, objects: Mapping[str, Any], step: int | None = None) -> int:
     """Restores the best model of a run, which may still be going on.
 
     Args:
       run: the run directory.
       objects: what to restore, under the names given to `Checkpoints.save_best`; it may be a part of that.
+      step: the number of updates after which it was the best, if that is known; else the newest is taken.
 
     Returns:
       The number of updates after which it was the best.
@@ -173,9 +203,10 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any]) -> int:
       UserError: there is no best model, or it is damaged or belongs to another network.
     """
     run = pathlib.Path(run)
+    check_path(run)
     with machine_errors(run, "make it readable"):
         while True:
-            folder = next(iter(_folders(run / "best")), None)
+            folder = next(iter(_folders(run / "best")), None) if step is None else _folder(run / "best", step)
             if folder is None:
                 raise UserError(run, "holds no best model", "give the folder of a trained run")
             try:
@@ -186,18 +217,20 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any]) -> int:
                 return _step(folder)
             except UserError:
                 # A run that goes on may have replaced it meanwhile; what is still there is truly damaged.
-                if folder.exists():
+                if step is not None or folder.exists():
                     raise
 
 
 def find_damage(folder: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, by its manifest; None if nothing is."""
+    if not folder.exists():
+        return "is missing"
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return "manifest.json is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return "manifest.json is damaged"
     if not {"state.json", "variables.index"} <= set(files):
         return "manifest.json is damaged"
@@ -208,12 +241,14 @@ def find_damage(folder: pathlib.Path) -> str | None:
                 return f"{name} is damaged"
         except FileNotFoundError:
             return f"{name} is missing"
+        except (IsADirectoryError, NotADirectoryError, ValueError):  # no name of a file
+            return "manifest.json is damaged"
     return None
 
 
 def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Writes the folder `step-<num_done>` in `parent`, whole or not at all."""
-    final = parent / f"step-{num_done:08d}"
+    final = _folder(parent, num_done)
     temporary = parent / f"{_TEMPORARY}{final.name}"
     try:
         with _disk_errors(final):
@@ -281,8 +316,24 @@ def _restore_hooks(hooks: Sequence[Hook], saved: Sequence[tuple[str, Any]], fold
             f"holds the hooks {[name for name, _ in saved]}, not {names}",
             "use the program that wrote it, or choose another --workdir",
         )
-    for hook, (_, state) in zip(stateful, saved):
-        hook.restore(state)
+    for hook, (name, state) in zip(stateful, saved):
+        try:
+            hook.restore(state)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                folder, f"holds no state of {name}", "use the program that wrote it, or choose another --workdir"
+            ) from error
+
+
+def _is_state(state: Any) -> bool:
+    """Whether `state` is in the form in which `Checkpoints.save` writes it."""
+    return (
+        isinstance(state, dict)
+        and state.keys() == _STATE.keys()
+        and all(isinstance(state[key], kind) for key, kind in _STATE.items())
+        and all(isinstance(hook, list) and len(hook) == 2 for hook in state["hooks"])
+        and all(type(size) is int for size in state["logs"].values())
+    )
 
 
 def _folders(parent: pathlib.Path) -> list[pathlib.Path]:
@@ -290,6 +341,10 @@ def _folders(parent: pathlib.Path) -> list[pathlib.Path]:
     if not parent.is_dir():
         return []
     return sorted((path for path in parent.iterdir() if _NAME.fullmatch(path.name)), key=_step, reverse=True)
+
+
+def _folder(parent: pathlib.Path, num_done: int) -> pathlib.Path:
+    return parent / f"step-{num_done:08d}"
 
 
 def _step(folder: pathlib.Path) -> int:
@@ -300,13 +355,20 @@ def _remove(folder: pathlib.Path) -> None:
     """Removes a checkpoint; the rename keeps a reader from finding half of it."""
     temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
     os.rename(folder, temporary)
-    shutil.rmtree(temporary)
+    _delete(temporary)
 
 
 def _sweep(parent: pathlib.Path) -> None:
     """Removes what an interrupted save or removal has left."""
     for path in parent.glob(f"{_TEMPORARY}*"):
+        _delete(path)
+
+
+def _delete(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sha256(path: pathlib.Path) -> str:

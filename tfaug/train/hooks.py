@@ -107,17 +107,23 @@ class EventLog:
                 sync(self.folder)
             return sizes
 
-    def cut(self, sizes: Mapping[str, int]) -> None:
+    def cut(self, sizes: Mapping[str, int]) -> list[str]:
         """Goes back to the moment when `sizes` was taken: later files are removed, longer ones truncated.
 
         Must precede the first write.
+
+        Returns:
+          The names of files that are missing or shorter than they were.
         """
+        lost = set(sizes)
         with self._errors():
             for path in self._files():
                 if path.name not in sizes:
                     path.unlink()
-                elif path.stat().st_size > sizes[path.name]:
+                elif path.stat().st_size >= sizes[path.name]:
                     os.truncate(path, sizes[path.name])
+                    lost.remove(path.name)
+        return sorted(lost)
 
     @property
     def _table(self) -> pathlib.Path:
@@ -143,7 +149,10 @@ class EventLog:
 
 
 def _duration(events: pathlib.Path) -> float:
-    times = [event.wall_time for event in tf.compat.v1.train.summary_iterator(str(events))]
+    times = []
+    with contextlib.suppress(tf.errors.DataLossError):  # from where the file is damaged
+        for event in tf.compat.v1.train.summary_iterator(str(events)):
+            times.append(event.wall_time)
     return times[-1] - times[0] if times else 0.0
 
 

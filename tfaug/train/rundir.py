@@ -56,7 +56,7 @@ class RunDir:
         # A forked worker that outlives a killed parent must not go on holding the lock.
         os.register_at_fork(after_in_child=self.close)
         try:
-            self._warnings: list[str] = _read_json(self.path / "warnings.json") or []
+            self._warnings = _read_warnings(self.path / "warnings.json")
             self.config = self._adopt_config(_plain(config), tolerated)
         except BaseException:
             self.close()
@@ -79,8 +79,8 @@ class RunDir:
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """What `finish` was given, with the warnings; None while the run is unfinished."""
-        return _read_json(self.path / "report.json")
+        """See `read_report`."""
+        return read_report(self.path)
 
     @property
     def finished(self) -> bool:
@@ -96,7 +96,11 @@ class RunDir:
             write_json(self.path / "warnings.json", self._warnings)
 
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Marks the run as finished: writes `report`, with the warnings, in one atomic step."""
+        """Marks the run as finished: writes `report`, with the warnings, in one atomic step.
+
+        Args:
+          report: "best" and "best_step", as of `KeepBest`.
+        """
         write_json(self.path / "report.json", {**report, "warnings": self._warnings})
 
     def _adopt_config(self, config: dict[str, Any], tolerated: Collection[str]) -> dict[str, Any]:
@@ -136,6 +140,42 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict) or _MARK not in content or not isinstance(content.get("config"), dict):
         raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
     return content["config"]
+
+
+def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What the run in `path` was finished with, and its warnings; None while it is unfinished.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    file = pathlib.Path(path) / "report.json"
+    with machine_errors(file, "make it readable"):
+        if not file.exists():
+            return None
+        report = _read_json(file)
+    if (
+        not isinstance(report, dict)
+        or not isinstance(report.get("best"), (int, float))
+        or not isinstance(report.get("best_step"), int)
+    ):
+        raise UserError(file, "is damaged", "restore it from a backup, or remove it and run the training again")
+    return report
+
+
+def check_path(path: str | os.PathLike) -> None:
+    """Refuses a folder in which TensorFlow could not find its own checkpoints again.
+
+    It wants UTF-8, and takes the name of a checkpoint for a pattern, in which it finds no escape.
+
+    Raises:
+      UserError: names the folder.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(path, "is not UTF-8", "choose or rename a folder so that its path is") from error
+    if set(os.fspath(path)) & set("*?[\\"):
+        raise UserError(path, "has one of * ? [ \\ in its path", "choose or rename a folder so that it has none")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -213,8 +253,13 @@ def _read_json(path: pathlib.Path) -> Any:
     """The content of `path`; None when it is missing or no JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
+
+
+def _read_warnings(path: pathlib.Path) -> list[str]:
+    content = _read_json(path)
+    return content if isinstance(content, list) and all(isinstance(line, str) for line in content) else []
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
