@@ -24,6 +24,7 @@ setup(
         "pandas>=1.5",
         "matplotlib>=3.7",
         "tqdm>=4.64",
+        "psutil>=5.8",
         "distributed>=2024.8",
         "cryptography>=41",  # distributed's local clusters make their certificate with it
         # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed; its own advice was to stay below 81.

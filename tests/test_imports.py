@@ -49,7 +49,9 @@ WORKER_MODULES = (
 MAIN_PROGRAMS = ("train", "evaluate")
 
 # What trains and saves anything at all, and so knows nothing of medicine.
-GENERAL_MODULES = tuple(f"tfaug.train.{name}" for name in ("arithmetic", "loop", "hooks", "checkpoint", "rundir"))
+GENERAL_MODULES = tuple(
+    f"tfaug.train.{name}" for name in ("arithmetic", "memory", "loop", "hooks", "checkpoint", "rundir")
+)
 GENERAL_IMPORTS = (*GENERAL_MODULES, "tfaug.files", "tfaug.errors", "tfaug.streams", "tfaug.signals")
 
 # FAULTS S1, S2, S6, S8: code in a file that a user brings must never run, nor a shell.

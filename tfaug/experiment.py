@@ -34,7 +34,7 @@ from tfaug.files import machine_errors
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
-from tfaug.train import arithmetic, checkpoint, hooks, rundir
+from tfaug.train import arithmetic, checkpoint, hooks, memory, rundir
 from tfaug.train.loop import fit
 from tfaug.train.steps import AdversarialSegment, LearnAugmentation, Segment
 from tfaug.types import NUM_CLASSES, Z_DIM
@@ -278,7 +278,7 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
         checkpoint.load_best(run, {"segmenter": segmenter}, report["best_step"])
         predict = inference.predictor(segmenter, config.segment.batch_size)
         scans = with_experts(config, prepared(config, split))
-        with rundir.locked(run):
+        with rundir.locked(run), memory.running_out():
             evaluation.evaluate(predict, scans, out_dir, config.data.phase)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
@@ -382,6 +382,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
         log,
         start=start,
     )
+    memory.require(list(keep.values()), schedule.batch_size)
     every = config.report_every
     text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
     fit(

@@ -19,7 +19,7 @@ from tfaug.augment.methods import METHODS
 from tfaug.config import TOLERATED, Config, run_name
 from tfaug.errors import UserError
 from tfaug.files import machine_errors, replacing
-from tfaug.train.rundir import differences, in_one_line
+from tfaug.train.rundir import differences, in_one_line, read_report
 
 _RESULT, _CONFIG, _FORMAT = "tfaug_result", "tfaug_results_of", 1
 CONFIG_FILE = "config.json"
@@ -154,7 +154,7 @@ def of_run(run: pathlib.Path, config: Config, method: str, *, seconds: float, th
 
     The rest is as in `Result`.
     """
-    report = json.loads((run / "report.json").read_bytes())
+    report = read_report(run)
     dice: dict[str, list[float]] = {}
     with open(run / "evaluation" / "test" / "dice.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):  # by patient, and of each RV, Myo, LV

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tfaug.errors import MachineError
 from tfaug.signals import Interrupted, check_signals, deferred_signals, received_signal
+from tfaug.train import memory
 from tfaug.train.hooks import Hook
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def fit(
             stack.callback(hook.end)
             hook.begin(start, num_steps)
         check_signals()
-        stack.enter_context(_out_of_memory())
+        stack.enter_context(memory.running_out())
         source = iter(batches(start))
         for index in range(start, num_steps):
             scalars = step(next(source), index)
@@ -59,11 +59,3 @@ def fit(
                 checkpoint.save(num_done, hooks)
             if interrupted:
                 raise Interrupted(interrupted)
-
-
-@contextlib.contextmanager
-def _out_of_memory() -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise MachineError("memory", "there is not enough of it", "use a smaller batch size") from error

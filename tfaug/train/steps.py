@@ -161,15 +161,21 @@ class LearnAugmentation(tf.Module):
             scalars = {}
             with tf.GradientTape() as tape:
                 field, image = self._generate(batch)
-                if self.discriminator_first:
-                    with tape.stop_recording():
+                with tape.stop_recording():
+                    if self.discriminator_first:
                         scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
-                segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
-                adversarial = self._adversarial_loss(image, batch.real)
+                    adversarial, slope = self._adversarial_loss(image, batch.real)
+                # Whatever D needed is free again before S, which needs most of the memory, runs.
+                with tf.control_dependencies([slope]):
+                    segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
                 big = losses.big_loss(field)
-                # D and L_big do not depend on S, so one backward pass gives S its L_S and G all of Eq. 4.
-                total = self.lambda_seg * segmentation + self.lambda_adv * adversarial + self.lambda_big * big
-            gradients = tape.gradient(total, [g.trainable_variables, s.trainable_variables])
+                objective = self.lambda_seg * segmentation + self.lambda_big * big
+            # D and L_big do not depend on S, so one backward pass gives S its L_S and G all of Eq. 4.
+            gradients = tape.gradient(
+                [objective, image],
+                [g.trainable_variables, s.trainable_variables],
+                output_gradients=[tf.ones_like(objective), self.lambda_adv * slope],
+            )
             if "generator" in networks:
                 self.generator_optimizer.apply_gradients(zip(gradients[0], g.trainable_variables))
             if "segmenter" in networks:
@@ -182,7 +188,7 @@ class LearnAugmentation(tf.Module):
             "loss/segmentation": segmentation,
             "loss/adversarial": adversarial,
             "loss/big": big,
-            "loss/generator": total,
+            "loss/generator": objective + self.lambda_adv * adversarial,
             **scalars,
             "field/mean_abs": -big,
             "field/max_abs": tf.reduce_max(tf.abs(field)),
@@ -205,11 +211,14 @@ class LearnAugmentation(tf.Module):
         return losses.segmentation_loss(logits, label, self.class_weights)
 
     def _adversarial_loss(self, image, real):
+        """G's adversarial loss, and its gradient with respect to the generated images [N, H, W, 1]."""
         if not self.lambda_adv:
-            return tf.constant(0.0)
-        with frozen_statistics(self.discriminator):
+            return tf.constant(0.0), tf.zeros_like(image)
+        with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
+            tape.watch(image)
             fake_logits, _ = self._judge(image, real)
-        return losses.adversarial_loss(fake_logits, self.adversarial_form)
+            loss = losses.adversarial_loss(fake_logits, self.adversarial_form)
+        return loss, tape.gradient(loss, image)
 
     def _discriminate(self, image, real, update: bool):
         """D's loss and accuracies, and its update; nothing without an adversarial term, as nobody asks D then."""
