@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--methods", default="aff_ri")
+    parser.add_argument("--num_labelled", type=int, default=1)
     parser.add_argument("--sets", default="1-5")
     parser.add_argument("--repeats", type=int, default=1)
     arguments, flags = parser.parse_known_args(argv)
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir = arguments.workdir / precision
         folders[precision] = workdir / "results"
         command = [
-            *(sys.executable, str(ROOT / "train.py"), "--stage=table1", "--num_labelled=1"),
+            *(sys.executable, str(ROOT / "train.py"), "--stage=table1", f"--num_labelled={arguments.num_labelled}"),
             *(f"--methods={arguments.methods}", f"--sets={arguments.sets}", f"--repeats={arguments.repeats}"),
             *(f"--workdir={workdir}", f"--results={folders[precision]}", f"--config.precision={precision}", *flags),
         ]

@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = acdc.get_config()
     config.name = "released_code"
     config.data.phase = "ED"
+    config.data.n4_shrink = 1
     config.model.half_pixel_centers = False
     config.transforms.affine = "released"
     config.transforms.random_intensity = "released"

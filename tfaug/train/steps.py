@@ -82,9 +82,9 @@ class Segment(tf.Module):
 class LearnAugmentation(tf.Module):
     """Trains G_V or G_I together with S and D (Eq. 4-6).
 
-    An iteration updates D, then G, then S. What they share: G runs forward once, and D learns from the images that G
-    learns from; S runs forward and backward once, so that S and G descend the same L_S, both seen from where they
-    stood before the iteration. D, updated in between, judges for G with its new weights.
+    An iteration updates D, then G, then S. What they share: D learns from the images that G learns from; S runs forward
+    and backward once, so that S and G descend the same L_S, both seen from where they stood before the iteration. D,
+    updated in between, judges for G with its new weights.
 
     Args:
       kind: "deform" or "intensity".
@@ -158,9 +158,10 @@ class LearnAugmentation(tf.Module):
         s, g, d = self.segmenter, self.generator, self.discriminator
         models = {"segmenter": s, "generator": g, "discriminator": d}
         with frozen_statistics(*(model for name, model in models.items() if name not in networks)):
-            scalars = {}
+            scalars, field = {}, self._field(batch)
             with tf.GradientTape() as tape:
-                field, image = self._generate(batch)
+                tape.watch(field)
+                image = transform_image(self.kind, batch.labelled.image, field)
                 with tape.stop_recording():
                     if self.discriminator_first:
                         scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
@@ -170,19 +171,23 @@ class LearnAugmentation(tf.Module):
                     segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
                 big = losses.big_loss(field)
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
-            # D and L_big do not depend on S, so one backward pass gives S its L_S and G all of Eq. 4.
-            gradients = tape.gradient(
+            # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
+            field_gradient, segmenter_gradients = tape.gradient(
                 [objective, image],
-                [g.trainable_variables, s.trainable_variables],
+                [field, s.trainable_variables],
                 output_gradients=[tf.ones_like(objective), self.lambda_adv * slope],
             )
             if "generator" in networks:
-                self.generator_optimizer.apply_gradients(zip(gradients[0], g.trainable_variables))
+                # What G's own backward pass needs is computed again, now that S needs no memory any more.
+                with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
+                    again = self._field(batch)
+                gradients = tape.gradient(again, g.trainable_variables, output_gradients=field_gradient)
+                self.generator_optimizer.apply_gradients(zip(gradients, g.trainable_variables))
             if "segmenter" in networks:
-                self.warm_up.optimizer.apply_gradients(zip(gradients[1], s.trainable_variables))
+                self.warm_up.optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
                 with frozen_statistics(g):
-                    _, image = self._generate(batch)
+                    image = transform_image(self.kind, batch.labelled.image, self._field(batch))
                 scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
         return {
             "loss/segmentation": segmentation,
@@ -194,9 +199,8 @@ class LearnAugmentation(tf.Module):
             "field/max_abs": tf.reduce_max(tf.abs(field)),
         }
 
-    def _generate(self, batch):
-        field = self.generator([batch.labelled.image, batch.z], training=True)
-        return field, transform_image(self.kind, batch.labelled.image, field)
+    def _field(self, batch):
+        return self.generator([batch.labelled.image, batch.z], training=True)
 
     def _segmentation_loss(self, labelled, num_original, field, image):
         """L_S on a batch whose first `num_original` slices are original, the others generated."""
