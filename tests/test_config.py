@@ -46,11 +46,12 @@ def test_our_configs_are_valid_for_every_labelled_set(module, num_labelled):
 
 
 def test_released_code_sets_every_switch():
-    """Those that FIDELITY's table gives another default, and no other value."""
+    """Those that FIDELITY's table gives another default, N4 at full resolution, and no other value."""
     changed = rundir.differences(acdc.get_config().to_dict(), released_code.get_config().to_dict())
     assert set(changed) == {
         "name",
         "data.phase",
+        "data.n4_shrink",
         "model.half_pixel_centers",
         "transforms.affine",
         "transforms.random_intensity",
