@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.filters = 16  # released program
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
     config.model.norm_momentum = 0.99  # of batch normalisation's moving statistics; released program
-    config.precision = "float32"  # or "mixed_bfloat16"
+    config.precision = "float32"  # or "mixed_bfloat16"; on a GPU "mixed_float16" too, which scales losses
 
     # The released program's variants are called "released".
     config.transforms = ml_collections.ConfigDict()

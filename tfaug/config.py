@@ -122,7 +122,7 @@ _RULES = (
     ("seed", *_SEED),
     ("num_labelled", *_COUNT),
     ("labelled_set", *_COUNT),
-    ("precision", *_one_of("float32", "mixed_bfloat16")),
+    ("precision", *_one_of("float32", "mixed_bfloat16", "mixed_float16")),
     ("data.root", *_PATH),
     ("data.cohort_seed", *_SEED),
     ("data.phase", *_one_of("ES", "ED")),

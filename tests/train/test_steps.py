@@ -261,3 +261,49 @@ def test_adam_has_the_papers_betas():
     config = adam(unet(SIZE, FILTERS), 1e-3).get_config()
     assert (config["beta_1"], config["beta_2"]) == (0.9, 0.999)
     np.testing.assert_allclose(config["learning_rate"], 1e-3, rtol=1e-6)
+
+
+def gradients_of(optimizer):
+    """After one update: Adam's first moments are a tenth of them."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return 10 * np.concatenate([moment.numpy().ravel() for moment in optimizer._momentums])
+
+
+def optimizers_of(step):
+    return {
+        "discriminator": step.discriminator_optimizer,
+        "generator": step.generator_optimizer,
+        "segmenter": step.warm_up.optimizer,
+    }
+
+
+def in_precision(precision, **changes):
+    tf.keras.mixed_precision.set_global_policy(precision)
+    try:
+        return make_step(**changes)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def test_float16_loses_no_small_gradients(eager):
+    """They would vanish unscaled, below 6e-8. bfloat16 reaches lower, but is coarser."""
+    weak = {"class_weights": [1e-4 * weight for weight in WEIGHTS], "lambda_adv": 1e-4, "lambda_big": 0.0}
+    steps = [in_precision(precision, **weak) for precision in ("float32", "mixed_float16", "mixed_bfloat16")]
+    for step in steps:
+        step.update(generator_batch())
+    for name in NETWORKS:
+        exact, half, brain = (gradients_of(optimizers_of(step)[name]) for step in steps)
+        assert np.linalg.norm(half - exact) < np.linalg.norm(brain - exact), name
+
+
+def test_float16_skips_an_update_that_overflows_and_scales_less(eager):
+    step = in_precision("mixed_float16", class_weights=[1e9 * weight for weight in WEIGHTS])
+    before = {name: [w.numpy() for w in model.trainable_weights] for name, model in networks_of(step).items()}
+    step.update(generator_batch())
+    same = {
+        name: all(np.array_equal(w.numpy(), old) for w, old in zip(model.trainable_weights, before[name]))
+        for name, model in networks_of(step).items()
+    }
+    assert same == {"discriminator": False, "generator": True, "segmenter": True}
+    scales = {name: float(optimizer.loss_scale) for name, optimizer in optimizers_of(step).items()}
+    assert scales["segmenter"] == scales["discriminator"] / 2

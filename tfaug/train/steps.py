@@ -40,12 +40,32 @@ class Adam(tf.keras.optimizers.Adam):
             grad=gradient,
         )
 
+    def get_scaled_loss(self, loss):
+        """`loss`; see `adam`."""
+        return loss
 
-def adam(model: tf.keras.Model, learning_rate: float) -> Adam:
-    """Adam with beta1 0.9 and beta2 0.999 (paper, section 3.4), its slots built for `model`."""
+    def get_unscaled_gradients(self, gradients):
+        """`gradients`; see `adam`."""
+        return gradients
+
+
+def adam(model: tf.keras.Model, learning_rate: float) -> Adam | tf.keras.mixed_precision.LossScaleOptimizer:
+    """Adam with beta1 0.9 and beta2 0.999 (paper, section 3.4), its slots built for `model`.
+
+    Small gradients would vanish in float16. There the optimiser is one that scales losses, undoes it in gradients, and
+    skips an update whose gradients overflow; with the same methods `Adam` leaves both as they are.
+    """
     optimizer = Adam(learning_rate, beta_1=0.9, beta_2=0.999)
+    if tf.keras.mixed_precision.global_policy().compute_dtype == "float16":
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def descend(optimizer, tape: tf.GradientTape, loss: tf.Tensor, variables) -> None:
+    """One update of `variables` against the gradient of `loss`, which was recorded on `tape`, scaled as it must be."""
+    gradients = tape.gradient(loss, variables, output_gradients=optimizer.get_scaled_loss(tf.ones_like(loss)))
+    optimizer.apply_gradients(zip(optimizer.get_unscaled_gradients(gradients), variables))
 
 
 class Segment(tf.Module):
@@ -74,8 +94,7 @@ class Segment(tf.Module):
         with tf.GradientTape() as tape:
             logits = self.segmenter(batch.image, training=True)
             loss = losses.segmentation_loss(logits, batch.label, self.class_weights)
-        variables = self.segmenter.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        descend(self.optimizer, tape, loss, self.segmenter.trainable_variables)
         return {"loss/segmentation": loss}
 
 
@@ -172,19 +191,21 @@ class LearnAugmentation(tf.Module):
                 big = losses.big_loss(field)
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
             # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
-            field_gradient, segmenter_gradients = tape.gradient(
+            optimizer, slopes = self.warm_up.optimizer, [tf.ones_like(objective), self.lambda_adv * slope]
+            gradients = tape.gradient(
                 [objective, image],
-                [field, s.trainable_variables],
-                output_gradients=[tf.ones_like(objective), self.lambda_adv * slope],
+                [field, *s.trainable_variables],
+                output_gradients=[optimizer.get_scaled_loss(one) for one in slopes],
             )
+            field_gradient, *segmenter_gradients = optimizer.get_unscaled_gradients(gradients)
             if "generator" in networks:
                 # What G's own backward pass needs is computed again, now that S needs no memory any more.
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
                     again = self._field(batch)
-                gradients = tape.gradient(again, g.trainable_variables, output_gradients=field_gradient)
-                self.generator_optimizer.apply_gradients(zip(gradients, g.trainable_variables))
+                    descent = tf.reduce_sum(tf.stop_gradient(field_gradient) * again)
+                descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
-                self.warm_up.optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
+                optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
                 with frozen_statistics(g):
                     image = transform_image(self.kind, batch.labelled.image, self._field(batch))
@@ -222,7 +243,8 @@ class LearnAugmentation(tf.Module):
             tape.watch(image)
             fake_logits, _ = self._judge(image, real)
             loss = losses.adversarial_loss(fake_logits, self.adversarial_form)
-        return loss, tape.gradient(loss, image)
+        scaled = tape.gradient(loss, [image], self.discriminator_optimizer.get_scaled_loss(tf.ones_like(loss)))
+        return loss, self.discriminator_optimizer.get_unscaled_gradients(scaled)[0]
 
     def _discriminate(self, image, real, update: bool):
         """D's loss and accuracies, and its update; nothing without an adversarial term, as nobody asks D then."""
@@ -232,8 +254,7 @@ class LearnAugmentation(tf.Module):
             fake_logits, real_logits = self._judge(image, real)
             loss = losses.discriminator_loss(fake_logits, real_logits)
         if update:
-            variables = self.discriminator.trainable_variables
-            self.discriminator_optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            descend(self.discriminator_optimizer, tape, loss, self.discriminator.trainable_variables)
         return {
             "loss/discriminator": loss,
             "discriminator/accuracy_fake": tf.reduce_mean(tf.cast(fake_logits < 0, tf.float32)),
@@ -301,13 +322,11 @@ class AdversarialSegment(tf.Module):
                 worse_logits, better_logits = self._judge(worse, better)
                 d_loss = losses.discriminator_loss(worse_logits, better_logits)
             with tape.stop_recording():
-                d_gradients = d_tape.gradient(d_loss, d.trainable_variables)
-                self.discriminator_optimizer.apply_gradients(zip(d_gradients, d.trainable_variables))
+                descend(self.discriminator_optimizer, d_tape, d_loss, d.trainable_variables)
             with frozen_statistics(d):
                 adversarial = losses.adversarial_loss(self._judge(worse, better)[0], "non_saturating")
             total = segmentation + self.lambda_adv * adversarial
-        gradients = tape.gradient(total, s.trainable_variables)
-        self.segmenter_optimizer.apply_gradients(zip(gradients, s.trainable_variables))
+        descend(self.segmenter_optimizer, tape, total, s.trainable_variables)
         return {
             "loss/segmentation": segmentation,
             "loss/adversarial": adversarial,
