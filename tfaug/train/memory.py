@@ -19,8 +19,8 @@ _REMEDY = "use a smaller batch size"
 def require(models: Sequence[tf.keras.Model], batch_size: int) -> None:
     """Refuses a batch that cannot fit; the operating system would end the process without a word.
 
-    The need is taken to be the sum of all layers' outputs, which is close to what training was seen to take (docs/
-    performance.md). On a GPU nothing is checked.
+    The need is taken to be the sum of all layers' outputs: about what is kept for the backward pass. On a GPU nothing
+    is checked.
 
     Args:
       models: those that run forwards and backwards on one batch.

@@ -202,7 +202,7 @@ class LearnAugmentation(tf.Module):
                 # What G's own backward pass needs is computed again, now that S needs no memory any more.
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
                     again = self._field(batch)
-                    descent = tf.reduce_sum(tf.stop_gradient(field_gradient) * again)
+                    descent = tf.reduce_sum(field_gradient * again)
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
