@@ -38,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.filters = 16  # released program
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
+    config.model.head_scale = 1.0  # of the generators' last layer when it starts; with less, fields start small
     config.model.norm_momentum = 0.99  # of batch normalisation's moving statistics; released program
     config.precision = "float32"  # or "mixed_bfloat16"; on a GPU "mixed_float16" too, which scales losses
 

@@ -94,6 +94,7 @@ def test_released_code_sets_every_switch():
         ("segment.class_weights", (10**400, 1, 1, 1), "4 numbers"),
         ("model.filters", 2.5, "whole number"),
         ("model.half_pixel_centers", "no", "True or False"),
+        ("model.head_scale", 0.0, "above 0"),
         ("augment.task_gradient", "no", "True or False"),
         ("generators", None, "configs/"),
         ("generators.deform", None, "a path"),

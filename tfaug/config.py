@@ -140,6 +140,7 @@ _RULES = (
     *((f"splits.{split}", _are_names, _NAMES) for split in ("validation", "unlabelled", "test")),
     ("model.filters", *_COUNT),
     ("model.half_pixel_centers", *_SWITCH),
+    ("model.head_scale", *_POSITIVE),
     ("model.norm_momentum", lambda value: _not_negative(value) and value < 1, "a number from 0 to below 1"),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),

@@ -150,7 +150,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
         step = LearnAugmentation(
             kind,
             unet(size, **build),
-            generator(kind, size, **build),
+            generator(kind, size, **build, head_scale=config.model.head_scale),
             discriminator(size, filters=config.model.filters, seed=build["seed"]),
             learning_rate=schedule.learning_rate,
             class_weights=schedule.class_weights,

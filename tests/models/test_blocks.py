@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tfaug.models.blocks import Upsample
+from tfaug.models.generator import KINDS, generator
 from tfaug.models.unet import unet
 
 
@@ -25,3 +26,13 @@ def test_convolutions_start_as_normal_of_the_right_spread():
     kernel = unet(32, seed=0).get_layer("enc_c5_b").kernel.numpy()
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.01)
     assert np.abs(kernel).max() > 3 * kernel.std()  # untruncated
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initial_fields_follow_the_scale_of_the_head(kind):
+    usual, small = (generator(kind, 32, 4, seed=1, head_scale=scale) for scale in (1.0, 0.1))
+    inputs = [tf.random.stateless_normal(shape, [1, 2]) for shape in ((2, 32, 32, 1), (2, 100))]
+    fields = [model(inputs, training=True).numpy() for model in (usual, small)]
+    if kind == "intensity":
+        fields = [np.arctanh(np.float64(field)) for field in fields]
+    np.testing.assert_allclose(0.1 * fields[0], fields[1], rtol=1e-3, atol=1e-5)

@@ -22,6 +22,7 @@ def conv(
     norm: bool = True,
     bias: bool = True,
     norm_momentum: float = 0.99,
+    scale: float = 1.0,
 ):
     """A 'same'-padded convolution, batch normalisation and an activation.
 
@@ -32,12 +33,13 @@ def conv(
       filters: number of output channels.
       kernel: side of the square kernel.
       name: the layer's name; `<name>_bn` is its norm's.
-      seed: the initial weights are a pure function of (seed, name): normal, std sqrt(2 / (kernel^2 C)).
+      seed: the initial weights are a pure function of (seed, name): normal, std `scale` sqrt(2 / (kernel^2 C)).
       stride: of the convolution.
       activation: a Keras activation, or None.
       norm: whether batch normalisation (epsilon 1e-3) follows.
       bias: whether there is a bias, if no norm follows.
       norm_momentum: of the norm's moving statistics.
+      scale: of the initial weights.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
@@ -49,7 +51,7 @@ def conv(
         padding="same",
         use_bias=bias and not norm,
         kernel_initializer=tf.keras.initializers.VarianceScaling(
-            2.0, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
+            2.0 * scale**2, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
         ),
         name=name,
     )(x)

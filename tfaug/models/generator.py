@@ -19,6 +19,7 @@ def generator(
     half_pixel_centers: bool = True,
     norm_momentum: float = 0.99,
     seed: int = 0,
+    head_scale: float = 1.0,
 ) -> tf.keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
@@ -29,6 +30,7 @@ def generator(
       half_pixel_centers: see `blocks.Upsample`.
       norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
+      head_scale: of the last layer's initial weights, and with it of the fields that learning starts from.
 
     Returns:
       A model from (image [N, H, W, 1], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in pixels
@@ -52,7 +54,7 @@ def generator(
     x = tf.keras.layers.Concatenate(name="concat")([noise, x])
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
-    field = _HEADS[kind](x, block)
+    field = _HEADS[kind](x, functools.partial(block, scale=head_scale))
     return tf.keras.Model([image, z], field, name=f"generator_{kind}")
 
 
