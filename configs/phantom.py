@@ -2,8 +2,8 @@
 
     python train.py
 
-Networks and rates are those of `configs/acdc.py`; the image, the schedule, N4's grid and the generators' first fields are
-small.
+Networks and rates are those of `configs/acdc.py`; the image, the schedule, N4's grid and the fields that the generators
+start from are small.
 """
 
 from __future__ import annotations
