@@ -78,7 +78,7 @@ def report(seconds: dict[str, dict[str, float]]) -> str:
 def run_stage(stage: str, folder: pathlib.Path, config_flags: list[str]) -> dict[str, float]:
     """Runs one stage in a process of its own; returns the seconds of each part and their "total"."""
     result = folder / f"{stage}.json"
-    start = time.time()
+    start = time.perf_counter()  # one clock for all processes; the time of day may be set in between
     command = [
         *(sys.executable, "-m", "benchmarks.run_time", f"--run_time_stage={stage}"),
         *(f"--run_time_launched={start!r}", f"--run_time_result={result}", *config_flags),
@@ -86,7 +86,7 @@ def run_stage(stage: str, folder: pathlib.Path, config_flags: list[str]) -> dict
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if status:
         raise SystemExit(status)  # it has said why
-    seconds, end = json.loads(result.read_text()), time.time()
+    seconds, end = json.loads(result.read_text()), time.perf_counter()
     return {**seconds, "end": end - seconds["end"], "total": end - start}
 
 
@@ -132,7 +132,7 @@ def _work() -> None:
     from tfaug.train import checkpoint, hooks, steps
 
     watch = Stopwatch()
-    watch.seconds["start"] = time.time() - LAUNCHED.value
+    watch.seconds["start"] = time.perf_counter() - LAUNCHED.value
     for name in ("data_root", "examine_data", "prepared", "with_experts", "prepare_data"):
         watch.watch(experiment, name, "data")
     for name in ("unet", "generator", "discriminator"):
@@ -158,7 +158,7 @@ def _work() -> None:
         experiment.train_segmenter(config, workdir, cli.AUG.value)
     else:
         experiment.learn_augmentation(config, workdir, STAGE.value.removeprefix("aug-"))
-    pathlib.Path(RESULT.value).write_text(json.dumps({**watch.seconds, "end": time.time()}))
+    pathlib.Path(RESULT.value).write_text(json.dumps({**watch.seconds, "end": time.perf_counter()}))
 
 
 def _watched_fit(watch: Stopwatch, fit: Callable, step, batches, *args) -> None:

@@ -95,7 +95,9 @@ def test_generators_are_validated_after_warm_up_alone(trained):
 
 def test_evaluation_leaves_table_masks_and_pictures(trained, cohort):
     folder, _ = trained
-    out = folder / "runs" / NAMES[2] / "evaluation" / "test"
+    run_folder = folder / "runs" / NAMES[2]
+    assert {path.name for path in run_folder.glob("*.png")} == {"batch.png", "segmentation.png"}
+    out = run_folder / "evaluation" / "test"
     table = pd.read_csv(out / "dice.csv")
     assert sorted(set(table.case)) == ["patient007", "patient027"] and len(table) == 6
     for case in ("patient007", "patient027"):
@@ -190,6 +192,17 @@ def test_the_released_programs_switches_train(cohort, tmp_path):
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
+
+
+def test_generators_start_at_the_scale_of_the_config(trained, command, tmp_path):
+    """A vanishing head, that hardly learns, adds nothing; the default's does."""
+    folder, _ = trained
+    cache = f"--config.data.cache_dir={folder / 'cache'}"
+    flags = ["--stage=aug", "--gen=intensity", "--config.model.head_scale=1e-6", "--config.augment.learning_rate=1e-9"]
+    result = run("train.py", cache, *command, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    small, usual = (pd.read_csv(path / "runs" / NAMES[1] / "diagnostics.csv") for path in (tmp_path, folder))
+    assert 0 < small["generator/intensity_mean"].max() < 1e-3 * usual["generator/intensity_mean"].min()
 
 
 def test_a_missing_prerequisite_names_its_command(command, tmp_path):

@@ -187,7 +187,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
                 **_dice(predict, experts),
                 **_generator_diagnostics(kind, generate, labelled, config),
             },
-            draw=lambda: {
+            draw=lambda _: {
                 "generator": _generator_picture(kind, generate, labelled, config),
                 "segmentation": _segmentation_picture(predict, validation),
             },
@@ -211,16 +211,25 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
         check.refuse(examine_data(config, splits))
         labelled, validation = prepared(config, "labelled"), prepared(config, "validation")
         unlabelled = prepared(config, "unlabelled") if "unlabelled" in splits else []
-        augment = _augmenter(config, schedule.partition, learned).method(row)
-        arguments = (schedule.batch_size, augment, config.seed)
+        augmenter = _augmenter(config, schedule.partition, learned)
+        arguments = (schedule.batch_size, augmenter.method(row), config.seed)
         step = _segmenter_step(config, row)
+        make = supervised = pipeline.labelled_batches(_slices(labelled), *arguments)
         if row.adversary:
             # The supervised adversary has no use for its second image batch, and gets labelled slices.
             make = pipeline.adversarial_batches(_slices(labelled), _images(unlabelled or labelled), *arguments)
-        else:
-            make = pipeline.labelled_batches(_slices(labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
+        again = tf.function(supervised)
+
+        def draw(num_done):
+            index = tf.constant(num_done - 1, tf.int64)
+            names = augmenter.names(row, schedule.batch_size, index, "labelled")
+            return {
+                "batch": _batch_picture(again(index), names),
+                "segmentation": _segmentation_picture(predict, validation),
+            }
+
         report = _fit(
             config,
             run,
@@ -230,7 +239,7 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
             schedule,
             keep={"segmenter": step.segmenter},
             score=lambda: _dice(predict, experts),
-            draw=lambda: {"segmentation": _segmentation_picture(predict, validation)},
+            draw=draw,
             data=labelled + validation + unlabelled,
             learned=learned,
         )
@@ -333,7 +342,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
       schedule: `config.augment` or `config.segment`.
       keep: models saved as the best, by name.
       score: validation, a function returning named scores.
-      draw: function returning pictures by tag.
+      draw: function from the number of updates done to pictures by tag.
       data: the preprocessed scans that the run depends on.
       start: no validation before this many steps.
       learned: the fixed generators that the run depends on, by name.
@@ -369,9 +378,9 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
     def while_finite(call):
         """Of a state that is NaN there is nothing to score or draw: the run ends first."""
 
-        def checked():
+        def checked(*args):
             finite.check()
-            return call()
+            return call(*args)
 
         return checked
 
@@ -401,7 +410,7 @@ def _fit(config, run, stage, step, make, schedule, *, keep, score, draw, data, s
     )
     checkpoint.load_best(run.path, keep, best.best_step)
     with machine_errors(run.path, "make room, then run the same command to go on"):
-        for tag, picture in draw().items():
+        for tag, picture in draw(best.best_step).items():
             pictures.save(picture, run.path / f"{tag}.png")
     return best.state()
 
@@ -519,6 +528,10 @@ def _generator_picture(kind, generate, scans, config):
     generated = transform_image(kind, tf.constant(images[..., np.newaxis]), field).numpy()[..., 0]
     generated_labels = np.argmax(transform_label(kind, one_hot, field), axis=-1)
     return pictures.generator_panel(images, field, generated, labels, generated_labels, kind, names)
+
+
+def _batch_picture(batch, names):
+    return pictures.overlay(batch.image.numpy()[..., 0], np.argmax(batch.label, axis=-1), names)
 
 
 def _segmentation_picture(predict, scans):

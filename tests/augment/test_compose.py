@@ -70,6 +70,18 @@ def test_rows_compose_the_batch(name, expected):
     assert tags(name) == expected
 
 
+@pytest.mark.parametrize("changes", [{}, {"released_partition": True}])
+def test_names_tell_what_was_done(changes):
+    digits = {"affine": 1, "deform": 2, "intensity": 3, "elastic": 4, "contrast_brightness": 5, "mixup": 6}
+    digits.update(original=0, deform_noreg=7, intensity_noreg=8)
+    for name, method in METHODS.items():
+        for step in range(3):
+            names = augmenter(**changes).names(method, N, tf.constant(step, tf.int64), "labelled")
+            told = [[digits[word] for word in text.split("+")] for text in names]
+            done = [[int(digit) for digit in str(tag)] for tag in tags(name, step, **changes)]
+            assert [tag if name == "none" or tag[0] == 1 else [1, *tag] for tag in told] == done
+
+
 def test_released_partition_draws_its_boundaries():
     """20 slices: X_V ends in 1..4, X_I in 5..9, X_VI in 10..14, the rest stays affine."""
     seen = set()

@@ -127,14 +127,14 @@ def test_what_is_logged_is_found_under_its_tag_and_step(tmp_path):
     Text("config", "seed = 0", log)(1, {})
     Text("config", "seed = 0", log)(2, {})
     Scalars(5, log)(5, {"loss": tf.constant(0.25)})
-    Pictures(5, lambda: {"one": picture[0], "two": picture}, log)(5, {})
+    Pictures(5, lambda num_done: {"one": picture[0], "two": picture + num_done}, log)(5, {})
     log.sizes()
     text, loss, one, two = summaries(tmp_path)
     assert text == ("config", 1, b"seed = 0")
     assert loss == ("loss", 5, 0.25)
     assert one[:2] == ("one", 5) and two[:2] == ("two", 5)
     decoded = [tf.io.decode_png(png).numpy() for png in two[2][2:]]  # preceded by width and height
-    np.testing.assert_array_equal(decoded, picture)
+    np.testing.assert_array_equal(decoded, picture + 5)
     assert len(one[2]) == 3
 
 

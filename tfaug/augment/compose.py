@@ -49,6 +49,16 @@ class Augmenter:
 
         return augment
 
+    def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
+        """What has been done to each slice of a batch that `method` makes; generated ones are `first` as well."""
+        recipes = [method.first, *method.generated]
+        sizes = self.shares(batch_size, len(method.generated), step, purpose) if method.generated else [batch_size]
+        names = ["+".join(recipe) or "original" for recipe, size in zip(recipes, sizes) for _ in range(int(size))]
+        if method.mixup:
+            half = batch_size // 2
+            names[half:] = [f"{name}+mixup" for name in names[half:]]
+        return names
+
     def shares(self, batch_size: int, num_recipes: int, step, purpose: str):
         """How many slices stay real, then how many each recipe generates.
 

@@ -204,13 +204,13 @@ class Scalars(Hook):
 
 
 class Pictures(Hook):
-    """Writes what `draw()` returns to TensorBoard: a dict of tag to uint8 [H, W, 3] or [N, H, W, 3]."""
+    """Writes what `draw(num_done)` returns to TensorBoard: a dict of tag to uint8 [H, W, 3] or [N, H, W, 3]."""
 
-    def __init__(self, every: int, draw: Callable[[], Mapping[str, np.ndarray]], log: EventLog):
+    def __init__(self, every: int, draw: Callable[[int], Mapping[str, np.ndarray]], log: EventLog):
         self.every, self._draw, self._log = every, draw, log
 
     def __call__(self, num_done, scalars):
-        self._log.pictures(self._draw(), num_done)
+        self._log.pictures(self._draw(num_done), num_done)
 
 
 class Text(Hook):
