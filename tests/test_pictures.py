@@ -120,6 +120,15 @@ def test_draws_of_one_image_stand_side_by_side_on_one_scale(kind, channels):
     assert len({tuple(median) for median in medians}) == 3
 
 
+@pytest.mark.parametrize("one_window", [False, True])
+def test_one_window_shows_which_slice_is_brighter(one_window):
+    image, mask = slices(1)
+    tiles = pictures.overlay([image[0], image[0] + 1], [0 * mask[0]] * 2, ["", ""], one_window=one_window)
+    inner = tiles[30 : int(pictures.TILE * pictures.DPI)]
+    left, right = np.array_split(inner, 2, axis=1)
+    assert (right.mean() > left.mean() + 20) == one_window
+
+
 def test_overlay_takes_slices_of_different_shapes():
     images, masks = zip(*[(np.eye(n, n + 9), np.eye(n, n + 9, dtype=int)) for n in (20, 33, 57)])
     one_row = pictures.overlay(images, masks, "abc", experts=masks, columns=3)

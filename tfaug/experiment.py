@@ -531,7 +531,7 @@ def _generator_picture(kind, generate, scans, config):
 
 
 def _batch_picture(batch, names):
-    return pictures.overlay(batch.image.numpy()[..., 0], np.argmax(batch.label, axis=-1), names)
+    return pictures.overlay(batch.image.numpy()[..., 0], np.argmax(batch.label, axis=-1), names, one_window=True)
 
 
 def _segmentation_picture(predict, scans):

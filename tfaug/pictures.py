@@ -69,6 +69,7 @@ def overlay(
     titles: Sequence[str],
     experts: Sequence[np.ndarray] | None = None,
     columns: int = 5,
+    one_window: bool = False,
 ) -> np.ndarray:
     """Tiles of scans with the contours of their masks.
 
@@ -78,14 +79,16 @@ def overlay(
       titles: one for each tile.
       experts: integer masks drawn dashed in the same colours, or None.
       columns: tiles in a row, at most.
+      one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own range of greys.
     """
     columns = min(columns, len(images))
+    shared = _window(np.concatenate([np.ravel(image) for image in images])) if one_window else None
     figure, tiles = _canvas(-(-len(images) // columns), columns, titled_rows=True)
     for k, tile in enumerate(tiles.flat):
         if k >= len(images):
             tile.set_visible(False)
             continue
-        _scan(tile, images[k], _window(images[k]))
+        _scan(tile, images[k], shared if one_window else _window(images[k]))
         if experts is not None:
             _contours(tile, experts[k], linestyle="dashed")
         _contours(tile, masks[k])
