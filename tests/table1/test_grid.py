@@ -351,27 +351,131 @@ def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
     worker.wait()
 
 
-def test_a_job_is_skipped_even_if_that_is_known_before_why():
-    """Dask tells of each job by itself."""
+class Cluster:
+    """A client and its cluster whose jobs end, and whose workers die, when a test says so."""
+
+    def __init__(self, threads):
+        self.threads, self.had, self.futures = threads, [], {}
+
+    def submit(self, do, job, program, *, key, workers, pure):
+        (worker,) = workers
+        self.had.append((job.name, worker))
+        self.futures[job.name] = self.Future(key)
+        return self.futures[job.name]
+
+    def cancel(self, futures, force):
+        for future in futures:
+            future.cancelled = True
+
+    def nthreads(self):
+        return dict(self.threads)
+
+    def run(self, *_, **__):
+        return {}
 
     class Future:
-        key, status = "", "error"
+        def __init__(self, key):
+            self.key, self.status, self.cancelled, self.lost = key, "pending", False, False
 
-        def __init__(self, *done):
-            self.done = iter(done).__next__
+        def done(self):
+            return self.status != "pending"
 
-        def exception(self):
-            return "died"
+        def result(self, timeout):
+            if self.lost:
+                raise distributed.TimeoutError
+            return Outcome(0, "done")
 
-    class Client:
-        def run(self, *_, **__):
-            return {}
+    def end(self, name):
+        self.futures[name].status = "finished"
 
-        nthreads = run
 
-    jobs = [Job("a", ("",)), Job("b", ("",), ("a",))]
-    not_done = grid._watch(Client(), jobs, {"a": Future(False, True), "b": Future(True, True)})
+def watch(monkeypatch, cluster, jobs, *moments):
+    """Watches jobs; before each look but the first, the next of the moments happens."""
+    script = iter(moments)
+    monkeypatch.setattr(grid.time, "sleep", lambda _: next(script)())
+    return grid._watch(cluster, jobs, None)
+
+
+def plain(name, *needs, run=None):
+    return Job(name, (f"--stage={name}",), needs, run)
+
+
+def test_a_worker_has_one_job_at_a_time_and_the_next_when_it_is_free(monkeypatch):
+    cluster = Cluster({"one": 1, "two": 1})
+    jobs = [plain("a"), *(plain(name, "a") for name in "bcde"), plain("f")]
+    had = []
+
+    def end(*names):
+        def moment():
+            had.append(list(cluster.had))
+            cluster.had.clear()
+            for name in names:
+                cluster.end(name)
+
+        return moment
+
+    assert watch(monkeypatch, cluster, jobs, end(), end("f"), end("a"), end("b"), end("d", "c"), end("e"), end()) == {}
+    assert had == [
+        [("a", "one"), ("f", "two")],
+        [],
+        [],  # what is left needs a
+        [("b", "one"), ("c", "two")],
+        [("d", "one")],
+        [("e", "one")],
+        [],
+    ]
+
+
+def test_the_job_of_a_lost_worker_goes_to_a_free_one_and_a_new_worker_gets_the_next(monkeypatch):
+    cluster = Cluster({"one": 1, "two": 1})
+    jobs = [plain(name) for name in "abcd"]
+    first = []
+
+    def lose():
+        first.append(cluster.futures["a"])
+        del cluster.threads["one"]
+
+    def join():
+        assert first[0].cancelled and cluster.had[2:] == []
+        cluster.threads["three"] = 2
+
+    def end():
+        assert cluster.had[2:] == [("a", "three"), ("c", "three")]
+        for name in "abc":
+            cluster.end(name)
+
+    assert watch(monkeypatch, cluster, jobs, lose, join, end, lambda: cluster.end("d"), lambda: None) == {}
+    assert cluster.had[4:] == [("d", "two")]
+
+
+def test_a_job_that_gets_on_may_lose_any_number_of_workers(monkeypatch, tmp_path):
+    cluster = Cluster({"one": 1})
+    tries = iter(range(100))
+
+    def lose(save):
+        def moment():
+            number = next(tries)
+            if save:
+                (tmp_path / "checkpoints" / f"step-{number:08}").mkdir(parents=True)
+            cluster.threads = {f"worker {number}": 1}
+
+        return moment
+
+    jobs = [plain("a", run=tmp_path), plain("b", "a")]
+    not_done = watch(monkeypatch, cluster, jobs, *[lose(True)] * 9, *[lose(False)] * 3, lambda: None)
     assert {name: outcome.kind for name, outcome in not_done.items()} == {"a": "failed", "b": "skipped"}
+    assert not_done["a"].text == "failed: it has lost 4 workers" and len(cluster.had) == 12
+
+
+def test_a_worker_that_dies_with_its_result_is_a_lost_worker(monkeypatch):
+    cluster = Cluster({"one": 1})
+
+    def die():
+        cluster.futures["a"].lost = True
+        cluster.end("a")
+
+    not_done = watch(monkeypatch, cluster, [plain("a")], die, lambda: cluster.end("a"), lambda: None)
+    assert not_done == {} and cluster.had == [("a", "one"), ("a", "one")]
 
 
 def test_a_closed_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch):

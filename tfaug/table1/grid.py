@@ -1,7 +1,9 @@
 """Runs the jobs of a plan on Dask: each is a process of its own, is retried and can be continued.
 
-Dask decides where and when a job runs. What a job leaves is on the disk, which all workers must share: whatever dies,
-a training, a worker, the scheduler or this process, the same command finds out what is missing and goes on.
+Dask reaches the workers and tells which of them live; which job runs where is decided here. Dask hands out whatever is
+ready at once, by what it believes that jobs take, and with jobs of minutes or hours it left workers without work. Here
+a worker gets the next job when it is free. What a job leaves is on the disk, which all workers must share: whatever
+dies, a training, a worker, the scheduler or this process, the same command finds out what is missing and goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TextIO
 
+import dask.config
 import dask.system
 import distributed
 import tqdm
@@ -39,6 +42,7 @@ from tfaug.train import rundir
 RETRIES = 2
 MEMORY_OF_A_TRAINING = 4 << 30  # bytes
 POLL_SECONDS = 0.5
+RESULT_SECONDS = 30  # until a worker is taken for dead whose job is done
 
 _CHILD = pathlib.Path(__file__).with_name("child.py")
 _alive: set[str] = set()  # on a worker: keys of the tasks whose job has a process
@@ -115,7 +119,7 @@ def run(
         logs.mkdir(parents=True, exist_ok=True)
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we report a lost scheduler, in one line
     with _lost(scheduler or "Dask"), _cluster(scheduler, num_workers) as client:
-        not_done = _watch(client, jobs, _submit(client, jobs, program))
+        not_done = _watch(client, jobs, program)
     if not_done:
         raise _failure(not_done, len(jobs), logs)
 
@@ -160,53 +164,96 @@ class _DeafToSignals(distributed.WorkerPlugin):
             signal.signal(number, signal.SIG_IGN)
 
 
-def _submit(client, jobs, program) -> dict[str, distributed.Future]:
-    futures: dict[str, distributed.Future] = {}
-    sitting = uuid.uuid4().hex  # on a running cluster the tasks of another sitting may still be ending
-    for position, job in enumerate(jobs):
-        needs = [futures[name] for name in job.needs]
-        key = f"{job.name}-{sitting}"
-        futures[job.name] = client.submit(do, job, program, *needs, key=key, priority=-position, pure=False)
-    return futures
+class _Flight(NamedTuple):
+    """A job on its way: the future of its task, and the address of the worker that has it."""
+
+    future: distributed.Future
+    worker: str
 
 
-def _watch(client, jobs, futures) -> dict[str, Outcome]:
-    """Waits for all jobs and shows how far they are; returns what was not done, by the job's name."""
+class _Losses(NamedTuple):
+    """How many workers a job has lost, one after the other, without having got on, and the checkpoint that it had."""
+
+    count: int = 0
+    checkpoint: str = ""
+
+    def again(self, job: Job) -> _Losses:
+        """After one more. A worker that ends in good order, its time being over, lets the training save."""
+        newest = max((path.name for path in job.run.glob("checkpoints/step-*")), default="") if job.run else ""
+        return _Losses(1 if newest != self.checkpoint else self.count + 1, newest)
+
+
+def _watch(client, jobs, program) -> dict[str, Outcome]:
+    """Runs all jobs and shows how far they are; returns what was not done, by the job's name."""
     waiting, not_done = {job.name: job for job in jobs}, {}
-    names = {future.key: name for name, future in futures.items()}
+    flights: dict[str, _Flight] = {}
+    losses: dict[str, _Losses] = {}
 
     def running():
-        keys = itertools.chain(*client.run(_alive_keys, on_error="ignore").values())
-        return [names[key] for key in keys if key in names]
+        keys = set(itertools.chain(*client.run(_alive_keys, on_error="ignore").values()))
+        return [name for name, flight in flights.items() if flight.future.key in keys]
 
     with View(len(jobs)) as view:
         while waiting:
             if received_signal():
-                client.cancel(list(futures.values()), force=True)
+                client.cancel([flight.future for flight in flights.values()], force=True)
                 while running():
                     time.sleep(POLL_SECONDS)
                 check_signals()
-            ended = []
-            for job in list(waiting.values()):
-                # Dask's messages come one by one: that a job failed may be known before why.
-                if futures[job.name].done() and not any(name in waiting for name in job.needs):
-                    del waiting[job.name]
-                    outcome = _outcome(futures[job.name], skipped=any(name in not_done for name in job.needs))
+            workers, ended = client.nthreads(), []
+            for name, job in list(waiting.items()):
+                outcome = None
+                if any(need in not_done for need in job.needs):
+                    outcome = SKIPPED
+                elif name in flights:
+                    outcome = _landed(client, flights, job, workers, losses)
+                if outcome is not None:
+                    del waiting[name]
                     ended.append((job, outcome))
                     if outcome.status != 0:
-                        not_done[job.name] = outcome
-            view.update(ended, list(waiting.values()), running(), sum(client.nthreads().values()))
+                        not_done[name] = outcome
+            _dispatch(client, waiting, flights, workers, program)
+            view.update(ended, list(waiting.values()), running(), sum(workers.values()))
             time.sleep(POLL_SECONDS)
     return not_done
 
 
-def _outcome(future: distributed.Future, skipped: bool) -> Outcome:
-    """Of a future that is done. An error is Dask's own, which hands it on to the jobs that need this one."""
+def _landed(client, flights, job, workers, losses) -> Outcome | None:
+    """What has become of a job on its way, which then is it no longer; None if it still is, or has to start again."""
+    flight = flights[job.name]
+    if flight.future.done():
+        with contextlib.suppress(distributed.TimeoutError):  # the worker has died with what it had to tell
+            outcome = _outcome(flight.future)
+            del flights[job.name]
+            return outcome
+    elif flight.worker in workers:
+        return None
+    client.cancel([flight.future], force=True)
+    del flights[job.name]
+    losses[job.name] = losses.get(job.name, _Losses()).again(job)
+    if losses[job.name].count <= dask.config.get("distributed.scheduler.allowed-failures"):
+        return None
+    return Outcome(MachineError.exit_status, f"failed: it has lost {losses[job.name].count} workers")
+
+
+def _dispatch(client, waiting, flights, workers, program) -> None:
+    """Hands the first jobs that nothing holds back to the workers that are free."""
+    busy = collections.Counter(flight.worker for flight in flights.values())
+    free = [address for address, threads in workers.items() for _ in range(threads - busy[address])]
+    ready = (job for name, job in waiting.items() if name not in flights and not any(n in waiting for n in job.needs))
+    for address, job in zip(free, ready):
+        key = f"{job.name}-{uuid.uuid4().hex}"  # on a running cluster a task of another sitting may still be ending
+        future = client.submit(do, job, program, key=key, workers=[address], pure=False)
+        flights[job.name] = _Flight(future, address)
+
+
+def _outcome(future: distributed.Future) -> Outcome:
+    """Of a future that is done. An error is Dask's own."""
     if future.status == "finished":
-        return future.result()
+        return future.result(timeout=RESULT_SECONDS)
     if future.status != "error":
         raise OSError("the connection ended")
-    return SKIPPED if skipped else Outcome(MachineError.exit_status, f"failed: {future.exception()}")
+    return Outcome(MachineError.exit_status, f"failed: {future.exception()}")
 
 
 def _failure(not_done: Mapping[str, Outcome], num_jobs: int, logs: pathlib.Path) -> TfaugError:
@@ -225,8 +272,8 @@ def _alive_keys() -> list[str]:
     return list(_alive)
 
 
-def do(job: Job, program: Program, *needs: Outcome) -> Outcome:
-    """On a worker: does a job, unless it is done already or one that it needs failed.
+def do(job: Job, program: Program) -> Outcome:
+    """On a worker: does a job, unless it is done already.
 
     A job that fails is tried again, but not after a user's error. Once it is done, the run's checkpoints are removed:
     they serve an unfinished run alone, and those of the whole grid would fill a disk. The best model stays.
@@ -234,8 +281,6 @@ def do(job: Job, program: Program, *needs: Outcome) -> Outcome:
     Raises:
       Reschedule: nobody waits for the job any more, or the worker closes; the process has been stopped by SIGTERM.
     """
-    if any(need.status != 0 for need in needs):
-        return SKIPPED
     if job.proof is not None and job.proof.exists():
         return Outcome(0, "was done before")
     start, key = time.monotonic(), thread_state.key
