@@ -213,7 +213,7 @@ def _watch(client, jobs, program) -> dict[str, Outcome]:
                     if outcome.status != 0:
                         not_done[name] = outcome
             _dispatch(client, waiting, flights, workers, program)
-            view.update(ended, list(waiting.values()), running(), sum(workers.values()))
+            view.update(ended, list(waiting.values()), list(flights), sum(workers.values()))
             time.sleep(POLL_SECONDS)
     return not_done
 
@@ -384,7 +384,7 @@ class View:
         Args:
           ended: jobs that have ended since the last call.
           waiting: jobs that have not ended, those that run included.
-          running: names of those that run.
+          running: names of those that run, or are on their way to a worker.
           num_workers: how many jobs can run at a time.
         """
         lines = []
