@@ -214,10 +214,11 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
         augmenter = _augmenter(config, schedule.partition, learned)
         arguments = (schedule.batch_size, augmenter.method(row), config.seed)
         step = _segmenter_step(config, row)
-        make = supervised = pipeline.labelled_batches(_slices(labelled), *arguments)
+        slices = _slices(labelled)
+        make = supervised = pipeline.labelled_batches(slices, *arguments)
         if row.adversary:
             # The supervised adversary has no use for its second image batch, and gets labelled slices.
-            make = pipeline.adversarial_batches(_slices(labelled), _images(unlabelled or labelled), *arguments)
+            make = pipeline.adversarial_batches(slices, _images(unlabelled or labelled), *arguments)
         predict = inference.predictor(step.segmenter, schedule.batch_size)
         experts = with_experts(config, validation)
         again = tf.function(supervised)

@@ -189,15 +189,15 @@ def _watch(client, jobs, program) -> dict[str, Outcome]:
     flights: dict[str, _Flight] = {}
     losses: dict[str, _Losses] = {}
 
-    def running():
+    def alive():
         keys = set(itertools.chain(*client.run(_alive_keys, on_error="ignore").values()))
-        return [name for name, flight in flights.items() if flight.future.key in keys]
+        return any(flight.future.key in keys for flight in flights.values())
 
     with View(len(jobs)) as view:
         while waiting:
             if received_signal():
                 client.cancel([flight.future for flight in flights.values()], force=True)
-                while running():
+                while alive():
                     time.sleep(POLL_SECONDS)
                 check_signals()
             workers, ended = client.nthreads(), []
