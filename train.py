@@ -41,7 +41,7 @@ SCHEDULER = flags.DEFINE_string(
 WORKERS = flags.DEFINE_integer(
     "workers", 0, "Trainings at a time without --scheduler; 0: what cores and memory allow.", 0
 )
-THREADS = flags.DEFINE_integer("threads", 0, "Of each training; 0: a share of the cores, or 1 with --scheduler.", 0)
+THREADS = flags.DEFINE_integer("threads", 1, "Of each training of --stage=table1.", 1)
 
 
 def main() -> None:
@@ -79,12 +79,13 @@ def main() -> None:
     if stage == "all":
         for generator in METHODS[method].generators:
             experiment.learn_augmentation(config, workdir, generator)
+    commit = results.commit()  # now, as it may move on while this process trains
     if stage in ("all", "seg"):
         experiment.train_segmenter(config, workdir, method)
     if stage == "all" or (stage == "seg" and cli.RESULTS.value):
         print(experiment.evaluate_run(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:
-        result = results.of_run(segmenter, config, method, **experiment.provenance(segmenter))
+        result = results.of_run(segmenter, config, method, commit=commit, **experiment.provenance(segmenter))
         results.save(cli.results(), result, config)
     print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
 

@@ -541,19 +541,27 @@ class Report:
 
 
 @pytest.mark.parametrize(
-    "field, collapsed", [("varied", False), ("constant", True), ("nearly constant", True), ("zero", True)]
+    "field, problem",
+    [
+        ("varied", None),
+        ("constant", "has collapsed"),
+        ("nearly constant", "has collapsed"),
+        ("zero", "hardly changes an image"),
+        ("small", "hardly changes an image"),
+    ],
 )
-def test_n5_a_generator_that_ignores_z_is_a_warning(field, collapsed):
+def test_n5_a_generator_that_ignores_z_or_does_nothing_is_a_warning(field, problem):
     draws = np.random.default_rng(0).normal(size=(4, 2, 8, 8, 2))
     fields = {
         "varied": 0.1 * draws + 1,
         "constant": np.repeat(draws[:1], 4, axis=0),
         "nearly constant": draws[:1] + 1e-4 * draws,
         "zero": 0 * draws,
+        "small": 0.05 * draws,
     }[field]
     report = Report()
-    experiment._warn_if_collapsed(report, "deform", fields)
-    assert len(report.warnings) == collapsed
+    experiment._warn_if_useless(report, "deform_noreg", fields)
+    assert [problem in warning for warning in report.warnings] == ([True] if problem else [])
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from tfaug.types import NUM_CLASSES, Z_DIM
 PICTURED_SLICES = 3
 Z_DRAWS = 4  # fields per image in the generators' diagnostics
 COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this share of their magnitude
+NEGLIGIBLE = {"deform": 0.1, "intensity": 0.03}  # pixels; normalised intensity, of which an image spans about 1
 
 
 def set_up_tensorflow(config: Config) -> None:
@@ -194,7 +195,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
             data=labelled + validation + unlabelled,
             start=schedule.warmup_steps + 1,
         )
-        _warn_if_collapsed(run, name, _fields(generate, _pictured(labelled)[0], config, Z_DRAWS))
+        _warn_if_useless(run, name, _fields(generate, _pictured(labelled)[0], config, Z_DRAWS))
         run.finish(report)
 
 
@@ -515,10 +516,12 @@ def _generator_diagnostics(kind, generate, scans, config):
     return {f"generator/{name}": value for name, value in values.items()}
 
 
-def _warn_if_collapsed(run, name, fields):
-    """Warns if fields [K, N, H, W, C] hardly differ over K draws of z."""
+def _warn_if_useless(run, name, fields):
+    """Warns if fields [K, N, H, W, C] are next to nothing, or hardly differ over K draws of z."""
     spread, magnitude = fields.std(axis=0).mean(), np.abs(fields).mean()
-    if spread <= COLLAPSED * magnitude:
+    if magnitude < NEGLIGIBLE[GENERATORS[name][0]]:
+        run.warn(f"generator {name} hardly changes an image: its fields have a mean magnitude of {magnitude:.2g}")
+    elif spread <= COLLAPSED * magnitude:
         run.warn(f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean")
 
 

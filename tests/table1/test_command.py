@@ -1,10 +1,12 @@
 """The flags of --stage=table1, up to where jobs would start."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from dask.utils import parse_timedelta
 from test_end_to_end import ROOT, error_line, run
 
 from configs import phantom
@@ -81,3 +83,9 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
     assert show(*flags, cwd=elsewhere)[0] == config
     config, flags = show(cwd=folder)
     assert show(*flags, cwd=elsewhere)[0] == config
+
+
+def test_dask_understands_the_documented_lifetimes_of_workers():
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    times = re.findall(r'"--lifetime[a-z-]*", "(\w+)"', text)
+    assert len(times) == 2 and 7 * 3600 < sum(map(parse_timedelta, times)) < 8 * 3600

@@ -298,6 +298,17 @@ def test_a_run_that_is_still_in_use_is_waited_for(stub, cluster):
     assert process.communicate()[0] == "False\n" and order(stub) == ["a"]
 
 
+def test_of_two_commands_one_does_a_job_and_the_other_waits_for_it(stub, cluster, capsys):
+    """No run is in use all the time from a training's start to the end of the evaluation, but the job is."""
+    first = in_background(lambda: run(stub, job(stub, "a", "young"), job(stub, "b", "ok", "a"), scheduler=cluster))
+    wait_for(lambda: pids(stub, "a"))
+    second = in_background(lambda: run(stub, job(stub, "a", "young"), job(stub, "b", "ok", "a"), num_workers=1))
+    time.sleep(5)
+    (stub / "go").touch()
+    first.join(), second.join()
+    assert order(stub) == ["a", "b"] and "a: was done before" in capsys.readouterr().out
+
+
 def test_a_scheduler_that_does_not_answer_is_one_line(stub):
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         with pytest.raises(MachineError, match=r"^tcp://127.0.0.1:9: is lost \(.*; see that the cluster runs"):
@@ -506,12 +517,15 @@ def test_the_view_estimates_the_time_left_from_each_stage():
     view.update([(generators[1], Outcome(0, "done before"))], generators[2:] + segmenters, ["g2", "s0"], 2)
     view.update([(segmenters[0], Outcome(0, "done", 50.0))], generators[2:] + segmenters[1:], ["g2"], 2)
     view.update([(segmenters[1], Outcome(3, "failed", 1e6))], generators[2:] + segmenters[2:], ["g2"], 1)
+    for num_workers in (0, 0, 1):
+        view.update([], generators[2:] + segmenters[2:], [], num_workers)
     assert stream.getvalue().splitlines() == [
         "1/8 data: done; running: none; time left unknown",
         "2/8 g0: done; running: g1; 05:00 left",
         "3/8 g1: done before; running: g2, s0; 04:10 left",
         "4/8 s0: done; running: g2; 02:05 left",
         "5/8 s1: failed; running: g2; 1 failed; 03:20 left",
+        "running: none; 1 failed; waiting for a worker",
     ]
 
 

@@ -62,6 +62,13 @@ def test_a_missing_or_empty_folder_has_no_results(tmp_path):
     assert results.load(tmp_path) == results.load(tmp_path / "missing") == []
 
 
+def test_another_precision_is_another_config(folder, config):
+    """Though a single run may go on with it."""
+    config.precision = "mixed_bfloat16"
+    with pytest.raises(UserError, match='precision: "float32" -> "mixed_bfloat16"'):
+        results.bind(folder, config)
+
+
 def test_results_of_another_config_are_refused_with_the_difference(folder, config):
     steps, config.segment.num_steps = config.segment.num_steps, 7
     before = (folder / NAME).read_bytes()
@@ -173,8 +180,7 @@ def test_a_full_disk_leaves_no_half_result(folder, config, monkeypatch):
     assert (folder / NAME).read_bytes() == before and len(list(folder.iterdir())) == 2
 
 
-def test_the_result_of_a_run_is_what_its_evaluation_says(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(results, "commit", lambda: "a1b2c3")
+def test_the_result_of_a_run_is_what_its_evaluation_says(tmp_path, config):
     (tmp_path / "evaluation/test").mkdir(parents=True)
     (tmp_path / "report.json").write_text('{"best": 0.5, "best_step": 350, "warnings": []}')
     rows = [
@@ -182,7 +188,7 @@ def test_the_result_of_a_run_is_what_its_evaluation_says(tmp_path, config, monke
     ]
     (tmp_path / "evaluation/test/dice.csv").write_text("\n".join(["case,structure,dice,hd95_mm,assd_mm", *rows]))
     config.labelled_set = 2
-    result = results.of_run(tmp_path, config, "aff", seconds=61.24, threads=1, tensorflow="2.15.1")
+    result = results.of_run(tmp_path, config, "aff", seconds=61.24, commit="a1b2c3", threads=1, tensorflow="2.15.1")
     assert all(math.isnan(lv) and (rv, myo) == (0.25, 0.5) for rv, myo, lv in result.dice.values())
     assert result._replace(dice=RESULT.dice) == RESULT
 
@@ -199,6 +205,14 @@ def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
     git("init", "-q")
     git("add", ".")
     git("commit", "-q", "-m", "one")
+    commit = results.commit()
+    assert len(commit) == 12
+    picture = tmp_path / "docs/results/order.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_text("one")
+    git("add", ".")
+    git("commit", "-q", "-m", "two")
+    picture.write_text("another")
     commit = results.commit()
     assert len(commit) == 12
     source.write_text("changed")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import fcntl
 import itertools
 import logging
 import os
@@ -94,7 +95,7 @@ def run(
     logs: pathlib.Path,
     scheduler: str = "",
     num_workers: int = 0,
-    threads: int = 0,
+    threads: int = 1,
 ) -> None:
     """Runs all jobs, each after those that it needs, and otherwise the first first.
 
@@ -104,7 +105,7 @@ def run(
       logs: the folder for their logs.
       scheduler: address of a running Dask cluster; "" for one that is started here and ends with the jobs.
       num_workers: jobs at a time of the cluster that is started here; 0: as many as cores and memory allow.
-      threads: of each training; 0: an even share of the cores, or 1 on a running cluster.
+      threads: of each training.
 
     Raises:
       UserError: jobs failed by the user's error alone. Everything that does not need them is done.
@@ -113,7 +114,6 @@ def run(
     """
     cores, room = dask.system.CPU_COUNT, MEMORY_LIMIT // MEMORY_OF_A_TRAINING
     num_workers = num_workers or max(1, min(cores, room))
-    threads = threads or (1 if scheduler else max(1, cores // num_workers))
     program = Program(tuple(command), logs, threads)
     with machine_errors(logs, "choose a --workdir that can be written"):
         logs.mkdir(parents=True, exist_ok=True)
@@ -171,23 +171,23 @@ class _Flight(NamedTuple):
     worker: str
 
 
-class _Losses(NamedTuple):
+class _LostWorkers(NamedTuple):
     """How many workers a job has lost, one after the other, without having got on, and the checkpoint that it had."""
 
     count: int = 0
     checkpoint: str = ""
 
-    def again(self, job: Job) -> _Losses:
+    def again(self, job: Job) -> _LostWorkers:
         """After one more. A worker that ends in good order, its time being over, lets the training save."""
         newest = max((path.name for path in job.run.glob("checkpoints/step-*")), default="") if job.run else ""
-        return _Losses(1 if newest != self.checkpoint else self.count + 1, newest)
+        return _LostWorkers(1 if newest != self.checkpoint else self.count + 1, newest)
 
 
 def _watch(client, jobs, program) -> dict[str, Outcome]:
     """Runs all jobs and shows how far they are; returns what was not done, by the job's name."""
     waiting, not_done = {job.name: job for job in jobs}, {}
     flights: dict[str, _Flight] = {}
-    losses: dict[str, _Losses] = {}
+    lost: dict[str, _LostWorkers] = {}
 
     def alive():
         keys = set(itertools.chain(*client.run(_alive_keys, on_error="ignore").values()))
@@ -206,7 +206,7 @@ def _watch(client, jobs, program) -> dict[str, Outcome]:
                 if any(need in not_done for need in job.needs):
                     outcome = SKIPPED
                 elif name in flights:
-                    outcome = _landed(client, flights, job, workers, losses)
+                    outcome = _landed(client, flights, job, workers, lost)
                 if outcome is not None:
                     del waiting[name]
                     ended.append((job, outcome))
@@ -218,7 +218,7 @@ def _watch(client, jobs, program) -> dict[str, Outcome]:
     return not_done
 
 
-def _landed(client, flights, job, workers, losses) -> Outcome | None:
+def _landed(client, flights, job, workers, lost) -> Outcome | None:
     """What has become of a job on its way, which then is it no longer; None if it still is, or has to start again."""
     flight = flights[job.name]
     if flight.future.done():
@@ -230,10 +230,10 @@ def _landed(client, flights, job, workers, losses) -> Outcome | None:
         return None
     client.cancel([flight.future], force=True)
     del flights[job.name]
-    losses[job.name] = losses.get(job.name, _Losses()).again(job)
-    if losses[job.name].count <= dask.config.get("distributed.scheduler.allowed-failures"):
+    lost[job.name] = lost.get(job.name, _LostWorkers()).again(job)
+    if lost[job.name].count <= dask.config.get("distributed.scheduler.allowed-failures"):
         return None
-    return Outcome(MachineError.exit_status, f"failed: it has lost {losses[job.name].count} workers")
+    return Outcome(MachineError.exit_status, f"failed: it has lost {lost[job.name].count} workers")
 
 
 def _dispatch(client, waiting, flights, workers, program) -> None:
@@ -281,26 +281,43 @@ def do(job: Job, program: Program) -> Outcome:
     Raises:
       Reschedule: nobody waits for the job any more, or the worker closes; the process has been stopped by SIGTERM.
     """
-    if job.proof is not None and job.proof.exists():
-        return Outcome(0, "was done before")
-    start, key = time.monotonic(), thread_state.key
+    key = thread_state.key
     _alive.add(key)
     try:
-        for _ in range(1 + RETRIES):
-            status = _attempt(job, program)
-            if not _wanted():
-                raise distributed.Reschedule
-            if status in (0, UserError.exit_status):
-                break
+        with _turn(job, program):
+            if job.proof is not None and job.proof.exists():
+                return Outcome(0, "was done before")
+            start = time.monotonic()
+            for _ in range(1 + RETRIES):
+                status = _attempt(job, program)
+                if not _wanted():
+                    raise distributed.Reschedule
+                if status in (0, UserError.exit_status):
+                    break
+            seconds = time.monotonic() - start
     finally:
         _alive.discard(key)
-    seconds = time.monotonic() - start
     if status != 0:
         log = program.log(job)
         return Outcome(status, f"failed ({_ending(status)}): {_last_line(log)} (log: {log})", seconds)
     if job.run is not None:
         shutil.rmtree(job.run / "checkpoints", ignore_errors=True)
     return Outcome(0, f"done in {seconds:.0f} s", seconds)
+
+
+@contextlib.contextmanager
+def _turn(job: Job, program: Program) -> Iterator[None]:
+    """Keeps the workers of other commands with the same logs from the job, between its processes as well."""
+    with open(program.log(job), "a") as log:
+        while True:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not _wanted():
+                    raise distributed.Reschedule from None
+                time.sleep(POLL_SECONDS)
+        yield
 
 
 def _wanted() -> bool:
@@ -313,7 +330,7 @@ def _wanted() -> bool:
 def _attempt(job: Job, program: Program) -> int:
     """Runs a job's process, which is asked to end when it is not wanted any more; returns its exit status."""
     while job.run is not None and rundir.in_use(job.run) and _wanted():
-        time.sleep(POLL_SECONDS)  # what another sitting started may still be saving
+        time.sleep(POLL_SECONDS)  # what an earlier command started may still be saving
     command = [sys.executable, *program.command, *job.flags]
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(program.threads)}
     with open(program.log(job), "a", encoding="utf-8") as log:
@@ -360,6 +377,7 @@ class View:
         self._num_jobs = num_jobs
         self._counts: collections.Counter[str] = collections.Counter()
         self._seconds: dict[str, list[float]] = collections.defaultdict(list)  # by stage, of jobs that ran
+        self._has_workers = True
         self._bar: tqdm.tqdm | None = None
         if self._stream.isatty():
             form = "{n_fmt}/{total_fmt} jobs |{bar:20}|{postfix}"
@@ -403,6 +421,9 @@ class View:
         if self._bar is None:
             for _, line in lines:
                 print(f"{line}; {state}", file=self._stream, flush=True)
+            if self._has_workers and not num_workers:
+                print(state, file=self._stream, flush=True)
+            self._has_workers = num_workers > 0
             return
         for kind, line in lines:
             if kind == "failed":
@@ -413,7 +434,9 @@ class View:
     def _left(self, waiting: Sequence[Job], num_workers: int) -> str:
         """The time left, by what the jobs of a stage took in mean; of a stage that is yet to come, all stages."""
         trainings = [seconds for stage, times in self._seconds.items() if stage != "--stage=data" for seconds in times]
-        if not trainings or not num_workers:
+        if not num_workers:
+            return "waiting for a worker"
+        if not trainings:
             return "time left unknown"
         mean = {stage: sum(times) / len(times) for stage, times in self._seconds.items()}
         overall = sum(trainings) / len(trainings)

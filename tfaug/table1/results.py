@@ -25,10 +25,11 @@ _RESULT, _CONFIG, _FORMAT = "tfaug_result", "tfaug_results_of", 1
 CONFIG_FILE = "config.json"
 DECIMALS = 5
 
-# What varies over the grid, and what decides no number.
-UNBOUND = frozenset(
-    {*TOLERATED, "seed", "num_labelled", "labelled_set", "report_every", "picture_every", "checkpoint_every"}
-)
+# What varies over the grid, and what decides no number. A run may go on with another precision, the grid may not.
+UNBOUND = frozenset(TOLERATED) - {"precision"} | {
+    *("seed", "num_labelled", "labelled_set"),
+    *("report_every", "picture_every", "checkpoint_every"),
+}
 
 
 class Result(NamedTuple):
@@ -43,7 +44,7 @@ class Result(NamedTuple):
       validation_dice: its mean Dice on the validation patients.
       dice: by test patient, the Dice of RV, Myo and LV; NaN where it is undefined.
       seconds: of training, over all sittings.
-      commit: of the program's checkout, with "-dirty" if files differed from it; None if unknown.
+      commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
       threads: of one operation.
       tensorflow: its version.
     """
@@ -149,7 +150,16 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     raise UserError(file, "is not the config of results of tfaug", "give the folder that --stage=table1 fills")
 
 
-def of_run(run: pathlib.Path, config: Config, method: str, *, seconds: float, threads: int, tensorflow: str) -> Result:
+def of_run(
+    run: pathlib.Path,
+    config: Config,
+    method: str,
+    *,
+    seconds: float,
+    commit: str | None,
+    threads: int,
+    tensorflow: str,
+) -> Result:
     """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
 
     The rest is as in `Result`.
@@ -168,21 +178,27 @@ def of_run(run: pathlib.Path, config: Config, method: str, *, seconds: float, th
         report["best"],
         {case: tuple(values) for case, values in dice.items()},
         seconds,
-        commit(),
+        commit,
         threads,
         tensorflow,
     )
 
 
 def commit() -> str | None:
-    """The git commit of the program that runs, with "-dirty" if its files differ from it; None if there is none."""
+    """The git commit of the program on the disk, with "-dirty" if its code differs from it; None if there is none."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=60)
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        head = git("rev-parse", "--short=12", "HEAD")
+        if head.returncode != 0 or not (root / ".git").exists():
+            return None
+        clean = git("diff", "--quiet", "HEAD", "--", "*.py").returncode == 0  # results and pictures may have come
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 and (root / ".git").exists() else None
+    return head.stdout.strip() + ("" if clean else "-dirty")
 
 
 def _refuse_foreign(folder):
