@@ -274,6 +274,10 @@ class AdversarialSegment(tf.Module):
     slices from those on unlabelled ones. S adds to L_S the wish that D takes its predictions, in the second case those
     on unlabelled slices, for the better kind.
 
+    Of the second kind the paper says (section 1) that pairs of unlabelled images and estimated maps are matched to
+    pairs of labelled images and true maps, while Zhang et al., whom it cites, compare predictions with predictions, as
+    an expert's map is easily told from any prediction. This is Zhang's.
+
     The paper leaves open D's form, the weight and the batch. Here D is the discriminator of section 3.3 with the image
     and the four class probabilities as its channels, L_adv is non-saturating, and there are as many unlabelled slices
     as labelled ones, all affine-augmented. D and then S are updated in one iteration; S runs forward once.
