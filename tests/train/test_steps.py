@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfaug import losses
+from tfaug.augment.learned import transform_image, transform_label
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
@@ -164,6 +165,31 @@ def test_first_slices_stay_original_and_the_rest_are_generated(eager):
         expected = losses.segmentation_loss(step.segmenter(image, training=True), label, WEIGHTS)
         scalars = step.update(batch._replace(num_original=tf.constant(n)), ())
         np.testing.assert_allclose(scalars["loss/segmentation"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["saturating", "non_saturating"])
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_the_gradients_are_those_of_equation_4_on_one_tape(kind, form, eager):
+    """The update reaches them by parts, and computes G's activations twice, for the memory's sake."""
+    seg, adv, big = 3.0, 2.0, 0.5
+    step = make_step(kind, lambda_seg=seg, lambda_adv=adv, lambda_big=big, adversarial_form=form)
+    batch = generator_batch()
+    (original, label), half = batch.labelled, N // 2
+    with tf.GradientTape() as tape:
+        field = step.generator([original, batch.z], training=True)
+        image = transform_image(kind, original, field)
+        mixed = tf.concat([original[:half], image[half:]], 0)
+        mixed_label = tf.concat([label[:half], transform_label(kind, label, field)[half:]], 0)
+        segmentation = losses.segmentation_loss(step.segmenter(mixed, training=True), mixed_label, WEIGHTS)
+        judged = step.discriminator(tf.concat([image, batch.real], 0), training=True)[:N]
+        objective = seg * segmentation + adv * losses.adversarial_loss(judged, form) + big * losses.big_loss(field)
+    networks = ("generator", "segmenter")
+    expected = tape.gradient(objective, [networks_of(step)[name].trainable_variables for name in networks])
+    step.update(batch, networks)
+    for name, gradients in zip(networks, expected):
+        whole = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
+        error = np.linalg.norm(gradients_of(optimizers_of(step)[name]) - whole)
+        assert error < 1e-4 * np.linalg.norm(whole), name
 
 
 def test_discriminator_learns_to_tell_apart(eager):
