@@ -146,8 +146,20 @@ def test_tests_use_common_pairs_and_average_over_runs_for_patients():
     assert (myo.pairs, myo.patients) == (6, 3)
     assert myo.difference == pytest.approx(0.6 / 6)
     assert myo.patients_p == pytest.approx(1 / 8)  # 0.1, 0.15, 0.05: all positive
+    assert myo.runs == 2 and myo.runs_p == pytest.approx(1 / 2)  # 0 and 0.2; the test leaves the zero out
     rv = tests.loc[("aff_gd", "aff_rd", 1, "RV")]
     assert (rv.pairs, rv.patients) == (5, 3) and rv.patients_p == pytest.approx(5 / 8)  # -0.3 has the largest rank
+
+
+def test_what_two_runs_of_three_show_is_no_matter_of_many_patients():
+    """Twenty patients agree in each run, but the runs do not."""
+    many = [f"P{number}" for number in range(20)]
+    found = [result("aff_rd", dict.fromkeys(many, 0.5), 1, 1, seed) for seed in range(3)]
+    found += [result("aff_gd", dict.fromkeys(many, value), 1, 1, seed) for seed, value in enumerate((0.6, 0.65, 0.48))]
+    mean = table.tests(table.scores(found)).loc[("aff_gd", "aff_rd", 1, "mean")]
+    assert mean.p < 1e-4 and mean.patients_p < 1e-4
+    assert mean.runs == 3 and mean.runs_p == pytest.approx(2 / 8)  # ranks 2, 3 of 1, 2, 3, or more
+    assert mean.difference == pytest.approx(0.23 / 3)
 
 
 def test_holm_is_over_all_tests_of_one_number_of_volumes():
@@ -157,7 +169,8 @@ def test_holm_is_over_all_tests_of_one_number_of_volumes():
     assert len(tests) == 2 * len(table.COMPARISONS) * 4
     for n in (1, 3):
         of_n = tests.xs(n, level="num_labelled")
-        assert of_n.p_holm.to_numpy() == pytest.approx(table.holm(of_n.p.to_numpy()))
+        for name in ("p", "patients_p", "runs_p"):
+            assert of_n[f"{name}_holm"].to_numpy() == pytest.approx(table.holm(of_n[name].to_numpy()))
         assert of_n.p_holm.min() == pytest.approx(min(1, 28 * of_n.p.min()))
 
 

@@ -14,13 +14,16 @@ from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
 from tfaug.table1.table import DRAWS, LEVEL, VALUES, Correlation, Table, compute, load, marks
 
-_TESTED = ("difference", "pairs", "p", "p_holm", "patients", "patients_p", "patients_p_holm")
+_UNITS = {"pairs": ("patients and runs", "p"), "patients": ("patients", "patients_p"), "runs": ("runs", "runs_p")}
+_TESTED = ("difference", *(name for unit, (_, p) in _UNITS.items() for name in (unit, p, f"{p}_holm")))
 _COUNTS = ("runs", "undefined", "pairs", "patients")
 _LATEX_MARKS = {"aff_rd": r"\ast", "aff_ri": r"\dagger", "aff_mixup": r"\star"}
 _TESTS_TEXT = (
-    "One-sided p-values, in brackets after Holm's correction over all tests of one N_L. Pairs of one patient from "
-    "several runs are not independent, so that the first line's p-values are too small; the second line, with one "
-    "difference a patient, averaged over the runs, is the cautious one. Both speak of these labelled sets and seeds."
+    "The mean difference of Dice over all pairs, then one-sided p-values, in brackets after Holm's correction over all "
+    "tests of one N_L. Pairs of one patient from several runs, and of one run from several patients, are not "
+    "independent, so that p-values of all pairs are too small. With one difference a patient, averaged over the runs, "
+    "they speak of new patients, but of these labelled sets and seeds; with one a run, averaged over the patients, of "
+    "new trainings on sets like these, but of these patients."
 )
 
 # From a mean, a standard deviation (NaN: none) and what `marks` found to the text of a cell.
@@ -193,11 +196,13 @@ def _tests(table):
     lines = []
     for (n, method, reference), frame in table.tests.groupby(["num_labelled", "method", "reference"], sort=False):
         found = frame.droplevel(["method", "reference", "num_labelled"])
-        for unit, what, p in (("pairs", "patients and runs", "p"), ("patients", "patients", "patients_p")):
+        start = [str(n), f"`{method}` > `{reference}`"]
+        differences = {name: f"{difference:+.3f}" for name, difference in found.difference.items()}
+        lines.append([*start, "difference", *(differences.get(name, "-") for name in VALUES)])
+        for unit, (what, p) in _UNITS.items():
             texts = {name: f"{_p(row[p])} ({_p(row[f'{p}_holm'])})" for name, row in found.iterrows()}
-            start = [str(n), f"`{method}` > `{reference}`", f"{found[unit].max()} {what}"]
-            lines.append([*start, *(texts.get(name, "-") for name in VALUES)])
-    return _pipes(["N_L", "alternative", "pairs", *VALUES], lines)
+            lines.append([*start, f"p of {found[unit].max()} {what}", *(texts.get(name, "-") for name in VALUES)])
+    return _pipes(["N_L", "alternative", "", *VALUES], lines)
 
 
 def _p(value):

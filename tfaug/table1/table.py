@@ -4,7 +4,8 @@ What the tests show. The paper names the Wilcoxon signed-rank test and says no m
 labelled set, seed and test patient, and the alternative is that the method is better than its reference. A patient's
 pairs from several runs depend on each other, as do the pairs of one run, while the test takes all of them for
 independent: its p-values are too small, the more so the more runs there are. So it is repeated with one difference
-a patient, averaged over the common runs. That speaks of new patients, but still only of these labelled sets and seeds.
+a patient, averaged over the common runs, which speaks of new patients, but only of these labelled sets and seeds; and
+with one a run, averaged over its patients, which speaks of new trainings, but only of these patients.
 Holm's correction is over all tests of one N_L: every comparison, on every structure and on their mean.
 """
 
@@ -146,7 +147,8 @@ def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       by (method, reference, num_labelled, structure): difference, the mean of method - reference over pairs; pairs, p
-      and p_holm; patients, patients_p and patients_p_holm with one difference a patient. No row where no pairs are.
+      and p_holm; patients, patients_p and patients_p_holm with one difference a patient; runs, runs_p and runs_p_holm
+      with one a run. No row where no pairs are.
     """
     rows = []
     for n, of_n in by_patient.groupby("num_labelled"):
@@ -160,21 +162,24 @@ def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
                     if column.notna().any()
                 ]
     keys = ["method", "reference", "num_labelled", "structure"]
-    frame = pd.DataFrame(rows, columns=[*keys, "difference", "pairs", "p", "patients", "patients_p"])
-    for name in ("p", "patients_p"):
+    columns = ["difference", "pairs", "p", "patients", "patients_p", "runs", "runs_p"]
+    frame = pd.DataFrame(rows, columns=[*keys, *columns])
+    for name in ("p", "patients_p", "runs_p"):
         frame[f"{name}_holm"] = frame.groupby("num_labelled")[name].transform(lambda p: holm(p.to_numpy()))
     return frame.set_index(keys)
 
 
 def _tested(differences: pd.Series) -> dict[str, float]:
     pairs = differences.dropna()
-    patients = pairs.groupby("patient").mean()
+    patients, runs = pairs.groupby("patient").mean(), pairs.groupby(["labelled_set", "seed"]).mean()
     return {
         "difference": pairs.mean(),
         "pairs": len(pairs),
         "p": p_greater(pairs.to_numpy()),
         "patients": len(patients),
         "patients_p": p_greater(patients.to_numpy()),
+        "runs": len(runs),
+        "runs_p": p_greater(runs.to_numpy()),
     }
 
 
