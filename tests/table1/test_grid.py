@@ -1,5 +1,6 @@
 """The grid, with a stub in place of train.py but for the last test."""
 
+import errno
 import io
 import json
 import os
@@ -489,12 +490,13 @@ def test_a_worker_that_dies_with_its_result_is_a_lost_worker(monkeypatch):
     assert not_done == {} and cluster.had == [("a", "one"), ("a", "one")]
 
 
-def test_a_closed_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch):
-    def closed(*_):
-        raise BrokenPipeError
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_a_closed_or_full_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, "of the output")
 
-    monkeypatch.setattr(View, "update", closed)
-    with pytest.raises(BrokenPipeError):
+    monkeypatch.setattr(View, "update", fail)
+    with pytest.raises(OSError, match="of the output"):
         run(stub, job(stub, "a"), scheduler=cluster)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import fcntl
 import itertools
 import logging
@@ -129,9 +130,9 @@ def _lost(cluster: str) -> Iterator[None]:
     """Turns the errors of a connection into MachineErrors."""
     try:
         yield
-    except BrokenPipeError:
-        raise  # that is our standard output: Dask's own are wrapped
     except (OSError, asyncio.TimeoutError) as error:
+        if getattr(error, "errno", None) in (errno.EPIPE, errno.ENOSPC):
+            raise  # that is our standard output: Dask's own errors are wrapped
         remedy = "see that the cluster runs, then run the same command to go on"
         raise MachineError(cluster, f"is lost ({error or 'no answer'})", remedy) from error
 
