@@ -74,7 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.segment.class_weights = CLASS_WEIGHTS
     config.segment.partition = "even"  # the generated half is shared evenly by X_V, X_I, X_VI; or "released"
     config.segment.eval_every = 100
-    config.segment.lambda_adv = 0.1  # adv_sl and adv_ssl; the paper does not give it
+    # Of adv_sl and adv_ssl. The paper does not give it; D soon wins, and with 0.1 drowned L_S (docs/schedule.md).
+    config.segment.lambda_adv = 0.001
 
     # The runs whose generators the second stage uses; empty: those of the same config, labelled set and seed.
     config.generators = ml_collections.ConfigDict()
