@@ -521,7 +521,7 @@ def _warn_if_useless(run, name, fields):
     spread, magnitude = fields.std(axis=0).mean(), np.abs(fields).mean()
     if magnitude < NEGLIGIBLE[GENERATORS[name][0]]:
         run.warn(f"generator {name} hardly changes an image: its fields have a mean magnitude of {magnitude:.2g}")
-    elif spread <= COLLAPSED * magnitude:
+    if spread <= COLLAPSED * magnitude:
         run.warn(f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean")
 
 
