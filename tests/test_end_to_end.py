@@ -256,6 +256,7 @@ def test_help_names_the_flags(tmp_path):
         (["--config.augment.learning_rate=nan"], "--config.augment.learning_rate", "above 0"),
         (["--config.num_labelled=2"], "--config.num_labelled", "1, 3, 40"),
         (["--config.labelled_set=6"], "--config.labelled_set", "1 to 5"),
+        (["--stage=seg", "--aug=adv_ssl", "--config.splits.unlabelled=()"], "splits.unlabelled", "at least one"),
         (["--config.splits.validation=('patient007',)"], "--config.splits", "patient007"),
         (["--config=nowhere.py"], "nowhere.py", "configs/"),
         (["--config=broken.py"], "broken.py:2", "does not parse"),

@@ -82,16 +82,20 @@ def _help() -> str:
 def config() -> ml_collections.ConfigDict:
     """The config that the command line asks for; its paths are absolute, as runs outlive the working directory."""
     config = flags.FLAGS.config
-    config.data.cache_dir = os.path.abspath(config.data.cache_dir)
-    if config.data.root:
-        config.data.root = os.path.abspath(config.data.root)
+    for section, key in _paths(config):
+        if config[section][key]:
+            config[section][key] = os.path.abspath(config[section][key])
     return config
+
+
+def _paths(config):
+    return [("data", "cache_dir"), ("data", "root"), *(("generators", name) for name in config.generators)]
 
 
 def config_flags_of_children() -> list[str]:
     """Flags that give another process, in any folder, the config that `config` returns."""
     holder, config = flags.FLAGS["config"], flags.FLAGS.config
-    keys = {"data.root", "data.cache_dir", *config_flags.get_override_values(holder)}
+    keys = {*map(".".join, _paths(config)), *config_flags.get_override_values(holder)}
     values = {key: functools.reduce(operator.getitem, key.split("."), config) for key in sorted(keys)}
     file = os.path.abspath(config_flags.get_config_filename(holder))
     return [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -54,12 +55,18 @@ def _check_splits(config):
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
         patients, key = cases(config, split), f"--config.splits.{split}"
-        if not patients and split in ("labelled", "validation"):
-            raise UserError(key, "is empty", "name at least one patient")
+        if split in ("labelled", "validation"):
+            require(patients, split)
         for case in patients:
             if case in seen:
                 raise UserError(key, f"{case} is also in {seen[case]}", "keep the splits apart")
             seen[case] = split
+
+
+def require(patients: Sequence, split: str) -> None:
+    """Raises a UserError that names the split if `patients`, its names or scans, are none."""
+    if not patients:
+        raise UserError(f"--config.splits.{split}", "is empty", "name at least one patient")
 
 
 def _holds(allowed, value):
@@ -174,7 +181,11 @@ def cases(config: Config, split: str) -> tuple[str, ...]:
         known = ", ".join(key[1:] for key in config.splits.labelled)
         raise UserError("--config.num_labelled", f"no set has {config.num_labelled} volumes", f"known are {known}")
     if config.labelled_set > len(sets):
-        raise UserError("--config.labelled_set", f"there is no set {config.labelled_set}", f"give 1 to {len(sets)}")
+        raise UserError(
+            "--config.labelled_set",
+            f"splits.labelled.n{config.num_labelled} has no set {config.labelled_set}",
+            f"give 1 to {len(sets)}, for --stage=table1 by --sets",
+        )
     return tuple(sets[config.labelled_set - 1])
 
 

@@ -26,7 +26,7 @@ from tfaug.augment.intensity import ContrastBrightness
 from tfaug.augment.learned import Learned, transform_image, transform_label
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.augment.mixup import MixUp
-from tfaug.config import TOLERATED, Config, cases, generator_path, segmenter_path
+from tfaug.config import TOLERATED, Config, cases, generator_path, require, segmenter_path
 from tfaug.data import acdc, cache, check, phantom, pipeline
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.errors import UserError
@@ -164,7 +164,7 @@ def learn_augmentation(config: Config, workdir, name: str) -> None:
             warmup_steps=schedule.warmup_steps,
         )
         real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
-        _require(real, "unlabelled")
+        require(real, "unlabelled")
         make = pipeline.generator_batches(
             _slices(labelled),
             _images(real),
@@ -203,6 +203,8 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
     """Stage "seg": trains S anew with one method of Table 1, its generators fixed, and keeps the best."""
     schedule = config.segment
     row = METHODS[method]
+    if row.adversary == "unlabelled":
+        require(cases(config, "unlabelled"), "unlabelled")
     path = segmenter_path(config, workdir, method)
     with _open_run(path, config, without=("augment",)) as run:
         if _already_finished(run):
@@ -248,11 +250,6 @@ def train_segmenter(config: Config, workdir, method: str) -> None:
         run.finish(report)
 
 
-def _require(scans, split):
-    if not scans:
-        raise UserError(f"--config.splits.{split}", "is empty", "name at least one patient")
-
-
 def evaluate_run(run, split: str, asked: Config | None = None) -> str:
     """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
 
@@ -279,7 +276,7 @@ def evaluate_run(run, split: str, asked: Config | None = None) -> str:
     if asked is not None:
         _refuse_difference(run, saved, _relevant(asked, without=("augment",)))
     config = Config(saved)
-    _require(cases(config, split), split)
+    require(cases(config, split), split)
     set_up_tensorflow(config)
     out_dir = run / "evaluation" / split
     if (out_dir / "dice.csv").is_file() and (out_dir / "summary.txt").is_file():

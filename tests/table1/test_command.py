@@ -20,7 +20,8 @@ from tfaug.table1 import results
         (["--methods="], "--methods", "known are"),
         (["--num_labelled=2"], "--config.num_labelled", "1, 3, 40"),
         (["--num_labelled=1,x"], "--num_labelled", "'1,x'"),
-        (["--sets=1-6"], "--config.labelled_set", "1 to 5"),
+        (["--sets=1-6"], "--config.labelled_set", "give 1 to 5, for --stage=table1 by --sets"),
+        (["--config.splits.test=()"], "--config.splits.test", "name at least one"),
         (["--sets=0"], "--sets", "from 1 on"),
         (["--repeats=0"], "--repeats", "positive"),
         (["--scheduler=localhost"], "--scheduler", "tcp://HOST:PORT"),
@@ -77,9 +78,11 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
         *("--config", "mine.py", "--config.data.root", "my data", "--noconfig.augment.task_gradient"),
         *("--config.segment.learning_rate=1e-5", "--config.splits.test=('a','b')"),
         *("--config.segment.class_weights=(0,0.3,0.3,0.3)", "--config.name=other"),
+        "--config.generators.deform=runs/trained",
     ]
     config, flags = show(*asked, cwd=folder)
     assert config["data"]["root"] == str(folder / "my data") and config["augment"]["task_gradient"] is False
+    assert config["generators"]["deform"] == str(folder / "runs" / "trained") and not config["generators"]["intensity"]
     assert show(*flags, cwd=elsewhere)[0] == config
     config, flags = show(cwd=folder)
     assert show(*flags, cwd=elsewhere)[0] == config

@@ -90,6 +90,8 @@ def test_the_order_has_the_best_on_top_and_lines_join_the_same_method(config, fi
 def test_there_is_no_order_of_one_method(config):
     with pytest.raises(UserError, match="needs results of two"):
         figures.order(compute([result("none", [0.1] * 3), result("none", [0.1] * 3, n=3)], config))
+    with pytest.raises(UserError, match="the paper has results with 1 or 3 labelled volumes"):
+        figures.order(compute([result("none", [0.1] * 3, n=40), result("aff", [0.1] * 3, n=40)], config))
 
 
 def train(config, workdir, found, shift):

@@ -116,7 +116,7 @@ def test_the_data_are_those_of_all_missing_sets(config, tmp_path):
 
 @pytest.mark.parametrize(
     "num_labelled, sets, message",
-    [((1, 2), (1,), "no set has 2 volumes; known are 1, 3, 40"), ((3,), (6,), "there is no set 6; give 1 to 5")],
+    [((1, 2), (1,), "no set has 2 volumes; known are 1, 3, 40"), ((3,), (6,), "n3 has no set 6; give 1 to 5")],
 )
 def test_sets_that_the_config_does_not_have(config, tmp_path, num_labelled, sets, message):
     with pytest.raises(UserError, match=message):

@@ -239,6 +239,17 @@ def test_resamples_that_lack_a_method_are_counted_and_may_leave_no_interval():
     assert "no interval" in render.markdown(compute(found))
 
 
+@pytest.mark.filterwarnings("error")
+def test_resamples_in_which_all_methods_are_the_same_are_counted_too():
+    dice = {"none": 0.2, "aff": 0.3, "aff_rd": 0.4}
+    found = [result(method, {"A": value, "B": 0.0, "C": 0.0}) for method, value in dice.items()]
+    correlation = table.rank_correlation(table.scores(found), 1, draws=400)
+    assert correlation.undefined == pytest.approx(400 * (2 / 3) ** 3, abs=40) and correlation.low == pytest.approx(1)
+    assert "told none from another" in render.markdown(compute(found))
+    same = render.markdown(compute([result(method, {"A": 0.0, "B": 0.0}) for method in dice]))
+    assert "3 of 13 methods have results, with the same Dice." in same
+
+
 def test_the_result_does_not_depend_on_the_order_of_the_files():
     found = grid({"aff_gd": 0.52, "aff_rd": 0.5, "none": 0.3, "aff": 0.4}, noise=0.1)
     first, second = compute(found), compute(found[::-1])

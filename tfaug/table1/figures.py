@@ -252,8 +252,12 @@ def order(table: Table) -> np.ndarray:
     """The methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
 
     Raises:
-      UserError: there are fewer than two methods to compare.
+      UserError: there are fewer than two methods to compare, or none that the paper has with as many labelled volumes.
     """
+    if not set(table.counts) & set(paper.COUNTS):
+        known = " or ".join(map(str, paper.COUNTS))
+        raise UserError("the order of methods", f"the paper has results with {known} labelled volumes", "run those")
+
     means = {
         n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna()
         for n in table.counts

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tfaug.augment.methods import GENERATORS, METHODS
-from tfaug.config import Config, cases, check, generator_path, segmenter_path
+from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
 from tfaug.errors import UserError
 
 DATA = "data"
@@ -87,7 +87,11 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
       grid: which part of the table.
       workdir: the folder of the runs.
       folder: that of the results, which must be sound.
+
+    Raises:
+      UserError: the config has no such set, or no test patients.
     """
+    require(cases(config, "test"), "test")
     jobs: list[Job] = []
     labelled: dict[str, None] = {}  # an ordered set
     for variant in variants(config, grid):

@@ -212,12 +212,14 @@ def _p(value):
 def _order(num_labelled: int, found: Correlation) -> str:
     start = f"N_L = {num_labelled}: Spearman's rho of our methods' mean Dice with the paper's"
     if np.isnan(found.rho):
-        return f"{start}: not defined, {found.num_methods} of {len(paper.ROWS)} methods have results."
-    interval = "no interval, too many resamples lack a method"
+        same = ", with the same Dice" if found.num_methods > 2 else ""
+        return f"{start}: not defined, {found.num_methods} of {len(paper.ROWS)} methods have results{same}."
+    interval = "no interval, too many resamples lack a method or tell none from another"
     if not np.isnan(found.low):
         sets = f"{found.num_sets} labelled set{'s' if found.num_sets > 1 else ''}"
         interval = f"{LEVEL} % bootstrap interval over {sets}, runs and patients: {found.low:.2f} to {found.high:.2f}"
-        interval += f"; {found.undefined} of {DRAWS} resamples lacked a method" if found.undefined else ""
+        if found.undefined:
+            interval += f"; {found.undefined} of {DRAWS} resamples lacked a method, or told none from another"
     return f"{start} is {found.rho:.2f} for {found.num_methods} of {len(paper.ROWS)} methods ({interval})."
 
 

@@ -42,7 +42,7 @@ class Result(NamedTuple):
       seed: of the run.
       best_step: the update after which the kept model was the best.
       validation_dice: its mean Dice on the validation patients.
-      dice: by test patient, the Dice of RV, Myo and LV; NaN where it is undefined.
+      dice: by test patient, the Dice of RV, Myo and LV; NaN, null in the file, is read as undefined.
       seconds: of training, over all sittings.
       commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
       threads: of one operation.

@@ -38,12 +38,12 @@ class Correlation(NamedTuple):
     """Spearman's rank correlation of our methods' mean Dice with the paper's.
 
     Attributes:
-      rho: over the methods that have results; NaN for fewer than three.
+      rho: over the methods that have results; NaN for fewer than three, or if all have the same Dice.
       low: of the bootstrap's interval; NaN if there is none.
       high: the same.
       num_methods: how many methods have results.
       num_sets: how many labelled sets there were to draw from; with one, the interval knows nothing of their choice.
-      undefined: resamples, of `DRAWS`, that lacked a method and were left out.
+      undefined: resamples, of `DRAWS`, that were left out, as a method had no run or all had the same Dice.
     """
 
     rho: float
@@ -227,13 +227,16 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
         num_defined = np.sum(~np.isnan(drawn), axis=1)
         if num_defined.all():
             resampled.append(_spearman(np.nansum(drawn, axis=1) / num_defined, theirs))
+    resampled = [value for value in resampled if not np.isnan(value)]
     low, high = np.nan, np.nan
     if len(resampled) > draws / 2:
-        low, high = np.nanpercentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+        low, high = np.percentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
     return Correlation(rho, float(low), float(high), len(methods), num_sets, draws - len(resampled))
 
 
 def _spearman(ours, theirs):
+    if len(set(ours)) == 1:
+        return np.nan
     return float(stats.spearmanr(ours, theirs)[0])
 
 
