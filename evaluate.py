@@ -6,7 +6,7 @@ from absl import flags
 
 from tfaug import cli
 from tfaug.augment.methods import METHODS
-from tfaug.config import check, segmenter_path
+from tfaug.config import segmenter_path
 
 SPLIT = flags.DEFINE_string("split", "test", "Which patients: test or validation.")
 RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --config, --aug and --workdir name.")
@@ -21,7 +21,6 @@ def main() -> None:
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
     method = cli.choose("--aug", cli.AUG.value, METHODS)
     config = cli.config()
-    check(config)
     if TABLE1.value:
         from tfaug.table1 import render
 

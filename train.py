@@ -11,7 +11,7 @@ from absl import flags
 
 from tfaug import cli
 from tfaug.augment.methods import GENERATORS, METHODS
-from tfaug.config import check, segmenter_path
+from tfaug.config import segmenter_path
 from tfaug.errors import UserError
 from tfaug.files import machine_errors
 from tfaug.table1 import plan, results
@@ -50,7 +50,6 @@ def main() -> None:
     generator = cli.choose("--gen", GEN.value, GENERATORS)
     method = cli.choose("--aug", cli.AUG.value, METHODS)
     config, workdir = cli.config(), pathlib.Path(cli.WORKDIR.value)
-    check(config)
     if stage == "table1":
         workdir = workdir.absolute()  # its processes work elsewhere
     if not CHECK.value:

@@ -271,6 +271,21 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.py"]
 
 
+@pytest.mark.parametrize("key", ["data.cache_dir", "generators", "segment.batch_size"])
+def test_a_config_file_that_lacks_a_key_gets_one_line(key, tmp_path):
+    section, _, last = key.rpartition(".")
+    (tmp_path / "mine.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom configs import phantom\n"
+        "def get_config():\n"
+        "    config = phantom.get_config()\n"
+        f"    del config{f'.{section}' * bool(section)}[{last!r}]\n"
+        "    return config\n"
+    )
+    for program in ("train.py", "evaluate.py"):
+        line = error_line(run(program, "--config=mine.py", cwd=tmp_path))
+        assert f"--config.{key}" in line and "is missing" in line
+
+
 @pytest.mark.slow
 def test_processes_of_the_default_size_agree_to_the_last_bit(command, tmp_path):
     # A graph may be rewritten, or its sums ordered, in another way in one process of four; a tiny network hides it.

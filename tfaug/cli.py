@@ -18,6 +18,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from tfaug.config import check
 from tfaug.errors import MachineError, TfaugError, UserError
 from tfaug.signals import Interrupted, deferred_signals
 
@@ -80,22 +81,28 @@ def _help() -> str:
 
 
 def config() -> ml_collections.ConfigDict:
-    """The config that the command line asks for; its paths are absolute, as runs outlive the working directory."""
+    """The config that the command line asks for; its paths are absolute, as runs outlive the working directory.
+
+    Raises:
+      UserError: see `tfaug.config.check`.
+    """
     config = flags.FLAGS.config
-    for section, key in _paths(config):
+    check(config)
+    config.data.cache_dir = os.path.abspath(config.data.cache_dir)
+    for section, key in _paths_or_empty(config):
         if config[section][key]:
             config[section][key] = os.path.abspath(config[section][key])
     return config
 
 
-def _paths(config):
-    return [("data", "cache_dir"), ("data", "root"), *(("generators", name) for name in config.generators)]
+def _paths_or_empty(config):
+    return [("data", "root"), *(("generators", name) for name in config.generators)]
 
 
 def config_flags_of_children() -> list[str]:
     """Flags that give another process, in any folder, the config that `config` returns."""
     holder, config = flags.FLAGS["config"], flags.FLAGS.config
-    keys = {*map(".".join, _paths(config)), *config_flags.get_override_values(holder)}
+    keys = {"data.cache_dir", *map(".".join, _paths_or_empty(config)), *config_flags.get_override_values(holder)}
     values = {key: functools.reduce(operator.getitem, key.split("."), config) for key in sorted(keys)}
     file = os.path.abspath(config_flags.get_config_filename(holder))
     return [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]
@@ -128,7 +135,7 @@ def _parse(argv: list[str]) -> None:
         # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
         config_flags.DEFINE_config_file("config", str(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
         rest = flags.FLAGS(argv)[1:]
-        config().to_dict()  # fails now if the file could not be loaded
+        flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
         raise UserError(f"--{error.flagname}", "is no flag", _suggestion(error.flagname, names)) from error

@@ -60,6 +60,7 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
         "def get_config():\n"
         "    config = phantom.get_config()\n"
         "    config.name = 'mine'\n"
+        "    config.generators.intensity_noreg = 'runs/older'\n"
         "    return config\n"
     )
     (folder / "show.py").write_text(
@@ -83,6 +84,7 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
     config, flags = show(*asked, cwd=folder)
     assert config["data"]["root"] == str(folder / "my data") and config["augment"]["task_gradient"] is False
     assert config["generators"]["deform"] == str(folder / "runs" / "trained") and not config["generators"]["intensity"]
+    assert config["generators"]["intensity_noreg"] == str(folder / "runs" / "older")
     assert show(*flags, cwd=elsewhere)[0] == config
     config, flags = show(cwd=folder)
     assert show(*flags, cwd=elsewhere)[0] == config

@@ -254,14 +254,11 @@ def order(table: Table) -> np.ndarray:
     Raises:
       UserError: there are fewer than two methods to compare, or none that the paper has with as many labelled volumes.
     """
-    if not set(table.counts) & set(paper.COUNTS):
+    if not table.correlations:
         known = " or ".join(map(str, paper.COUNTS))
         raise UserError("the order of methods", f"the paper has results with {known} labelled volumes", "run those")
-
     means = {
-        n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna()
-        for n in table.counts
-        if n in paper.COUNTS
+        n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna() for n in table.correlations
     }
     means = {n: values for n, values in means.items() if len(values) > 1}
     if not means:
