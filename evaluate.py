@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from tfaug import cli
 from tfaug.augment.methods import METHODS
+from tfaug.commands import cli
 from tfaug.config import segmenter_path
 
 SPLIT = flags.DEFINE_string("split", "test", "Which patients: test or validation.")

@@ -31,5 +31,5 @@ setup(
         "setuptools<81",
     ],
     # How ruff formats changes from one minor version to the next.
-    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "packaging>=21", "ruff~=0.17.6"]},
+    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "packaging>=21", "import-linter>=2", "ruff~=0.17.6"]},
 )

@@ -9,13 +9,13 @@ import tempfile
 
 from absl import flags
 
-from tfaug import cli
 from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.commands import cli
 from tfaug.config import segmenter_path
-from tfaug.errors import UserError
-from tfaug.files import machine_errors
+from tfaug.engine.errors import UserError
+from tfaug.engine.files import machine_errors
+from tfaug.engine.run_dir import check_path, read_report
 from tfaug.table1 import plan, results
-from tfaug.train.rundir import check_path, read_report
 
 STAGES = {
     "all": "both of the next, then evaluate",

@@ -26,8 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from tfaug.data import acdc, cache, phantom
+from tfaug.data import cache
 from tfaug.data.preprocess import Spec, correct_bias, normalise, prepare_volume
+from tfaug.data.readers import acdc
+from tfaug.phantom import cohort
 
 
 class _Case(NamedTuple):
@@ -142,7 +144,7 @@ def compare_loading(
 
 def _cohort(root, number):
     """The first patients of the built-in cohort."""
-    phantom.write_cohort(root, numbers=range(1, number + 1), num_workers=os.cpu_count())
+    cohort.write_cohort(root, numbers=range(1, number + 1), num_workers=os.cpu_count())
     return root
 
 

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import flags
 
 from benchmarks import timing
-from tfaug import cli
 from tfaug.augment.methods import METHODS
+from tfaug.commands import cli
 
 PARTS = {
     "start": "Python and imports",
@@ -128,8 +128,8 @@ class Stopwatch:
 
 def _work() -> None:
     """One stage, in a process of its own."""
-    from tfaug import experiment, pictures  # not before: the process that prints needs no TensorFlow
-    from tfaug.train import checkpoint, hooks, steps
+    from tfaug import experiment, pictures, steps  # not before: the process that prints needs no TensorFlow
+    from tfaug.engine import checkpoint, hooks
 
     watch = Stopwatch()
     watch.seconds["start"] = time.perf_counter() - LAUNCHED.value

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfaug import streams
-from tfaug.data import phantom
+from tfaug.phantom import cohort
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = {
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _soak(folder: pathlib.Path, kills: int, rng: np.random.Generator) -> int:
-    phantom.write_cohort(folder / "cohort", numbers=PATIENTS)
+    cohort.write_cohort(folder / "cohort", numbers=PATIENTS)
     expected, hits, failures = {}, [], 0
     for stage in STAGES:
         start = time.monotonic()

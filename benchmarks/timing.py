@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfaug.data import workers
+from tfaug.engine import workers
 
 Measurement = dict[str, float]  # numbers by name; "seconds" is always among them
 

@@ -19,13 +19,14 @@ from tfaug.augment.affine import Affine
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.learned import Learned
 from tfaug.augment.methods import METHODS
-from tfaug.data import phantom, pipeline, preprocess
+from tfaug.data import pipeline, preprocess
+from tfaug.engine import determinism
 from tfaug.models.blocks import Upsample
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import KINDS, generator
 from tfaug.models.unet import unet
-from tfaug.train import arithmetic
-from tfaug.train.steps import LearnAugmentation, Segment
+from tfaug.phantom import cohort
+from tfaug.steps import LearnAugmentation, Segment
 from tfaug.types import NUM_CLASSES, Volume
 
 SEED = 0
@@ -163,7 +164,7 @@ def gflop_per_slice(model: tf.keras.Model) -> float:
 
 def _set_up(precision):
     """As `experiment.set_up_tensorflow`."""
-    arithmetic.fix_order()
+    determinism.fix_order()
     tf.keras.mixed_precision.set_global_policy(precision)
 
 
@@ -248,7 +249,7 @@ def _mebibytes(size, volumes):
 def _patients(number):
     """Some patients of the built-in cohort, unwritten."""
     for index in range(1, number + 1):
-        made = phantom.patient(SEED, index)
+        made = cohort.patient(SEED, index)
         yield Volume(f"patient{index:03d}", made.es.image.astype(np.float32), made.es.mask, made.spacing, None)
 
 

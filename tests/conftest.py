@@ -4,6 +4,6 @@ import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # tolerances are those of float32 on a CPU
 
-from tfaug.train import arithmetic  # noqa: E402
+from tfaug.engine import determinism  # noqa: E402
 
-arithmetic.fix_order()  # could not be changed once a test has used TensorFlow
+determinism.fix_order()  # could not be changed once a test has used TensorFlow

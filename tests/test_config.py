@@ -7,8 +7,8 @@ import pytest
 
 from configs import acdc, phantom, released_code
 from tfaug import config as rules
-from tfaug.errors import UserError
-from tfaug.train import rundir
+from tfaug.engine import run_dir
+from tfaug.engine.errors import UserError
 
 
 def numbers(cases):
@@ -47,7 +47,7 @@ def test_our_configs_are_valid_for_every_labelled_set(module, num_labelled):
 
 def test_released_code_sets_every_switch():
     """Those that FIDELITY's table gives another default, N4 at full resolution, and no other value."""
-    changed = rundir.differences(acdc.get_config().to_dict(), released_code.get_config().to_dict())
+    changed = run_dir.differences(acdc.get_config().to_dict(), released_code.get_config().to_dict())
     assert set(changed) == {
         "name",
         "data.phase",
@@ -133,7 +133,7 @@ def test_impossible_values_are_refused_by_their_key(key, value, hint):
 def test_a_config_file_that_ends_the_program_is_named(tmp_path):
     """In a process of its own: flags are defined once in each."""
     (tmp_path / "mine.py").write_text("import sys\n\ndef get_config():\n    sys.exit(0)\n")
-    program = "import sys; from tfaug import cli; cli.run(lambda: None)"
+    program = "import sys; from tfaug.commands import cli; cli.run(lambda: None)"
     command = [sys.executable, "-c", program, f"--config={tmp_path / 'mine.py'}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

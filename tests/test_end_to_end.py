@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import soak
-from tfaug.data import phantom
+from tfaug.phantom import cohort as phantom
 
 ROOT = pathlib.Path(__file__).parent.parent
 

@@ -11,7 +11,7 @@ import pytest
 from tfaug import evaluation
 from tfaug.data import nifti
 from tfaug.data.preprocess import Spec, prepare_volume
-from tfaug.errors import MachineError
+from tfaug.engine.errors import MachineError
 from tfaug.types import Volume
 
 SHAPE = (56, 48, 7)

@@ -20,9 +20,9 @@ from data_.patients import anatomy, write_nifti, write_patient
 
 from benchmarks import soak
 from tfaug import experiment
-from tfaug.data import acdc
-from tfaug.errors import UserError
-from tfaug.train import rundir
+from tfaug.data.readers import acdc
+from tfaug.engine import run_dir
+from tfaug.engine.errors import UserError
 from tfaug.types import Z_DIM
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -269,8 +269,8 @@ def test_a_fault_is_refused_and_nothing_is_touched(inject, expect, interrupted):
 
 @pytest.mark.slow
 def test_y1_the_process_that_uses_the_run_is_named(interrupted):
-    config = rundir.read_config(interrupted.run)
-    with rundir.RunDir(interrupted.run, config):
+    config = run_dir.read_config(interrupted.run)
+    with run_dir.RunDir(interrupted.run, config):
         line = failed(interrupted.do(), 2)
     assert f"{NAME}: is in use by process {os.getpid()};" in line
 
@@ -495,7 +495,7 @@ def test_p5_a_batch_that_does_not_fit_into_memory(fresh):
 def test_y1_two_evaluations_of_a_run_do_not_write_at_once(undisturbed, interrupted):
     shutil.rmtree(interrupted.run)
     shutil.copytree(undisturbed.run, interrupted.run)
-    with rundir.locked(interrupted.run):
+    with run_dir.locked(interrupted.run):
         line = failed(interrupted.do("--split=test", program="evaluate.py"), 2)
     assert f"{NAME}: is in use by process {os.getpid()};" in line
     assert not (interrupted.run / "evaluation").exists()
@@ -571,7 +571,8 @@ def test_n5_the_report_of_a_real_training_says_so(fresh):
     program = f"""
 import sys, tensorflow as tf
 sys.path.insert(0, {str(ROOT)!r})
-from tfaug import cli, experiment
+from tfaug import experiment
+from tfaug.commands import cli
 original = experiment.generator
 def deaf(kind, size, **arguments):
     model = original(kind, size, **arguments)

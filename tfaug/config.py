@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.types import NUM_CLASSES
 
 Config = ml_collections.ConfigDict

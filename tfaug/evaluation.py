@@ -18,8 +18,8 @@ import tqdm
 from tfaug import metrics, pictures
 from tfaug.data import nifti
 from tfaug.data.preprocess import Prepared, restore
-from tfaug.files import replacing
-from tfaug.signals import check_signals
+from tfaug.engine.files import replacing
+from tfaug.engine.signals import check_signals
 from tfaug.types import STRUCTURES, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfaug.compat import keras
 
-def predictor(segmenter: tf.keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
+
+def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from slices [Z, H, W] float32 to class probabilities [Z, H, W, 4] float32.
 
     Runs at most `batch_size` slices at a time. TensorFlow traces it once, for any number of slices.
@@ -25,7 +27,7 @@ def predictor(segmenter: tf.keras.Model, batch_size: int) -> Callable[[np.ndarra
     return predict
 
 
-def frozen(generator: tf.keras.Model) -> Callable:
+def frozen(generator: keras.Model) -> Callable:
     """A function from (image [N, H, W, 1], z [N, 100]) to the fields of a trained, fixed generator."""
 
     def generate(image, z):

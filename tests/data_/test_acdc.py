@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from patients import anatomy, write_nifti, write_patient
 
-from tfaug.data import acdc
-from tfaug.errors import UserError
+from tfaug.data.readers import acdc
+from tfaug.engine.errors import UserError
 
 IMAGE, LABEL = anatomy()
 CASE = "patient001"

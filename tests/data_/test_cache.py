@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from patients import anatomy, write_nifti, write_patient
 
-from tfaug.data import acdc, cache
+from tfaug.data import cache
 from tfaug.data.preprocess import Spec, prepare_volume
-from tfaug.errors import MachineError, UserError
-from tfaug.signals import Interrupted, deferred_signals
+from tfaug.data.readers import acdc
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.signals import Interrupted, deferred_signals
 
 SPEC = Spec(image_size=48, resolution=0.8, n4_shrink=0)
 CASE, OTHER = "patient001", "patient002"

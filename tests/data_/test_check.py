@@ -2,7 +2,7 @@ import pytest
 from patients import anatomy, write_nifti, write_patient
 
 from tfaug.data import check
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 
 LABELLED, UNLABELLED = ("patient001", "patient002"), ("patient003",)
 

@@ -8,7 +8,7 @@ import pytest
 from patients import nifti_bytes, write_nifti
 
 from tfaug.data import nifti
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 
 SHAPE = (7, 6, 5)
 IMAGE = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from tfaug import metrics
 from tfaug.data import preprocess
 from tfaug.data.preprocess import Grid, Spec, prepare_volume, restore
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
 ARRAYS = reference.load("preprocessing.npz")

@@ -66,7 +66,7 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
     (folder / "show.py").write_text(
         "import json, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from tfaug import cli\n"
+        "from tfaug.commands import cli\n"
         "cli.run(lambda: print(json.dumps([cli.config().to_dict(), cli.config_flags_of_children()])))\n"
     )
 

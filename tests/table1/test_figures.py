@@ -10,10 +10,10 @@ from configs import phantom
 from tfaug import evaluation, experiment, pictures
 from tfaug.config import Config, segmenter_path
 from tfaug.data.preprocess import Grid, Prepared
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
+from tfaug.engine.run_dir import write_json
 from tfaug.table1 import figures, paper, results, table
 from tfaug.table1.results import Result
-from tfaug.train.rundir import write_json
 from tfaug.types import STRUCTURES
 
 PATIENTS = ("A", "B", "C")

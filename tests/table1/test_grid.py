@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 from test_end_to_end import TINY, cohort  # noqa: F401 -- a fixture
 
-from tfaug.errors import MachineError, UserError
-from tfaug.signals import Interrupted, deferred_signals
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.signals import Interrupted, deferred_signals
 from tfaug.table1 import grid
 from tfaug.table1.grid import Outcome, View
 from tfaug.table1.plan import Job
@@ -223,8 +223,8 @@ def start(folder, scheduler="", action="hang"):
     """The grid, with one job, as a process in a group of its own."""
     program = f"""
         import pathlib, sys
-        from tfaug.errors import MachineError
-        from tfaug.signals import Interrupted, deferred_signals
+        from tfaug.engine.errors import MachineError
+        from tfaug.engine.signals import Interrupted, deferred_signals
         from tfaug.table1 import grid
         from tfaug.table1.plan import Job
         if __name__ == "__main__":
@@ -285,7 +285,7 @@ def test_when_the_grid_itself_is_killed_no_training_stays(stub, cluster, here):
 
 def test_a_run_that_is_still_in_use_is_waited_for(stub, cluster):
     holder = (
-        "import pathlib, sys, time\nfrom tfaug.train.rundir import RunDir\nfolder = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys, time\nfrom tfaug.engine.run_dir import RunDir\nfolder = pathlib.Path(sys.argv[1])\n"
         "with RunDir(folder / 'a', {}):\n"
         "    (folder / 'held').touch()\n"
         "    while not (folder / 'asked').exists(): time.sleep(0.01)\n"

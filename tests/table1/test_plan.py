@@ -2,7 +2,7 @@ import pytest
 
 from configs import phantom
 from tfaug.augment.methods import METHODS
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.table1 import plan
 from tfaug.table1.plan import Grid
 

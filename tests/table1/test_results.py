@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from configs import phantom
-from tfaug.errors import MachineError, UserError
+from tfaug.engine.errors import MachineError, UserError
 from tfaug.table1 import results
 from tfaug.table1.results import Result
 

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from configs import acdc, phantom
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, render, results, table
 from tfaug.table1.results import Result
 

@@ -1,1 +1,1 @@
-"""From NIfTI files to batches: readers, the built-in cohort, preprocessing and its inverse, the pipeline."""
+"""From image files to batches: readers, preprocessing and its inverse, the cache, the pipeline."""

@@ -20,10 +20,12 @@ import numpy as np
 import SimpleITK as sitk
 import skimage
 
-from tfaug.data import acdc, nifti, preprocess, workers
-from tfaug.errors import MachineError, TfaugError, UserError, printable
-from tfaug.files import PART, replacing
-from tfaug.signals import check_signals
+from tfaug.data import nifti, preprocess
+from tfaug.data.readers import acdc
+from tfaug.engine import workers
+from tfaug.engine.errors import MachineError, TfaugError, UserError, printable
+from tfaug.engine.files import PART, replacing
+from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tfaug.data import acdc, workers
-from tfaug.errors import UserError, printable
+from tfaug.data.readers import acdc
+from tfaug.engine import workers
+from tfaug.engine.errors import UserError, printable
 
 
 class Findings(NamedTuple):

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import nibabel
 import numpy as np
 
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 
 HEADER_SIZE = 348  # bytes, NIfTI-1
 MAX_VOXELS = 2**26

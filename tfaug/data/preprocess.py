@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from skimage import transform
 
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
 VERSION = 1  # raise it when results change: cached volumes are then prepared again

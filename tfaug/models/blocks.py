@@ -7,8 +7,9 @@ import contextlib
 import tensorflow as tf
 
 from tfaug import streams
+from tfaug.compat import keras
 
-layers = tf.keras.layers
+layers = keras.layers
 
 
 def conv(
@@ -50,7 +51,7 @@ def conv(
         strides=stride,
         padding="same",
         use_bias=bias and not norm,
-        kernel_initializer=tf.keras.initializers.VarianceScaling(
+        kernel_initializer=keras.initializers.VarianceScaling(
             2.0 * scale**2, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
         ),
         name=name,
@@ -62,7 +63,7 @@ def conv(
 
 def dense(x, units: int, name: str, seed: int, activation=None):
     """A fully connected layer whose weights start as a truncated normal with std 0.01, its biases at 0."""
-    initializer = tf.keras.initializers.TruncatedNormal(stddev=0.01, seed=streams.scalar_seed(seed, "weights", name))
+    initializer = keras.initializers.TruncatedNormal(stddev=0.01, seed=streams.scalar_seed(seed, "weights", name))
     return layers.Dense(units, activation=activation, kernel_initializer=initializer, name=name)(x)
 
 
@@ -91,7 +92,7 @@ class Upsample(layers.Layer):
 
 
 @contextlib.contextmanager
-def frozen_statistics(*models: tf.keras.Model):
+def frozen_statistics(*models: keras.Model):
     """Within, training-mode calls of `models` use batch statistics but leave their moving statistics as they are.
 
     One network's update runs the others in training mode too; only its own may change. Works by momentum 1, which a

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
+from tfaug.compat import keras
 from tfaug.models.blocks import conv, dense, leaky_relu
 
 
-def discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> tf.keras.Model:
+def discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> keras.Model:
     """Builds D.
 
     The paper gives it two outputs; one logit is the same function, as a softmax over two.
@@ -22,13 +21,13 @@ def discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: i
       A model from [N, H, W, channels] to [N, 1] float32 logits, positive for "a scan". Its batch statistics are
       shared by all that it is given in one call: call it once on [generated; scans].
     """
-    image = tf.keras.Input((image_size, image_size, channels), name="image")
+    image = keras.Input((image_size, image_size, channels), name="image")
     x = image
     for index, width in enumerate((1, 2, 4, 8, 8), start=1):
         x = conv(x, width * filters, 5, f"disc_c{index}", seed, stride=2, activation=leaky_relu)
-    x = tf.keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
     x = dense(x, 8 * filters, "fcn_c1", seed, activation=leaky_relu)
     x = dense(x, 8 * filters, "fcn_c2", seed, activation=leaky_relu)
     x = dense(x, 1, "fcn_c3", seed)
-    logit = tf.keras.layers.Activation("linear", dtype="float32", name="logit")(x)
-    return tf.keras.Model(image, logit, name="discriminator")
+    logit = keras.layers.Activation("linear", dtype="float32", name="logit")(x)
+    return keras.Model(image, logit, name="discriminator")

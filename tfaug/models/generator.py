@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-import tensorflow as tf
-
+from tfaug.compat import keras
 from tfaug.models.blocks import Upsample, conv, dense
 from tfaug.types import Z_DIM
 
@@ -20,7 +19,7 @@ def generator(
     norm_momentum: float = 0.99,
     seed: int = 0,
     head_scale: float = 1.0,
-) -> tf.keras.Model:
+) -> keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
     Args:
@@ -37,12 +36,12 @@ def generator(
       (row, column), "intensity" gives dI [N, H, W, 1] in (-1, 1), in units of the normalised image.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
-    image = tf.keras.Input((image_size, image_size, 1), name="image")
-    z = tf.keras.Input((Z_DIM,), name="z")
+    image = keras.Input((image_size, image_size, 1), name="image")
+    z = keras.Input((Z_DIM,), name="z")
 
     side = image_size // 32
     noise = dense(z, side * side * 8 * filters, "gen_fc", seed, activation="relu")
-    noise = tf.keras.layers.Reshape((side, side, 8 * filters), name="gen_reshape")(noise)
+    noise = keras.layers.Reshape((side, side, 8 * filters), name="gen_reshape")(noise)
     for name, width in (("gen_c5", 8), ("gen_c4", 4), ("gen_c3", 2), ("gen_c2", 1), ("gen_c1", 1)):
         last = name == "gen_c1"
         noise = Upsample(half_pixel_centers, name=f"{name}_up")(noise)
@@ -51,21 +50,21 @@ def generator(
     x = block(image, filters, 3, "conv_1a")
     x = block(x, filters, 3, "conv_1b")
 
-    x = tf.keras.layers.Concatenate(name="concat")([noise, x])
+    x = keras.layers.Concatenate(name="concat")([noise, x])
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
     field = _HEADS[kind](x, functools.partial(block, scale=head_scale))
-    return tf.keras.Model([image, z], field, name=f"generator_{kind}")
+    return keras.Model([image, z], field, name=f"generator_{kind}")
 
 
 def _deformation_head(x, block):
     v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
-    return tf.keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
+    return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
 def _intensity_head(x, block):
     mask = block(x, 1, 1, "int_c1", activation=None, norm=False, bias=False)
-    return tf.keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
+    return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
 
 
 _HEADS = {"deform": _deformation_head, "intensity": _intensity_head}

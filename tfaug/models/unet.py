@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-import tensorflow as tf
-
+from tfaug.compat import keras
 from tfaug.models.blocks import Upsample, conv
 from tfaug.types import NUM_CLASSES
 
@@ -18,7 +17,7 @@ def unet(
     half_pixel_centers: bool = True,
     norm_momentum: float = 0.99,
     seed: int = 0,
-) -> tf.keras.Model:
+) -> keras.Model:
     """Builds S.
 
     Args:
@@ -32,7 +31,7 @@ def unet(
       A model from [N, H, W, 1] images to [N, H, W, 4] float32 logits.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
-    image = tf.keras.Input((image_size, image_size, 1), name="image")
+    image = keras.Input((image_size, image_size, 1), name="image")
 
     x, encoded = image, {}
     for level in range(1, DEPTH + 1):
@@ -41,13 +40,13 @@ def unet(
         x = block(x, width, 3, f"enc_c{level}_b")
         if level < DEPTH:
             encoded[level] = x
-            x = tf.keras.layers.MaxPool2D(name=f"enc_pool{level}")(x)
+            x = keras.layers.MaxPool2D(name=f"enc_pool{level}")(x)
 
     for level in range(DEPTH - 1, 0, -1):
         width = filters * 2 ** (level - 1)
         x = Upsample(half_pixel_centers, name=f"dec_up{level}")(x)
         x = block(x, width, 2, f"dec_dc{level + 1}")
-        x = tf.keras.layers.Concatenate(name=f"dec_cat{level}")([x, encoded[level]])
+        x = keras.layers.Concatenate(name=f"dec_cat{level}")([x, encoded[level]])
         x = block(x, width, 3, f"dec_c{level}_a")
         if level > 1:
             x = block(x, width, 3, f"dec_c{level}_b")
@@ -55,5 +54,5 @@ def unet(
     for name in ("seg_c1_a", "seg_c1_b", "seg_c1_c"):
         x = block(x, filters, 3, name)
     x = block(x, NUM_CLASSES, 3, "seg_fin_layer", activation=None, norm=False)
-    logits = tf.keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    return tf.keras.Model(image, logits, name="segmenter")
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    return keras.Model(image, logits, name="segmenter")

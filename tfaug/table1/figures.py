@@ -24,13 +24,14 @@ from matplotlib.patches import Patch
 from tfaug import evaluation, metrics, pictures, streams
 from tfaug.augment.methods import GENERATORS
 from tfaug.config import Config, segmenter_path
-from tfaug.data import acdc, nifti
-from tfaug.errors import UserError
-from tfaug.files import replacing
+from tfaug.data import nifti
+from tfaug.data.readers import acdc
+from tfaug.engine import run_dir
+from tfaug.engine.errors import UserError
+from tfaug.engine.files import replacing
 from tfaug.pictures import COLOURS, DPI, FONT
 from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
-from tfaug.train import rundir
 from tfaug.types import NUM_CLASSES, STRUCTURES, Z_DIM
 
 DRAWS = 4  # of z, in Figure 3
@@ -87,11 +88,11 @@ def draw(folder, config: Config, workdir) -> list[str]:
 
 def _checked(config, shared):
     """`config`, if the results are of it."""
-    changed = rundir.differences(shared, results.decisive(config))
+    changed = run_dir.differences(shared, results.decisive(config))
     if changed:
         raise UserError(
             "--config",
-            f"is not that of the results ({rundir.in_one_line(changed)})",
+            f"is not that of the results ({run_dir.in_one_line(changed)})",
             "give the flags that they were trained with",
         )
     return config
@@ -206,7 +207,7 @@ def _evaluated(table, variant, config, workdir):
     return {
         method: run
         for method, run in runs.items()
-        if (run / "evaluation" / "test" / "dice.csv").exists() and results.decisive(rundir.read_config(run)) == wanted
+        if (run / "evaluation" / "test" / "dice.csv").exists() and results.decisive(run_dir.read_config(run)) == wanted
     }
 
 

@@ -35,11 +35,11 @@ from distributed.core import Status
 from distributed.system import MEMORY_LIMIT
 from distributed.worker import thread_state
 
-from tfaug.errors import MachineError, TfaugError, UserError, printable
-from tfaug.files import machine_errors
-from tfaug.signals import check_signals, received_signal
+from tfaug.engine import run_dir
+from tfaug.engine.errors import MachineError, TfaugError, UserError, printable
+from tfaug.engine.files import machine_errors
+from tfaug.engine.signals import check_signals, received_signal
 from tfaug.table1.plan import Job
-from tfaug.train import rundir
 
 RETRIES = 2
 MEMORY_OF_A_TRAINING = 4 << 30  # bytes
@@ -330,7 +330,7 @@ def _wanted() -> bool:
 
 def _attempt(job: Job, program: Program) -> int:
     """Runs a job's process, which is asked to end when it is not wanted any more; returns its exit status."""
-    while job.run is not None and rundir.in_use(job.run) and _wanted():
+    while job.run is not None and run_dir.in_use(job.run) and _wanted():
         time.sleep(POLL_SECONDS)  # what an earlier command started may still be saving
     command = [sys.executable, *program.command, *job.flags]
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(program.threads)}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 
 DATA = "data"
 _LARGEST = 1000  # of a number in a flag: a slip must not fill the memory

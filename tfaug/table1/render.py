@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from tfaug.files import replacing
+from tfaug.engine.files import replacing
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
 from tfaug.table1.table import DRAWS, LEVEL, VALUES, Correlation, Table, compute, load, marks

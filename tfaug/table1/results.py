@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from tfaug.augment.methods import METHODS
 from tfaug.config import TOLERATED, Config, run_name
-from tfaug.errors import UserError
-from tfaug.files import machine_errors, replacing
-from tfaug.train.rundir import differences, in_one_line, read_report
+from tfaug.engine.errors import UserError
+from tfaug.engine.files import machine_errors, replacing
+from tfaug.engine.run_dir import differences, in_one_line, read_report
 
 _RESULT, _CONFIG, _FORMAT = "tfaug_result", "tfaug_results_of", 1
 CONFIG_FILE = "config.json"

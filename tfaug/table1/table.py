@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tfaug.errors import UserError
+from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
 from tfaug.table1.results import Result

@@ -1,0 +1,243 @@
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import logged, summaries
+
+from tfaug.engine.errors import MachineError
+from tfaug.engine.hooks import EventLog, KeepBest, Pictures, Progress, Scalars, StopOnNonFinite, Text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Reading:
+    """A scalar that counts how often it is read."""
+
+    def __init__(self, value=1.0):
+        self.value, self.reads = value, 0
+
+    def __float__(self):
+        self.reads += 1
+        return self.value
+
+
+class FakeLog:
+    def __init__(self):
+        self.points = []
+
+    def scalars(self, values, num_done):
+        self.points.append((num_done, dict(values)))
+
+    def row(self, values, num_done):
+        assert self.points[-1] == (num_done, dict(values))
+
+
+def call_each(hook, values, start=0):
+    hook.begin(start, start + len(values))
+    for num_done, value in enumerate(values, start + 1):
+        hook(num_done, {"loss/a": tf.constant(1.0), "loss/b": tf.constant(value)})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_n1_the_first_bad_step_and_its_scalar_are_named_although_looked_at_later(bad):
+    hook = StopOnNonFinite(interval=5)
+    with pytest.raises(MachineError, match=rf"^loss/b: became {bad} in step 23; "):
+        call_each(hook, [1.0, 1.0, bad, bad, 1.0], start=20)
+
+
+def test_n1_every_step_is_looked_at_by_the_end():
+    with pytest.raises(MachineError, match="step 7"):
+        call_each(StopOnNonFinite(interval=5), [1.0] * 6 + [math.nan])
+
+
+def test_n1_a_look_at_any_time_finds_what_was_not_yet_looked_at():
+    hook = StopOnNonFinite(interval=100)
+    with pytest.raises(MachineError, match="step 2"):
+        hook.begin(0, 10)
+        for num_done, value in enumerate([1.0, math.nan], 1):
+            hook(num_done, {"loss": value})
+        hook.check()
+
+
+def test_scalars_are_read_once_each_and_late():
+    hook, readings = StopOnNonFinite(interval=3), [Reading() for _ in range(6)]
+    hook.begin(0, 100)
+    counts = []
+    for num_done, reading in enumerate(readings, 1):
+        hook(num_done, {"loss": reading})
+        counts.append(sum(reading.reads for reading in readings))
+    assert counts == [0, 0, 3, 3, 3, 6]
+
+
+def keep_best(scores, **arguments):
+    saved, log = [], FakeLog()
+    hook = KeepBest(1, lambda: {"dice/RV": 0.0, "dice/mean": scores.pop(0)}, saved.append, log, **arguments)
+    for num_done in range(1, len(scores) + 1):
+        hook(num_done, {})
+    return hook, saved, log
+
+
+def test_only_a_strict_improvement_replaces_the_best():
+    hook, saved, log = keep_best([0.0, 0.3, 0.3, 0.1, 0.4, math.nan])
+    assert saved == [1, 2, 5]
+    assert (hook.best, hook.best_step) == (0.4, 5)
+    assert [num_done for num_done, _ in log.points] == [1, 2, 3, 4, 5, 6]
+    assert log.points[1] == (2, {"dice/RV": 0.0, "dice/mean": 0.3})
+
+
+def test_another_key_may_decide():
+    hook, saved, _ = keep_best([0.1, 0.2], key="dice/RV")
+    assert saved == [1] and hook.best == 0.0
+
+
+def test_nothing_is_scored_during_warm_up():
+    log, saved = FakeLog(), []
+    hook = KeepBest(1, lambda: {"dice/mean": 0.5}, saved.append, log, start=3)
+    for num_done in range(1, 5):
+        hook(num_done, {})
+    assert [num_done for num_done, _ in log.points] == [3, 4] and saved == [3]
+
+
+def test_the_best_is_not_taken_for_known_when_its_save_failed():
+    def fail(_):
+        raise MachineError("disk", "is full", "free some space")
+
+    hook = KeepBest(1, lambda: {"dice/mean": 0.5}, fail, FakeLog())
+    with pytest.raises(MachineError):
+        hook(1, {})
+    assert hook.best is None
+
+
+def test_the_state_of_the_best_carries_over():
+    first, _, _ = keep_best([0.1, 0.7, 0.5])
+    second = KeepBest(1, lambda: {"dice/mean": 0.6}, pytest.fail, FakeLog())
+    second.restore(first.state())
+    second(4, {})
+    assert (second.best, second.best_step) == (0.7, 2)
+
+
+def test_what_is_logged_is_found_under_its_tag_and_step(tmp_path):
+    log = EventLog(tmp_path)
+    picture = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    Text("config", "seed = 0", log)(1, {})
+    Text("config", "seed = 0", log)(2, {})
+    Scalars(5, log)(5, {"loss": tf.constant(0.25)})
+    Pictures(5, lambda num_done: {"one": picture[0], "two": picture + num_done}, log)(5, {})
+    log.sizes()
+    text, loss, one, two = summaries(tmp_path)
+    assert text == ("config", 1, b"seed = 0")
+    assert loss == ("loss", 5, 0.25)
+    assert one[:2] == ("one", 5) and two[:2] == ("two", 5)
+    decoded = [tf.io.decode_png(png).numpy() for png in two[2][2:]]  # preceded by width and height
+    np.testing.assert_array_equal(decoded, picture + 5)
+    assert len(one[2]) == 3
+
+
+def test_logs_are_cut_back_to_where_their_sizes_were_taken(tmp_path):
+    def write(log, steps):
+        for num_done in steps:
+            log.scalars({"loss": num_done}, num_done)
+
+    first = EventLog(tmp_path)
+    write(first, range(1, 5))
+    sizes = first.sizes()
+    write(first, range(5, 8))
+    first.sizes()
+    second = EventLog(tmp_path)
+    write(second, range(8, 10))
+    second.sizes()
+    (tmp_path / "notes.txt").touch()
+    third = EventLog(tmp_path)
+    third.cut(sizes)
+    write(third, range(5, 7))
+    third.sizes()
+    assert [step for _, step, _ in logged(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    EventLog(tmp_path).cut({})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_validations_are_rows_of_a_table_that_is_cut_back_like_the_events(tmp_path):
+    def validate(log, steps):
+        scores = [{"dice/mean": 0.1 * step, "generator/folded": step / 3} for step in steps]
+        hook = KeepBest(1, lambda: scores.pop(0), lambda _: None, log)
+        for num_done in steps:
+            hook(num_done, {})
+
+    first = EventLog(tmp_path)
+    before = first.sizes()
+    validate(first, [2, 4])
+    sizes = first.sizes()
+    validate(first, [6, 8])
+    second = EventLog(tmp_path)
+    second.cut(sizes)
+    validate(second, [6])
+    lines = ["step,dice/mean,generator/folded", "2,0.2,0.666667", "4,0.4,1.33333", "6,0.6,2"]
+    assert (tmp_path / "diagnostics.csv").read_text().splitlines() == lines
+    EventLog(tmp_path).cut(before)
+    assert not (tmp_path / "diagnostics.csv").exists()
+
+
+def test_the_time_of_training_is_summed_over_sittings_without_the_pause(tmp_path):
+    assert EventLog(tmp_path).seconds() == 0
+    for sitting, times in enumerate([(10.0, 12.0, 15.0), (100.0, 101.0)]):
+        with tf.io.TFRecordWriter(str(tmp_path / f"events.out.tfevents.{sitting}")) as file:
+            for moment in times:
+                file.write(tf.compat.v1.Event(wall_time=moment).SerializeToString())
+    assert EventLog(tmp_path).seconds() == 6
+
+
+def test_nothing_is_written_before_something_is_logged(tmp_path):
+    assert EventLog(tmp_path / "events").sizes() == {}
+    EventLog(tmp_path / "events").cut({})
+    assert not (tmp_path / "events").exists()
+
+
+def test_a_log_that_cannot_be_written_is_the_machines_fault(tmp_path):
+    (tmp_path / "events").touch()
+    with pytest.raises(MachineError, match="events"):
+        EventLog(tmp_path / "events").scalars({"loss": 1.0}, 1)
+
+
+def run_progress(stream, num_steps, start=0, every=10, best=None):
+    hook = Progress("deform", every, best, stream)
+    readings = [Reading(0.123456) for _ in range(start, num_steps)]
+    hook.begin(start, num_steps)
+    for num_done, reading in enumerate(readings, start + 1):
+        if num_done % hook.every == 0 or num_done == num_steps:
+            hook(num_done, {"loss/a": reading, "accuracy": 0.5})
+    hook.end()
+    return stream.getvalue(), [number for number, reading in enumerate(readings, start + 1) if reading.reads]
+
+
+def test_without_a_terminal_there_is_one_line_per_interval_and_one_at_the_end():
+    best, _, _ = keep_best([0.25, 0.75])
+    printed, read = run_progress(io.StringIO(), 25, best=best)
+    lines = printed.splitlines()
+    assert [line.split()[:2] for line in lines] == [["deform", f"{n}/25"] for n in (10, 20, 25)]
+    for line in lines:
+        assert "it/s" in line and "left" in line and "loss/a=0.1235" in line
+        assert "best dice/mean=0.7500 (step 2)" in line
+        assert "accuracy" not in line
+    assert read == [10, 20, 25]
+
+
+def test_the_rate_counts_this_sittings_steps_only(monkeypatch):
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr("tfaug.engine.hooks.time.monotonic", lambda: next(clock))
+    hook = Progress("seg", 10, stream=io.StringIO())
+    hook.begin(90, 200)
+    hook(100, {})
+    assert hook._stream.getvalue() == "seg 100/200 5.00 it/s 00:20 left \n"
+
+
+def test_a_terminal_gets_a_bar_that_starts_where_the_run_resumes():
+    printed, read = run_progress(Terminal(), 45, start=20)
+    assert "\n" not in printed.rstrip("\n")
+    assert "deform" in printed and " 20/45 " in printed and " 45/45 " in printed
+    assert "loss/a=0.1235" in printed
+    assert read == [30, 40, 45]

@@ -1,0 +1,335 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaug import losses
+from tfaug.augment.learned import transform_image, transform_label
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import generator
+from tfaug.models.unet import unet
+from tfaug.steps import NETWORKS, Adam, AdversarialSegment, LearnAugmentation, Segment, adam
+from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
+from tfaug.warp import warp
+
+SIZE, N, FILTERS = 32, 4, 2
+WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+
+
+@pytest.fixture
+def eager():
+    """Spares the tracing, which is most of the time of a short test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def labelled_batch(seed=0):
+    rng = np.random.RandomState(seed)
+    image = rng.uniform(size=(N, SIZE, SIZE, 1)).astype(np.float32)
+    label = np.eye(4, dtype=np.float32)[rng.randint(0, 4, size=(N, SIZE, SIZE))]
+    return Batch(tf.constant(image), tf.constant(label))
+
+
+def generator_batch(seed=0, num_original=N // 2):
+    rng = np.random.RandomState(seed + 1)
+    return GeneratorBatch(
+        labelled_batch(seed),
+        tf.constant(rng.uniform(size=(N, SIZE, SIZE, 1)).astype(np.float32)),
+        tf.constant(rng.normal(size=(N, 100)).astype(np.float32)),
+        tf.constant(num_original),
+    )
+
+
+def make_step(kind="deform", **changes):
+    arguments = dict(
+        learning_rate=1e-3,
+        class_weights=WEIGHTS,
+        lambda_seg=1.0,
+        lambda_adv=1.0,
+        lambda_big=1e-3,
+        adversarial_form="non_saturating",
+        task_gradient=True,
+        discriminator_first=True,
+        warmup_steps=0,
+    )
+    return LearnAugmentation(
+        kind,
+        unet(SIZE, FILTERS, seed=1),
+        generator(kind, SIZE, FILTERS, seed=2),
+        discriminator(SIZE, filters=FILTERS, seed=3),
+        **{**arguments, **changes},
+    )
+
+
+def snapshot(model):
+    return [value.numpy() for value in model.variables]
+
+
+def moved(model, before):
+    return any(not np.array_equal(a, b) for a, b in zip(snapshot(model), before))
+
+
+def networks_of(step):
+    return {name: getattr(step, name) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("discriminator_first", [True, False])
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_each_update_moves_its_own_network_alone(kind, discriminator_first, eager):
+    """Down to the moving statistics, for every subset of the three networks."""
+    step = make_step(kind, discriminator_first=discriminator_first)
+    for size in (0, 1, 2, 3):
+        for chosen in itertools.combinations(NETWORKS, size):
+            before = {name: snapshot(model) for name, model in networks_of(step).items()}
+            step.update(generator_batch(), chosen)
+            for name, model in networks_of(step).items():
+                assert moved(model, before[name]) == (name in chosen), (chosen, name)
+
+
+def test_frozen_statistics_hold_in_a_traced_update():
+    step = make_step()
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    step.update(generator_batch(), ("discriminator",))
+    assert [moved(networks_of(step)[name], before[name]) for name in NETWORKS] == [True, False, False]
+
+
+def test_the_three_networks_share_no_variable():
+    step = make_step()
+    owners = [{id(value) for value in model.variables} for model in networks_of(step).values()]
+    assert sum(map(len, owners)) == len(set.union(*owners))
+
+
+def test_a_full_iteration_moves_all_three_and_counts_one_update_each(eager):
+    step = make_step()
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    for index in range(3):
+        step(generator_batch(index), index)
+    for name, model in networks_of(step).items():
+        assert moved(model, before[name])
+    for optimizer in (step.warm_up.optimizer, step.generator_optimizer, step.discriminator_optimizer):
+        assert int(optimizer.iterations) == 3
+
+
+def test_warm_up_moves_the_segmenter_alone_on_labelled_slices(eager):
+    step, twin = make_step(warmup_steps=2), Segment(unet(SIZE, FILTERS, seed=1), 1e-3, WEIGHTS)
+    before = {name: snapshot(model) for name, model in networks_of(step).items()}
+    for index in range(2):
+        step(generator_batch(index), index)
+        twin(labelled_batch(index), index)
+    assert not moved(step.segmenter, snapshot(twin.segmenter))
+    assert not moved(step.generator, before["generator"])
+    assert not moved(step.discriminator, before["discriminator"])
+    step(generator_batch(2), 2)
+    assert moved(step.generator, before["generator"])
+
+
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_task_gradient_is_what_lets_the_segmentation_loss_move_the_generator(kind, eager):
+    for task_gradient in (True, False):
+        step = make_step(kind, task_gradient=task_gradient, lambda_adv=0.0, lambda_big=0.0)
+        before = [value.numpy() for value in step.generator.trainable_variables]
+        step.update(generator_batch(), ("generator",))
+        after = [value.numpy() for value in step.generator.trainable_variables]
+        assert any(not np.array_equal(a, b) for a, b in zip(after, before)) == task_gradient
+
+
+def test_the_generator_descends_the_segmentation_loss(eager):
+    """With the task alone, G finds fields under which a fixed S errs less."""
+    step = make_step(lambda_adv=0.0, lambda_big=0.0)
+    first = step.update(generator_batch(), ("generator",))
+    for _ in range(15):
+        last = step.update(generator_batch(), ("generator",))
+    assert last["loss/segmentation"] < first["loss/segmentation"]
+
+
+@pytest.mark.parametrize("term", ["lambda_adv", "lambda_big", "lambda_seg"])
+def test_a_lambda_of_zero_removes_exactly_its_term(term, eager):
+    names = {"lambda_adv": "loss/adversarial", "lambda_big": "loss/big", "lambda_seg": "loss/segmentation"}
+    lambdas = {"lambda_adv": 2.0, "lambda_big": 0.5, "lambda_seg": 3.0}
+    step, step_without = make_step(**lambdas), make_step(**{**lambdas, term: 0.0})
+    whole = step.update(generator_batch(), ("generator",))
+    without = step_without.update(generator_batch(), ("generator",))
+    expected = sum(lambdas[key] * float(whole[name]) for key, name in names.items() if key != term)
+    np.testing.assert_allclose(without["loss/generator"], expected, rtol=1e-5)
+
+
+def test_first_slices_stay_original_and_the_rest_are_generated(eager):
+    """num_original = N is S on the labelled slices; 0 is S on the generated ones alone."""
+    step, batch = make_step(), generator_batch()
+    field = step.generator([batch.labelled.image, batch.z], training=True)
+    for n in (0, 1, N):
+        image = tf.concat([batch.labelled.image[:n], warp(batch.labelled.image, field)[n:]], 0)
+        label = tf.concat([batch.labelled.label[:n], warp(batch.labelled.label, field)[n:]], 0)
+        expected = losses.segmentation_loss(step.segmenter(image, training=True), label, WEIGHTS)
+        scalars = step.update(batch._replace(num_original=tf.constant(n)), ())
+        np.testing.assert_allclose(scalars["loss/segmentation"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["saturating", "non_saturating"])
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_the_gradients_are_those_of_equation_4_on_one_tape(kind, form, eager):
+    """The update reaches them by parts, and computes G's activations twice, for the memory's sake."""
+    seg, adv, big = 1.0, 1e4, 3.0  # all three are felt, though a D that has learned nothing has small gradients
+    step = make_step(kind, lambda_seg=seg, lambda_adv=adv, lambda_big=big, adversarial_form=form)
+    batch = generator_batch()
+    (original, label), half = batch.labelled, N // 2
+    with tf.GradientTape() as tape:
+        field = step.generator([original, batch.z], training=True)
+        image = transform_image(kind, original, field)
+        mixed = tf.concat([original[:half], image[half:]], 0)
+        mixed_label = tf.concat([label[:half], transform_label(kind, label, field)[half:]], 0)
+        segmentation = losses.segmentation_loss(step.segmenter(mixed, training=True), mixed_label, WEIGHTS)
+        judged = step.discriminator(tf.concat([image, batch.real], 0), training=True)[:N]
+        objective = seg * segmentation + adv * losses.adversarial_loss(judged, form) + big * losses.big_loss(field)
+    networks = ("generator", "segmenter")
+    expected = tape.gradient(objective, [networks_of(step)[name].trainable_variables for name in networks])
+    step.update(batch, networks)
+    for name, gradients in zip(networks, expected):
+        whole = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
+        error = np.linalg.norm(gradients_of(optimizers_of(step)[name]) - whole)
+        assert error < 1e-4 * np.linalg.norm(whole), name
+
+
+def test_discriminator_learns_to_tell_apart(eager):
+    step = make_step()
+    for _ in range(30):
+        scalars = step.update(generator_batch(), ("discriminator",))
+    assert scalars["discriminator/accuracy_fake"] == 1 and scalars["discriminator/accuracy_real"] == 1
+
+
+def test_order_decides_whose_discriminator_judges(eager):
+    """D first: G meets the updated D. The released order: G meets the old one."""
+    released, default, fixed = make_step(discriminator_first=False), make_step(), make_step()
+    old = released.update(generator_batch())["loss/adversarial"]
+    new = default.update(generator_batch())["loss/adversarial"]
+    untouched = fixed.update(generator_batch(), ())["loss/adversarial"]
+    np.testing.assert_allclose(old, untouched, rtol=1e-5)
+    assert abs(float(new) - float(untouched)) > 1e-4
+
+
+def make_adversarial(adversary, lambda_adv):
+    return AdversarialSegment(
+        unet(SIZE, FILTERS, seed=1),
+        discriminator(SIZE, channels=5, filters=FILTERS, seed=3),
+        adversary,
+        learning_rate=1e-3,
+        class_weights=WEIGHTS,
+        lambda_adv=lambda_adv,
+    )
+
+
+def adversarial_batch():
+    return AdversarialBatch(labelled_batch(), generator_batch().real)
+
+
+def test_supervised_adversary_of_weight_zero_is_plain_training(eager):
+    step, twin = make_adversarial("expert", 0.0), Segment(unet(SIZE, FILTERS, seed=1), 1e-3, WEIGHTS)
+    step(adversarial_batch(), 0)
+    twin(labelled_batch(), 0)
+    assert not moved(step.segmenter, snapshot(twin.segmenter))
+
+
+@pytest.mark.parametrize("adversary", ["expert", "unlabelled"])
+def test_both_networks_learn_and_the_adversary_matters(adversary, eager):
+    with_adversary, without = make_adversarial(adversary, 1.0), make_adversarial(adversary, 0.0)
+    before = snapshot(with_adversary.discriminator)
+    for step in (with_adversary, without):
+        step(adversarial_batch(), 0)
+    assert moved(with_adversary.discriminator, before)
+    assert moved(with_adversary.segmenter, snapshot(without.segmenter))
+    assert not moved(with_adversary.discriminator, snapshot(without.discriminator))
+
+
+def test_unlabelled_scans_matter_to_the_semi_supervised_adversary_alone(eager):
+    other = adversarial_batch()._replace(unlabelled=generator_batch(5).real)
+    for adversary, matters in (("expert", False), ("unlabelled", True)):
+        one, two = make_adversarial(adversary, 1.0), make_adversarial(adversary, 1.0)
+        one(adversarial_batch(), 0)
+        two(other, 0)
+        assert moved(one.segmenter, snapshot(two.segmenter)) == matters
+
+
+def test_semi_supervised_adversary_does_not_pull_at_the_labelled_predictions(eager):
+    """They are what the unlabelled predictions should look like, not the other way round."""
+    step = make_adversarial("unlabelled", 1.0)
+    with tf.GradientTape() as tape:
+        _, better, worse = step._predict(adversarial_batch())
+        total = tf.reduce_sum(better[..., 1:] ** 2)
+    assert all(gradient is None for gradient in tape.gradient(total, step.segmenter.trainable_variables))
+
+
+EXACT = 1 - 2**-10  # beyond it float32 has no rounding to do in 1 - beta2
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("beta_2, of_slots", [(EXACT, 1e-6), (0.999, 2e-5)])
+def test_fused_adam_is_the_adam_of_keras(precision, beta_2, of_slots):
+    rng = np.random.RandomState(0)
+    gradients = [[rng.normal(size=shape).astype(np.float32) for shape in ((3, 2), (2,))] for _ in range(5)]
+    weights, slots = [], []
+    for kind in (Adam, tf.keras.optimizers.Adam):
+        model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,), dtype=precision)])
+        model.set_weights([np.ones((3, 2)), np.ones(2)])
+        optimizer = kind(0.01, beta_1=0.9, beta_2=beta_2)
+        optimizer.build(model.trainable_variables)
+        for gradient in gradients:
+            optimizer.apply_gradients(zip(map(tf.constant, gradient), model.trainable_variables))
+        weights.append(model.get_weights())
+        slots.append([value.numpy() for value in optimizer.variables])
+    for pairs, rtol in ((zip(*weights), 1e-6), (zip(*slots), of_slots)):
+        for actual, expected in pairs:
+            np.testing.assert_allclose(actual, expected, rtol=rtol)
+
+
+def test_adam_has_the_papers_betas():
+    config = adam(unet(SIZE, FILTERS), 1e-3).get_config()
+    assert (config["beta_1"], config["beta_2"]) == (0.9, 0.999)
+    np.testing.assert_allclose(config["learning_rate"], 1e-3, rtol=1e-6)
+
+
+def gradients_of(optimizer):
+    """After one update: Adam's first moments are a tenth of them."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return 10 * np.concatenate([moment.numpy().ravel() for moment in optimizer._momentums])
+
+
+def optimizers_of(step):
+    return {
+        "discriminator": step.discriminator_optimizer,
+        "generator": step.generator_optimizer,
+        "segmenter": step.warm_up.optimizer,
+    }
+
+
+def in_precision(precision, **changes):
+    tf.keras.mixed_precision.set_global_policy(precision)
+    try:
+        return make_step(**changes)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def test_float16_loses_no_small_gradients(eager):
+    """They would vanish unscaled, below 6e-8. bfloat16 reaches lower, but is coarser."""
+    weak = {"class_weights": [1e-4 * weight for weight in WEIGHTS], "lambda_adv": 1e-4, "lambda_big": 0.0}
+    steps = [in_precision(precision, **weak) for precision in ("float32", "mixed_float16", "mixed_bfloat16")]
+    for step in steps:
+        step.update(generator_batch())
+    for name in NETWORKS:
+        exact, half, brain = (gradients_of(optimizers_of(step)[name]) for step in steps)
+        assert np.linalg.norm(half - exact) < np.linalg.norm(brain - exact), name
+
+
+def test_float16_skips_an_update_that_overflows_and_scales_less(eager):
+    step = in_precision("mixed_float16", class_weights=[1e9 * weight for weight in WEIGHTS])
+    before = {name: [w.numpy() for w in model.trainable_weights] for name, model in networks_of(step).items()}
+    step.update(generator_batch())
+    same = {
+        name: all(np.array_equal(w.numpy(), old) for w, old in zip(model.trainable_weights, before[name]))
+        for name, model in networks_of(step).items()
+    }
+    assert same == {"discriminator": False, "generator": True, "segmenter": True}
+    scales = {name: float(optimizer.loss_scale) for name, optimizer in optimizers_of(step).items()}
+    assert scales["segmenter"] == scales["discriminator"] / 2

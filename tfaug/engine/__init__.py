@@ -1,0 +1,1 @@
+"""What trains and saves anything at all: it knows nothing of medicine, and imports nothing else of tfaug."""

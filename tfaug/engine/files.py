@@ -1,0 +1,76 @@
+"""Files that are whole whenever a program or a machine stops, and what a machine that gives way has to say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from tfaug.engine.errors import MachineError
+
+PART = ".part-"  # how the name of an unfinished file begins
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, remedy: str, *, subject=None, unique: bool = False) -> Iterator[pathlib.Path]:
+    """Yields the name of a temporary file beside `path`, which takes its place when the block is done.
+
+    `path` is the old file or the new one at every moment, also after a power failure. The temporary name ends as
+    `path` does.
+
+    Args:
+      path: the file; its folder is made if it is missing.
+      remedy: what a user can do about a file that cannot be written.
+      subject: what the error is about, if not `path`.
+      unique: whether other processes may be writing `path` at the same time. What a killed process leaves is then not
+        replaced by the next attempt.
+
+    Raises:
+      MachineError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f"{PART}{uuid.uuid4().hex}-{path.name}" if unique else f"{PART}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise MachineError(subject or path, f"cannot be written ({_reason(error)})", remedy) from error
+        raise
+
+
+def write_json(path: pathlib.Path, content: Any, remedy: str = "free some space or choose another --workdir") -> None:
+    """Writes a JSON file that is either the old or the new, see `replacing`."""
+    with replacing(path, remedy) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def sync(path: pathlib.Path) -> None:
+    """Makes a file's content, or a folder's entries (creations, renames), survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def machine_errors(subject, remedy: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turns an OSError of the block, or one of `kinds`, into a MachineError about `subject`."""
+    try:
+        yield
+    except (OSError, *kinds) as error:
+        raise MachineError(subject, _reason(error), remedy) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system said: TensorFlow puts the operation and the file in front, and the operation behind it."""
+    return getattr(error, "strerror", None) or str(error).split(" [Op:")[0].rpartition("; ")[2]

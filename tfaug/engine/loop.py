@@ -1,0 +1,61 @@
+"""The one training loop, for every stage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from tfaug.engine import memory
+from tfaug.engine.hooks import Hook
+from tfaug.engine.signals import Interrupted, check_signals, deferred_signals, received_signal
+
+if TYPE_CHECKING:
+    from tfaug.engine.checkpoint import Checkpoints
+
+Step = Callable[[Any, int], Mapping[str, tf.Tensor]]
+
+
+def fit(
+    step: Step,
+    batches: Callable[[int], Iterator[Any]],
+    num_steps: int,
+    hooks: Sequence[Hook] = (),
+    checkpoint: Checkpoints | None = None,
+) -> None:
+    """Updates from where `checkpoint` left off, or from 0, until `num_steps` updates are done.
+
+    Args:
+      step: `step(batch, index)` does update number `index` (0-based) and returns scalar tensors by name.
+      batches: `batches(start)` iterates over the batches of updates start, start + 1, ...; a pure function of the
+        index, since no iterator state is saved.
+      num_steps: updates in total, those done before an interruption included.
+      hooks: called in this order after an update, each when it is due.
+      checkpoint: restored from first; saved to when it is due, at the end and when a signal came.
+
+    Raises:
+      Interrupted: SIGTERM or SIGINT came; what was done is saved.
+      MachineError: the memory or the disk gave way.
+    """
+    with deferred_signals(), contextlib.ExitStack() as stack:
+        start = checkpoint.restore(hooks) if checkpoint else 0
+        for hook in hooks:
+            stack.callback(hook.end)
+            hook.begin(start, num_steps)
+        check_signals()
+        stack.enter_context(memory.running_out())
+        source = iter(batches(start))
+        for index in range(start, num_steps):
+            scalars = step(next(source), index)
+            num_done = index + 1
+            is_last = num_done == num_steps
+            for hook in hooks:
+                if is_last or num_done % hook.every == 0:
+                    hook(num_done, scalars)
+            interrupted = received_signal()
+            if checkpoint and (is_last or interrupted or num_done % checkpoint.every == 0):
+                checkpoint.save(num_done, hooks)
+            if interrupted:
+                raise Interrupted(interrupted)

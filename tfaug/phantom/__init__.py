@@ -1,0 +1,1 @@
+"""The built-in cohort: simulated patients, a data set like any other."""

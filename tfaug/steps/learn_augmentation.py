@@ -1,0 +1,183 @@
+"""Learning the augmentation: G, D and S together (Eq. 4-6)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfaug import losses
+from tfaug.augment.learned import transform_image, transform_label
+from tfaug.compat import keras
+from tfaug.models.blocks import frozen_statistics
+from tfaug.steps.optimizer import adam, descend
+from tfaug.steps.segment import Segment
+from tfaug.types import GeneratorBatch
+
+NETWORKS = ("discriminator", "generator", "segmenter")
+
+
+class LearnAugmentation(tf.Module):
+    """Trains G_V or G_I together with S and D (Eq. 4-6).
+
+    An iteration updates D, then G, then S. What they share: D learns from the images that G learns from; S runs forward
+    and backward once, so that S and G descend the same L_S, both seen from where they stood before the iteration. D,
+    updated in between, judges for G with its new weights.
+
+    Args:
+      kind: "deform" or "intensity".
+      segmenter: S.
+      generator: G_V or G_I, according to `kind`.
+      discriminator: D.
+      learning_rate: of the three Adams.
+      class_weights: of L_S, one a class.
+      lambda_seg: weight of L_S.
+      lambda_adv: weight of the adversarial loss (Eq. 5).
+      lambda_big: weight of L_big (Eq. 5).
+      adversarial_form: see `losses.adversarial_loss`.
+      task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
+      discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
+      warmup_steps: iterations in which S alone learns, from labelled slices alone.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        segmenter: keras.Model,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        *,
+        learning_rate: float,
+        class_weights,
+        lambda_seg: float,
+        lambda_adv: float,
+        lambda_big: float,
+        adversarial_form: str,
+        task_gradient: bool,
+        discriminator_first: bool,
+        warmup_steps: int,
+    ):
+        super().__init__()
+        self.kind = kind
+        self.generator = generator
+        self.discriminator = discriminator
+        self.warm_up = Segment(segmenter, learning_rate, class_weights)
+        self.generator_optimizer = adam(generator, learning_rate)
+        self.discriminator_optimizer = adam(discriminator, learning_rate)
+        self.class_weights = tuple(class_weights)
+        self.lambda_seg, self.lambda_adv, self.lambda_big = lambda_seg, lambda_adv, lambda_big
+        self.adversarial_form = adversarial_form
+        self.task_gradient = task_gradient
+        self.discriminator_first = discriminator_first
+        self.warmup_steps = warmup_steps
+
+    @property
+    def segmenter(self) -> keras.Model:
+        """S."""
+        return self.warm_up.segmenter
+
+    def __call__(self, batch: GeneratorBatch, index: int) -> dict[str, tf.Tensor]:
+        """Updates S alone during warm-up, all three networks after; returns every loss and diagnostic by name."""
+        if index < self.warmup_steps:
+            return self.warm_up(batch.labelled, index)
+        return self.update(batch)
+
+    @tf.function
+    def update(self, batch: GeneratorBatch, networks: tuple[str, ...] = NETWORKS) -> dict[str, tf.Tensor]:
+        """One iteration.
+
+        Args:
+          batch: what it looks at.
+          networks: which networks to update, a static subset of `NETWORKS`; the others keep every variable.
+
+        Returns:
+          Named scalars: the losses, D's accuracy before its update, the field's magnitude (pixels or intensity).
+        """
+        s, g, d = self.segmenter, self.generator, self.discriminator
+        models = {"segmenter": s, "generator": g, "discriminator": d}
+        with frozen_statistics(*(model for name, model in models.items() if name not in networks)):
+            scalars, field = {}, self._field(batch)
+            with tf.GradientTape() as tape:
+                tape.watch(field)
+                image = transform_image(self.kind, batch.labelled.image, field)
+                with tape.stop_recording():
+                    if self.discriminator_first:
+                        scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
+                    adversarial, slope = self._adversarial_loss(image, batch.real)
+                # Whatever D needed is free again before S, which needs most of the memory, runs.
+                with tf.control_dependencies([slope]):
+                    segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
+                big = losses.big_loss(field)
+                objective = self.lambda_seg * segmentation + self.lambda_big * big
+            # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
+            optimizer, slopes = self.warm_up.optimizer, [tf.ones_like(objective), self.lambda_adv * slope]
+            gradients = tape.gradient(
+                [objective, image],
+                [field, *s.trainable_variables],
+                output_gradients=[optimizer.get_scaled_loss(one) for one in slopes],
+            )
+            field_gradient, *segmenter_gradients = optimizer.get_unscaled_gradients(gradients)
+            if "generator" in networks:
+                # What G's own backward pass needs is computed again, now that S needs no memory any more.
+                with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
+                    again = self._field(batch)
+                    descent = tf.reduce_sum(field_gradient * again)
+                descend(self.generator_optimizer, tape, descent, g.trainable_variables)
+            if "segmenter" in networks:
+                optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
+            if not self.discriminator_first:
+                with frozen_statistics(g):
+                    image = transform_image(self.kind, batch.labelled.image, self._field(batch))
+                scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
+        return {
+            "loss/segmentation": segmentation,
+            "loss/adversarial": adversarial,
+            "loss/big": big,
+            "loss/generator": objective + self.lambda_adv * adversarial,
+            **scalars,
+            "field/mean_abs": -big,
+            "field/max_abs": tf.reduce_max(tf.abs(field)),
+        }
+
+    def _field(self, batch):
+        return self.generator([batch.labelled.image, batch.z], training=True)
+
+    def _segmentation_loss(self, labelled, num_original, field, image):
+        """L_S on a batch whose first `num_original` slices are original, the others generated."""
+        n = num_original
+        label = transform_label(self.kind, labelled.label[n:], field[n:])
+        image = image[n:]
+        if not self.task_gradient:
+            image, label = tf.stop_gradient(image), tf.stop_gradient(label)
+        image = tf.ensure_shape(tf.concat([labelled.image[:n], image], 0), labelled.image.shape)
+        label = tf.ensure_shape(tf.concat([labelled.label[:n], label], 0), labelled.label.shape)
+        logits = self.segmenter(image, training=True)
+        return losses.segmentation_loss(logits, label, self.class_weights)
+
+    def _adversarial_loss(self, image, real):
+        """G's adversarial loss, and its gradient with respect to the generated images [N, H, W, 1]."""
+        if not self.lambda_adv:
+            return tf.constant(0.0), tf.zeros_like(image)
+        with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
+            tape.watch(image)
+            fake_logits, _ = self._judge(image, real)
+            loss = losses.adversarial_loss(fake_logits, self.adversarial_form)
+        scaled = tape.gradient(loss, [image], self.discriminator_optimizer.get_scaled_loss(tf.ones_like(loss)))
+        return loss, self.discriminator_optimizer.get_unscaled_gradients(scaled)[0]
+
+    def _discriminate(self, image, real, update: bool):
+        """D's loss and accuracies, and its update; nothing without an adversarial term, as nobody asks D then."""
+        if not self.lambda_adv:
+            return {}
+        with tf.GradientTape() as tape:
+            fake_logits, real_logits = self._judge(image, real)
+            loss = losses.discriminator_loss(fake_logits, real_logits)
+        if update:
+            descend(self.discriminator_optimizer, tape, loss, self.discriminator.trainable_variables)
+        return {
+            "loss/discriminator": loss,
+            "discriminator/accuracy_fake": tf.reduce_mean(tf.cast(fake_logits < 0, tf.float32)),
+            "discriminator/accuracy_real": tf.reduce_mean(tf.cast(real_logits > 0, tf.float32)),
+        }
+
+    def _judge(self, image, real):
+        """D's logits [N, 1] on generated images and on scans, from one call, as its batch statistics are shared."""
+        return tf.split(self.discriminator(tf.concat([image, real], 0), training=True), 2)

@@ -1,0 +1,60 @@
+"""Adam as the update rules use it: fused, built beforehand, and scaling losses where float16 needs it."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfaug.compat import keras
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam with TensorFlow's fused kernel: one operation a variable instead of more than twenty.
+
+    The same update up to rounding, and the same slots, for dense gradients and without Keras's `amsgrad`. The kernel,
+    that of TensorFlow 1's Adam, rounds 1 - beta2 to float32, for 0.999 by 1.3e-5 of it: the second moments show it, the
+    update divides it out.
+    """
+
+    def update_step(self, gradient, variable):
+        """Updates one variable and its two slots."""
+        index = self._index_dict[self._var_key(variable)]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].handle,
+            v=self._velocities[index].handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+    def get_scaled_loss(self, loss):
+        """`loss`; see `adam`."""
+        return loss
+
+    def get_unscaled_gradients(self, gradients):
+        """`gradients`; see `adam`."""
+        return gradients
+
+
+def adam(model: keras.Model, learning_rate: float) -> Adam | keras.mixed_precision.LossScaleOptimizer:
+    """Adam with beta1 0.9 and beta2 0.999 (paper, section 3.4), its slots built for `model`.
+
+    Small gradients would vanish in float16. There the optimiser is one that scales losses, undoes it in gradients, and
+    skips an update whose gradients overflow; with the same methods `Adam` leaves both as they are.
+    """
+    optimizer = Adam(learning_rate, beta_1=0.9, beta_2=0.999)
+    if keras.mixed_precision.global_policy().compute_dtype == "float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def descend(optimizer, tape: tf.GradientTape, loss: tf.Tensor, variables) -> None:
+    """One update of `variables` against the gradient of `loss`, which was recorded on `tape`, scaled as it must be."""
+    gradients = tape.gradient(loss, variables, output_gradients=optimizer.get_scaled_loss(tf.ones_like(loss)))
+    optimizer.apply_gradients(zip(optimizer.get_unscaled_gradients(gradients), variables))

@@ -1,1 +1,0 @@
-"""Update rules, and the one loop that drives them; loop, hooks and checkpoint know nothing of medicine."""
