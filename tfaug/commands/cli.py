@@ -5,7 +5,6 @@ Light on purpose: worker processes import the main program again, and need no Te
 
 from __future__ import annotations
 
-import difflib
 import functools
 import operator
 import os
@@ -19,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from tfaug.config import check
-from tfaug.engine.errors import MachineError, TfaugError, UserError
+from tfaug.engine.errors import MachineError, TfaugError, UserError, nearest
 from tfaug.engine.signals import Interrupted, deferred_signals
 
 DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent.parent / "configs" / "phantom.py"
@@ -122,12 +121,7 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
     known = list(known)
     if value in known:
         return value
-    raise UserError(flag, f"{value!r} is unknown", _suggestion(value, known))
-
-
-def _suggestion(word: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {nearest[0]!r}?" if nearest else "known are " + ", ".join(known)
+    raise UserError(flag, f"{value!r} is unknown", nearest(value, known))
 
 
 def _parse(argv: list[str]) -> None:
@@ -138,7 +132,7 @@ def _parse(argv: list[str]) -> None:
         flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
-        raise UserError(f"--{error.flagname}", "is no flag", _suggestion(error.flagname, names)) from error
+        raise UserError(f"--{error.flagname}", "is no flag", nearest(error.flagname, names)) from error
     except flags.Error as error:
         subject, _, problem = _one_line(error).removeprefix("flag ").partition(": ")
         raise UserError(subject, problem or "is wrong", "see --help") from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class TfaugError(Exception):
     """An error that ends the program with one line and a documented exit status.
@@ -37,3 +40,10 @@ class MachineError(TfaugError):
 def printable(text: str) -> str:
     """Escapes control characters (newlines, ANSI codes) so that `text` stays one harmless line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelled word: the known word that comes nearest, or all of them."""
+    known = list(known)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {found[0]!r}?" if found else "known are " + ", ".join(known)

@@ -1,0 +1,46 @@
+"""What a user adds from outside the package: "module:name" in a config stands for an object of that module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tfaug.engine.errors import UserError, nearest
+
+
+def load(name: str, known: Mapping[str, Any], key: str) -> Any:
+    """The object that a name in the config stands for.
+
+    Args:
+      name: one of `known`, or "module:name" for a module on Python's path or in the working directory.
+      known: what tfaug brings, by name.
+      key: the config key or flag that holds `name`, for errors.
+
+    Raises:
+      UserError: the name is unknown, the module cannot be imported, or it has no such name.
+    """
+    if name in known:
+        return known[name]
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        hint = nearest(name, known)
+        raise UserError(key, f"{name!r} is unknown", f"{hint}, or name your own as 'module:name'")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not look there
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # it is the user's code, and may fail in any way
+        problem = f"{module_name} cannot be imported ({type(error).__name__}: {error})"
+        raise UserError(key, problem, "mend it, or put it into the working directory or on PYTHONPATH") from error
+    if not hasattr(module, attribute):
+        names = [known_name for known_name in vars(module) if not known_name.startswith("_")]
+        raise UserError(key, f"{module_name} has no {attribute!r}", nearest(attribute, names))
+    return getattr(module, attribute)
+
+
+def short_name(name: str) -> str:
+    """How tables, folders and flags call it: "blur" for "my_module:blur"."""
+    return name.rpartition(":")[2]
