@@ -9,10 +9,23 @@ at 224 x 224: days on a small CPU, hours on a GPU.
 from __future__ import annotations
 
 import ml_collections
+from ml_collections.config_dict import FieldReference
 
-from configs import splits
+from tfaug.configs import splits
 
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)  # section 3.4
+
+
+# Table 1 of the paper, in its order.
+METHODS = (
+    *("none", "aff", "aff_rd", "aff_gd", "aff_gd_noreg", "aff_ri", "aff_gi", "aff_gi_noreg", "aff_gd_gi"),
+    *("aff_mixup", "aff_gd_gi_mixup", "adv_sl", "adv_ssl"),
+)
+
+
+def either(value) -> FieldReference:
+    """A value that a flag may replace by one of another type, as a number by "auto"."""
+    return FieldReference(value, field_type=object)
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -25,17 +38,29 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.root = ""  # the data set's folder; empty: the built-in cohort
+    config.data.reader = ""  # of its layout: acdc, msd, pairs or "my_module:name"; empty: recognised from the folder
+    config.data.structures = either(())  # {"name": value in the label files, ...}; empty: what the data set says
+    config.data.images = "images/*"  # of the layout `pairs`: where scans and labels lie
+    config.data.labels = "labels/*"
+    config.data.slice_axis = either("auto")  # 0, 1 or 2; "auto": the axis with the largest spacing
     config.data.cohort_seed = 0  # of the built-in cohort
-    config.data.phase = "ES"  # section 3.1; the released program reads ED
-    config.data.image_size = 224  # section 3.2
-    config.data.resolution = 1.36719  # mm, section 3.2
+    config.data.phase = "ES"  # of the layout `acdc` (section 3.1); the released program reads ED
+    config.data.image_size = either(224)  # section 3.2; "auto": holds all that is labelled
+    config.data.resolution = either(1.36719)  # mm, section 3.2; "auto": the median of the data set
     config.data.n4_shrink = 2  # N4 on every n-th pixel, for speed (docs/performance.md); 1 is exact, 0 leaves N4 out
     config.data.cache_dir = "cache"
     config.data.num_workers = 2
 
+    # The paper's. A file of splits or a random draw takes their place (docs/data.md).
     config.splits = splits.get_splits()
+    config.splits.file = ""  # .json or .csv
+    config.splits.random = either(())  # {"labelled": 1, "validation": 2, "test": 20}
 
+    # A network of yours is "my_module:name" (docs/extending.md).
     config.model = ml_collections.ConfigDict()
+    config.model.segmenter = "unet"
+    config.model.generator = "conditional"
+    config.model.discriminator = "dcgan"
     config.model.filters = 16  # released program
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
     config.model.head_scale = 1.0  # of the generators' last layer when it starts; with less, fields start small
@@ -76,6 +101,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.segment.eval_every = 100
     # Of adv_sl and adv_ssl. The paper does not give it; D soon wins, and with 0.1 drowned L_S (docs/schedule.md).
     config.segment.lambda_adv = 0.001
+
+    # The rows of the table, in its order; a row of yours is "my_module:name".
+    config.methods = METHODS
 
     # The runs whose generators the second stage uses; empty: those of the same config, labelled set and seed.
     config.generators = ml_collections.ConfigDict()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import acdc
+from tfaug.configs import acdc
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from configs import acdc, phantom, released_code
+from tfaug.configs import acdc, phantom, released_code
 from tfaug import config as rules
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError

@@ -275,7 +275,7 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
 def test_a_config_file_that_lacks_a_key_gets_one_line(key, tmp_path):
     section, _, last = key.rpartition(".")
     (tmp_path / "mine.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom configs import phantom\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tfaug.configs import phantom\n"
         "def get_config():\n"
         "    config = phantom.get_config()\n"
         f"    del config{f'.{section}' * bool(section)}[{last!r}]\n"

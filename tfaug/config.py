@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from tfaug.engine.errors import UserError
-from tfaug.types import NUM_CLASSES
+from tfaug.plugins import short_name
 
 Config = ml_collections.ConfigDict
 
@@ -20,6 +20,8 @@ TOLERATED = ("data.cache_dir", "data.num_workers", "precision")
 
 def check(config: Config) -> None:
     """Refuses values that no experiment can have.
+
+    Splits that are yet to be drawn or read are checked once they are there.
 
     Raises:
       UserError: names the key, its value and what is allowed.
@@ -44,7 +46,14 @@ def check(config: Config) -> None:
             f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
             "give fewer",
         )
-    _check_splits(config)
+    if not (config.splits.random or config.splits.file):
+        _check_splits(config)
+
+
+def is_resolved(config: Config) -> bool:
+    """Whether a config names everything that its data decide: structures, grid and splits."""
+    unresolved = "auto" in (config.data.image_size, config.data.resolution) or not config.data.structures
+    return not (unresolved or config.splits.random or config.splits.file)
 
 
 def _check_splits(config):
@@ -99,11 +108,34 @@ def _not_negative(value):
 
 
 def _weights(value):
-    return _is_list(value) and len(value) == NUM_CLASSES and all(map(_not_negative, value)) and any(value)
+    return _is_list(value) and (not value or (len(value) > 1 and all(map(_not_negative, value)) and any(value)))
+
+
+def _image_size(value):
+    return value == "auto" or (type(value) is int and value in range(32, 4097, 32))
+
+
+def _resolution(value):
+    return value == "auto" or (_is_number(value) and 0.1 <= value <= 100)
+
+
+def _structures(value):
+    """A dict, or pairs as they are saved."""
+    if isinstance(value, (dict, Config)):
+        value = tuple(value.items())
+    return _is_list(value) and all(_is_list(pair) and len(pair) == 2 for pair in value)
+
+
+def _methods(value):
+    return _are_names(value) and bool(value) and len(set(map(short_name, value))) == len(value)
 
 
 def _is_list(value):
     return isinstance(value, (tuple, list))
+
+
+def _random(value):
+    return isinstance(value, (dict, Config)) or value == ()
 
 
 def _is_text(value):
@@ -120,7 +152,9 @@ _COUNT = _whole(1)
 _SEED = _whole(0)
 _SWITCH = (lambda value: isinstance(value, bool), "True or False")
 _PATH = (_is_text, "a path")
-_NAMES = "names of patients' folders, as ('CASE1', 'CASE2')"
+_PATTERN = (lambda value: _is_text(value) and bool(value), "a pattern, as 'images/*.nii.gz'")
+_NAMED = (_is_text, "a name, or 'my_module:name'")
+_NAMES = "names of cases, as ('CASE1', 'CASE2')"
 _PAPER_OR_RELEASED = _one_of("paper", "released")
 _PARTITION = _one_of("even", "released")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
@@ -131,20 +165,25 @@ _RULES = (
     ("labelled_set", *_COUNT),
     ("precision", *_one_of("float32", "mixed_bfloat16", "mixed_float16")),
     ("data.root", *_PATH),
+    ("data.reader", *_NAMED),
+    ("data.structures", _structures, "names with their values in the label files, as {'anterior': 1, 'posterior': 2}"),
+    ("data.images", *_PATTERN),
+    ("data.labels", *_PATTERN),
+    ("data.slice_axis", *_one_of("auto", 0, 1, 2)),
     ("data.cohort_seed", *_SEED),
     ("data.phase", *_one_of("ES", "ED")),
     # Both are bounded so that a slice fits into memory, cropped and whole.
-    (
-        "data.image_size",
-        lambda value: type(value) is int and value in range(32, 4097, 32),
-        "a multiple of 32 up to 4096",
-    ),
-    ("data.resolution", lambda value: _is_number(value) and 0.1 <= value <= 100, "a number of mm from 0.1 to 100"),
+    ("data.image_size", _image_size, "a multiple of 32 up to 4096, or auto"),
+    ("data.resolution", _resolution, "a number of mm from 0.1 to 100, or auto"),
     ("data.n4_shrink", *_whole(0, 1000)),
     ("data.cache_dir", *_PATH),
     ("data.num_workers", *_COUNT),
-    ("splits.labelled", lambda value: isinstance(value, Config), "sets of patients, as {'n1': (('CASE1',),)}"),
+    ("splits.file", *_PATH),
+    ("splits.random", _random, "how many for what, as {'labelled': 1, 'validation': 2, 'test': 20}"),
+    ("splits.labelled", lambda value: isinstance(value, Config), "sets of cases, as {'n1': (('CASE1',),)}"),
     *((f"splits.{split}", _are_names, _NAMES) for split in ("validation", "unlabelled", "test")),
+    *((f"model.{network}", *_NAMED) for network in ("segmenter", "generator", "discriminator")),
+    ("methods", _methods, "rows of the table, as ('aff', 'my_module:aff_blur'), each name once"),
     ("model.filters", *_COUNT),
     ("model.half_pixel_centers", *_SWITCH),
     ("model.head_scale", *_POSITIVE),
@@ -156,7 +195,7 @@ _RULES = (
     *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
     ("augment.batch_size", *_whole(2)),
     ("segment.batch_size", *_COUNT),
-    *((f"{stage}.class_weights", _weights, f"{NUM_CLASSES} numbers") for stage in ("augment", "segment")),
+    *((f"{stage}.class_weights", _weights, "one number a class, or () for the default") for stage in ("augment", "segment")),
     *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
     ("augment.warmup_steps", *_whole(0)),
     ("augment.lambda_seg", _positive, "a number above 0 (task_gradient=False keeps L_S from the generator)"),
@@ -173,7 +212,7 @@ _RULES = (
 
 
 def cases(config: Config, split: str) -> tuple[str, ...]:
-    """The patients of a split: "labelled" (those of the chosen set), "unlabelled", "validation" or "test"."""
+    """The cases of a split: "labelled" (those of the chosen set), "unlabelled", "validation" or "test"."""
     if split != "labelled":
         return tuple(config.splits[split])
     sets = config.splits.labelled.get(f"n{config.num_labelled}")

@@ -1,71 +1,60 @@
-"""Evaluates a segmenter on the scans' own grids, against the experts' untouched masks.
+"""Evaluates a segmenter on the scans' own grids, against the untouched reference labels.
 
-A segmenter is given as a function from prepared slices [Z, H, W] float32 to class probabilities [Z, H, W, 4].
+A segmenter is given as a function from prepared slices [Z, H, W, C] float32 to class probabilities [Z, H, W, classes].
 """
 
 from __future__ import annotations
 
 import functools
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 
-import nibabel
 import numpy as np
 import pandas as pd
-import tqdm
 
 from tfaug import metrics, pictures
-from tfaug.data import nifti
-from tfaug.data.preprocess import Prepared, restore
+from tfaug.data import images
+from tfaug.data.preprocess import Prepared, in_file_order, restore
+from tfaug.data.task import Task
 from tfaug.engine.files import replacing
+from tfaug.engine.progress import progress
 from tfaug.engine.signals import check_signals
-from tfaug.types import STRUCTURES, Volume
+from tfaug.types import Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
-Case = tuple[Prepared, Volume]  # one scan, as the segmenter sees it and as it lies in its file
 
 _replacing = functools.partial(replacing, remedy="make room or choose another folder, then run the command again")
 
-LABELS = {structure: label for label, structure in enumerate(STRUCTURES, start=1)}
-
-# The header fields that say where voxels lie. Both transforms are copied as they are: ACDC's scans carry a true
-# qform beside a unit sform, and a mask must follow its scan in every viewer, whichever of the two that prefers.
-GEOMETRY = (
-    "pixdim xyzt_units qform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
-    "sform_code srow_x srow_y srow_z"
-).split()
-
 
 def segment(predict: Predict, prepared: Prepared) -> np.ndarray:
-    """The predicted mask [X, Y, Z] uint8 of one scan on its native grid."""
+    """The predicted mask [X, Y, Z] uint8 of classes of one scan on its native grid."""
     return restore(predict(prepared.image), prepared.grid)
 
 
-def validation_dice(predict: Predict, cases: Sequence[Case]) -> dict[str, float]:
-    """Mean Dice over cases, of each structure and their "mean"; without distances, to be quick during training."""
+def validation_dice(predict: Predict, scans: Sequence[Prepared], task: Task) -> dict[str, float]:
+    """Mean Dice over scans, of each structure and their "mean"; without distances, to be quick during training."""
     scores = []
-    for prepared, volume in cases:
+    for prepared in scans:
         prediction = segment(predict, prepared)
-        scores.append([metrics.dice(prediction, volume.label, label) for label in LABELS.values()])
+        scores.append([metrics.dice(prediction, prepared.volume.label, index) for index in task.classes.values()])
     by_structure = np.mean(scores, axis=0)
-    return {**dict(zip(LABELS, by_structure.tolist())), "mean": float(by_structure.mean())}
+    return {**dict(zip(task.names, by_structure.tolist())), "mean": float(by_structure.mean())}
 
 
-def score(prediction: np.ndarray, volume: Volume) -> list[dict]:
-    """Compares a native mask with the expert's: one row a structure.
+def score(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
+    """Compares a native mask with the reference: one row a structure.
 
     Returns:
       rows of case, structure, dice, hd95_mm, assd_mm; undefined distances are NaN (see `metrics`).
     """
     rows = []
-    for structure, label in LABELS.items():
-        distance = metrics.surface_distance(prediction, volume.label, label, volume.spacing)
+    for structure, index in task.classes.items():
+        distance = metrics.surface_distance(prediction, volume.label, index, volume.spacing)
         rows.append(
             {
                 "case": volume.case,
                 "structure": structure,
-                "dice": metrics.dice(prediction, volume.label, label),
+                "dice": metrics.dice(prediction, volume.label, index),
                 "hd95_mm": distance.hd95,
                 "assd_mm": distance.assd,
             }
@@ -73,44 +62,44 @@ def score(prediction: np.ndarray, volume: Volume) -> list[dict]:
     return rows
 
 
-def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, phase: str) -> pd.DataFrame:
-    """Segments, scores and draws every case.
+def evaluate(
+    predict: Predict, scans: Sequence[Prepared], out_dir: pathlib.Path, task: Task, tag: str = ""
+) -> pd.DataFrame:
+    """Segments, scores and draws every scan.
 
-    Writes, below `out_dir`: masks/<case>_<phase>_prediction.nii.gz, pictures/<case>.png, pictures/overview.png,
-    summary.txt and, last, dice.csv: where that exists, the evaluation is complete. Each file appears whole or not
-    at all, and running an interrupted evaluation again replaces what it left.
+    Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, summary.txt and, last,
+    dice.csv: where that exists, the evaluation is complete. Each file appears whole or not at all, and running an
+    interrupted evaluation again replaces what it left.
 
     Args:
       predict: the segmenter.
-      cases: the volumes have their experts' masks.
+      scans: with their native volumes and labels.
       out_dir: made if it is missing.
-      phase: "ES" or "ED", for the masks' names.
+      task: what the labels mean.
+      tag: a part of the masks' names, as "ES".
 
     Returns:
-      the rows of `score` for all cases.
+      the rows of `score` for all scans.
 
     Raises:
       MachineError: a file cannot be written.
     """
     rows, tiles = [], []
-    bar = tqdm.tqdm(cases, desc="evaluation", unit="case", file=sys.stdout, disable=not sys.stdout.isatty())
-    for number, (prepared, volume) in enumerate(bar, start=1):
+    for prepared in progress(scans, len(scans), "evaluation", "case"):
         check_signals()
+        volume = prepared.volume
         prediction = segment(predict, prepared)
-        case_rows = score(prediction, volume)
+        case_rows = score(prediction, volume, task)
         rows += case_rows
-        mask = mask_image(prediction, volume.path)
-        with _replacing(mask_file(out_dir, volume.case, phase)) as path:
-            nibabel.save(mask, path)
-        picture = case_picture(prediction, volume)
+        with _replacing(mask_file(out_dir, volume, tag)) as path:
+            images.write_label(path, task.to_values(in_file_order(prediction, volume.axis)), volume.path)
+        picture = case_picture(prediction, volume, task)
         with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
             pictures.save(picture, path)
         tiles.append(_tile(prediction, volume, case_rows))
-        if bar.disable:
-            scores = " ".join(f"{row['structure']} {row['dice']:.3f}" for row in case_rows)
-            print(f"evaluation: {volume.case} ({number}/{len(cases)}): Dice {scores}", flush=True)
     table = pd.DataFrame(rows)
-    overview = pictures.overlay(*zip(*tiles))
+    shown, masks, titles, references = zip(*tiles)
+    overview = pictures.overlay(shown, masks, titles, task.colours, references)
     with _replacing(out_dir / "pictures" / "overview.png") as path:
         pictures.save(overview, path)
     with _replacing(out_dir / "summary.txt") as path:
@@ -121,51 +110,43 @@ def evaluate(predict: Predict, cases: Sequence[Case], out_dir: pathlib.Path, pha
 
 
 def summary(table: pd.DataFrame) -> str:
-    """A text table of means and standard deviations over patients, for each structure and for their mean.
+    """A text table of means and standard deviations over cases, for each structure and for their mean.
 
-    The last row averages, within each patient, over the structures, and then over patients. Undefined distances are
-    left out of means, and counted in the last column.
+    The last row averages, within each case, over the structures, and then over cases. Undefined distances are left out
+    of means, and counted in the last column.
 
     Args:
       table: rows of `score`.
     """
     scores = ["dice", "hd95_mm", "assd_mm"]
     of_means = table.groupby("case", sort=False)[scores].mean()
-    lines = [f"{'':4}  {'Dice':>16}  {'HD95 (mm)':>16}  {'ASSD (mm)':>16}  undefined distances"]
-    for structure in (*STRUCTURES, "mean"):
+    names = [*table.structure.unique(), "mean"]
+    width = max(map(len, names))
+    lines = [f"{'':{width}}  {'Dice':>16}  {'HD95 (mm)':>16}  {'ASSD (mm)':>16}  undefined distances"]
+    for structure in names:
         selected = table if structure == "mean" else table[table.structure == structure]
         values = of_means if structure == "mean" else selected[scores]
         cells = [_mean_and_deviation(values[name], 3 if name == "dice" else 2) for name in scores]
         undefined = f"{selected.hd95_mm.isna().sum()} of {len(selected)}"
-        lines.append(f"{structure:4}  " + "  ".join(f"{cell:>16}" for cell in cells) + f"  {undefined:>19}")
+        lines.append(f"{structure:{width}}  " + "  ".join(f"{cell:>16}" for cell in cells) + f"  {undefined:>19}")
     return "\n".join(lines)
 
 
-def mask_file(out_dir: pathlib.Path, case: str, phase: str) -> pathlib.Path:
-    """Where `evaluate` keeps the mask of a case."""
-    return out_dir / "masks" / f"{case}_{phase}_prediction.nii.gz"
+def mask_file(out_dir: pathlib.Path, volume: Volume, tag: str = "") -> pathlib.Path:
+    """Where `evaluate` keeps the mask of a scan, in the scan's own format: masks/<case>[_<tag>]_prediction.nii.gz."""
+    name = "_".join(filter(None, (volume.case, tag, "prediction")))
+    return out_dir / "masks" / f"{name}{images.suffix(volume.path)}"
 
 
-def mask_image(mask: np.ndarray, scan: pathlib.Path) -> nibabel.Nifti1Image:
-    """A mask [X, Y, Z] as uint8 NIfTI with the geometry of the scan in the file `scan`."""
-    source = nifti.read(scan).header  # as the volume was read: nibabel objects to headers that say enough
-    header = nibabel.Nifti1Header()
-    for field in GEOMETRY:
-        header[field] = source[field]
-    header.set_data_dtype(np.uint8)
-    header["cal_max"] = max(LABELS.values())  # the grey window that viewers open the mask with
-    # Without an affine, nibabel leaves both of the header's transforms as they are.
-    return nibabel.Nifti1Image(mask.astype(np.uint8), None, header)
-
-
-def case_picture(prediction: np.ndarray, volume: Volume) -> np.ndarray:
-    """Scan, expert and prediction in the middle slices of the heart's basal, middle and apical thirds."""
+def case_picture(prediction: np.ndarray, volume: Volume, task: Task) -> np.ndarray:
+    """Scan, reference and prediction in the middle slices of the labelled region's three thirds."""
     chosen = representative_slices(volume.label)
-    window = heart_window(volume.label[..., chosen], prediction[..., chosen])
-    stacks = (volume.image, volume.label, prediction)
+    window = labelled_window(volume.label[..., chosen], prediction[..., chosen])
+    stacks = (volume.image[..., 0], volume.label, prediction)
     return pictures.segmentation_panel(
         *([stack[(*window, z)] for z in chosen] for stack in stacks),
-        names=[f"slice {z + 1} of {volume.image.shape[2]}" for z in chosen],
+        colours=task.colours,
+        names=[f"slice {z + 1} of {volume.label.shape[2]}" for z in chosen],
     )
 
 
@@ -178,7 +159,7 @@ def representative_slices(label: np.ndarray) -> list[int]:
     return sorted({int(z) for z in labelled[middles]})
 
 
-def heart_window(*masks: np.ndarray, scale: float = 1.4) -> tuple[slice, slice]:
+def labelled_window(*masks: np.ndarray, scale: float = 1.4) -> tuple[slice, slice]:
     """A square around everything marked in masks [X, Y, Z], as far as the image reaches; all of it if nothing is.
 
     Args:
@@ -195,17 +176,17 @@ def heart_window(*masks: np.ndarray, scale: float = 1.4) -> tuple[slice, slice]:
 
 
 def _tile(prediction, volume, case_rows):
-    """(image, prediction, title, expert) of one case for the overview, in the middle of the stack."""
+    """(image, prediction, title, reference) of one case for the overview, in the middle of the stack."""
     chosen = representative_slices(volume.label)
     z = chosen[len(chosen) // 2]
-    window = heart_window(volume.label[..., z : z + 1], prediction[..., z : z + 1])
+    window = labelled_window(volume.label[..., z : z + 1], prediction[..., z : z + 1])
     title = f"{volume.case}  {np.mean([row['dice'] for row in case_rows]):.2f}"
-    return volume.image[(*window, z)], prediction[(*window, z)], title, volume.label[(*window, z)]
+    return volume.image[(*window, z, 0)], prediction[(*window, z)], title, volume.label[(*window, z)]
 
 
 def _mean_and_deviation(values: pd.Series, decimals: int) -> str:
     defined = values.dropna()
     if defined.empty:
         return "undefined"
-    # The population's deviation: it exists for a single patient too.
+    # The population's deviation: it exists for a single case too.
     return f"{defined.mean():.{decimals}f} +- {defined.std(ddof=0):.{decimals}f}"

@@ -7,7 +7,7 @@ are drawn on canvases of their own, never through pyplot, whose global state wou
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tfaug.types import STRUCTURES
-
-# Three of the colours that Okabe and Ito chose to be told apart by everybody; none of them is a grey.
-COLOURS = {"RV": "#56B4E9", "Myo": "#F0E442", "LV": "#D55E00"}
+Colours = Mapping[str, str]  # by structure, in the order of their classes, which begin at 1
 
 DPI = 100
 FONT = 9
@@ -27,7 +24,8 @@ FONT = 9
 TILE = 1.9
 GAP = 0.05
 TITLE = 0.22
-LEGEND = 0.3
+LEGEND = 0.3  # of one row
+LEGEND_ROW = 0.17  # of each further one
 LEGEND_WIDTH = 4.2
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
@@ -67,7 +65,8 @@ def overlay(
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     titles: Sequence[str],
-    experts: Sequence[np.ndarray] | None = None,
+    colours: Colours,
+    references: Sequence[np.ndarray] | None = None,
     columns: int = 5,
     one_window: bool = False,
 ) -> np.ndarray:
@@ -77,50 +76,53 @@ def overlay(
       images: scans, each [X, Y]; their shapes may differ.
       masks: integer masks of the same shapes, drawn in the structures' colours.
       titles: one for each tile.
-      experts: integer masks drawn dashed in the same colours, or None.
+      colours: of the structures.
+      references: integer masks drawn dashed in the same colours, or None.
       columns: tiles in a row, at most.
       one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own range of greys.
     """
     columns = min(columns, len(images))
     shared = _window(np.concatenate([np.ravel(image) for image in images])) if one_window else None
-    figure, tiles = _canvas(-(-len(images) // columns), columns, titled_rows=True)
+    figure, tiles = _canvas(-(-len(images) // columns), columns, colours, titled_rows=True)
     for k, tile in enumerate(tiles.flat):
         if k >= len(images):
             tile.set_visible(False)
             continue
         _scan(tile, images[k], shared if one_window else _window(images[k]))
-        if experts is not None:
-            _contours(tile, experts[k], linestyle="dashed")
-        _contours(tile, masks[k])
+        if references is not None:
+            _contours(tile, references[k], colours, linestyle="dashed")
+        _contours(tile, masks[k], colours)
         tile.set_title(titles[k], fontsize=FONT, pad=3)
-    _legend(figure, with_expert=experts is not None)
+    _legend(figure, colours, with_reference=references is not None)
     return rendered(figure)
 
 
 def segmentation_panel(
     images: Sequence[np.ndarray],
-    experts: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray],
+    colours: Colours,
     names: Sequence[str] = (),
 ) -> np.ndarray:
-    """One row per slice: the scan, the expert's contours, the predicted ones.
+    """One row per slice: the scan, the reference's contours, the predicted ones.
 
     Args:
       images: slices, each [X, Y].
-      experts: integer masks, each [X, Y].
+      references: integer masks, each [X, Y].
       predictions: the same.
+      colours: of the structures.
       names: what to call the rows, or nothing.
     """
-    figure, tiles = _canvas(len(images), 3, left=TITLE if names else 0.0)
-    for title, tile in zip(("scan", "expert", "prediction"), tiles[0]):
+    figure, tiles = _canvas(len(images), 3, colours, left=TITLE if names else 0.0)
+    for title, tile in zip(("scan", "reference", "prediction"), tiles[0]):
         tile.set_title(title, fontsize=FONT, pad=3)
-    for row, image, expert, prediction in zip(tiles, images, experts, predictions):
-        for tile, mask in zip(row, (None, expert, prediction)):
+    for row, image, reference, prediction in zip(tiles, images, references, predictions):
+        for tile, mask in zip(row, (None, reference, prediction)):
             _scan(tile, image, _window(image))
             if mask is not None:
-                _contours(tile, mask)
+                _contours(tile, mask, colours)
     _name_rows(tiles, names)
-    _legend(figure)
+    _legend(figure, colours)
     return rendered(figure)
 
 
@@ -131,6 +133,7 @@ def generator_panel(
     labels: Sequence[np.ndarray],
     generated_labels: Sequence[np.ndarray],
     kind: str,
+    colours: Colours,
     names: Sequence[str] = (),
 ) -> np.ndarray:
     """One row per image: the input, the generator's field, the generated image, and the difference of the two.
@@ -142,22 +145,23 @@ def generator_panel(
       labels: integer masks of the inputs, each [X, Y].
       generated_labels: integer masks of the generated slices.
       kind: "deform" or "intensity".
+      colours: of the structures.
       names: what to call the rows, or nothing.
     """
-    figure, tiles = _canvas(len(images), 4, left=TITLE if names else 0.0, bars=(1, 3))
+    figure, tiles = _canvas(len(images), 4, colours, left=TITLE if names else 0.0, bars=(1, 3))
     field_title, shown = _fields(tiles[:, 1], fields, kind)
     _colour_bar(tiles[:, 1], shown)
     _colour_bar(tiles[:, 3], _signed(tiles[:, 3], [new - old for new, old in zip(generated, images)]))
     for k, (tile_in, _, tile_out, _) in enumerate(tiles):
         window = _window(images[k])
         _scan(tile_in, images[k], window)
-        _contours(tile_in, labels[k])
+        _contours(tile_in, labels[k], colours)
         _scan(tile_out, generated[k], window)
-        _contours(tile_out, generated_labels[k])
+        _contours(tile_out, generated_labels[k], colours)
     for title, tile in zip(("input", field_title, "generated", "generated \N{MINUS SIGN} input"), tiles[0]):
         tile.set_title(title, fontsize=FONT, pad=3)
     _name_rows(tiles, names)
-    _legend(figure)
+    _legend(figure, colours)
     return rendered(figure)
 
 
@@ -168,6 +172,7 @@ def draws_panel(
     generated: Sequence[np.ndarray],
     generated_labels: Sequence[np.ndarray],
     kind: str,
+    colours: Colours,
 ) -> np.ndarray:
     """What a generator makes of one image for several z: above the fields, below the images with their labels.
 
@@ -178,19 +183,20 @@ def draws_panel(
       generated: for each z, the generated image [X, Y].
       generated_labels: for each z, its integer mask.
       kind: "deform" or "intensity".
+      colours: of the structures.
     """
-    figure, tiles = _canvas(2, 1 + len(fields), left=TITLE, bars=(len(fields),))
+    figure, tiles = _canvas(2, 1 + len(fields), colours, left=TITLE, bars=(len(fields),))
     title, shown = _fields(tiles[0, 1:], fields, kind)
     _colour_bar(tiles[:1, -1], shown)
     window = _window(image)
     for tile, scan, mask in zip(tiles[1], (image, *generated), (label, *generated_labels)):
         _scan(tile, scan, window)
-        _contours(tile, mask)
+        _contours(tile, mask, colours)
     _scan(tiles[0, 0], image, window)
     for k, tile in enumerate(tiles[0]):
         tile.set_title(f"z {k}" if k else "input", fontsize=FONT, pad=3)
     _name_rows(tiles, (title, "generated"))
-    _legend(figure)
+    _legend(figure, colours)
     return rendered(figure)
 
 
@@ -258,19 +264,20 @@ def _window(image):
     return np.percentile(image, (1, 99))
 
 
-def _contours(tile, mask, linestyle="solid"):
-    for label, structure in enumerate(STRUCTURES, start=1):
-        inside = (mask.T == label).astype(np.float32)
+def _contours(tile, mask, colours, linestyle="solid"):
+    for index, colour in enumerate(colours.values(), start=1):
+        inside = (mask.T == index).astype(np.float32)
         if inside.any() and not inside.all():
-            tile.contour(inside, levels=[0.5], colors=COLOURS[structure], linestyles=linestyle, linewidths=1.2)
+            tile.contour(inside, levels=[0.5], colors=colour, linestyles=linestyle, linewidths=1.2)
 
 
-def _canvas(rows, columns, left=0.0, titled_rows=False, bars=()):
+def _canvas(rows, columns, colours, left=0.0, titled_rows=False, bars=()):
     """A figure of square tiles without ticks, with room for titles above them.
 
     Args:
       rows: rows of tiles.
       columns: columns of tiles.
+      colours: of the structures, whose legend needs room below.
       left: inches kept free at the left.
       titled_rows: whether every row has that room, or only the first.
       bars: columns with room for a colour bar on their right.
@@ -284,12 +291,14 @@ def _canvas(rows, columns, left=0.0, titled_rows=False, bars=()):
     if width < LEGEND_WIDTH:
         lefts, width = lefts + (LEGEND_WIDTH - width) / 2, LEGEND_WIDTH
     pitch = TILE + (TITLE if titled_rows else GAP)
-    height = TITLE + (rows - 1) * pitch + TILE + LEGEND
+    legend_rows = -(-(len(colours) + 2) // _legend_columns(colours, width))
+    legend = LEGEND + (legend_rows - 1) * LEGEND_ROW
+    height = TITLE + (rows - 1) * pitch + TILE + legend
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
     tiles = np.empty((rows, columns), object)
     for row, column in np.ndindex(rows, columns):
-        bottom = LEGEND + (rows - 1 - row) * pitch
+        bottom = legend + (rows - 1 - row) * pitch
         box = (lefts[column] / width, bottom / height, TILE / width, TILE / height)
         tiles[row, column] = figure.add_axes(box, xticks=[], yticks=[], facecolor="black")
     return figure, tiles
@@ -309,10 +318,17 @@ def _name_rows(tiles, names):
         row[0].set_ylabel(name, fontsize=FONT, labelpad=3)
 
 
-def _legend(figure, with_expert=False):
-    lines = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in COLOURS.items()}
-    if with_expert:
+def _legend(figure, colours, with_reference=False):
+    lines = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in colours.items()}
+    if with_reference:
         lines["prediction"] = Line2D([], [], color="black")
-        lines["expert"] = Line2D([], [], color="black", linestyle="dashed")
-    compact = {"borderpad": 0.1, "handlelength": 1.6, "handletextpad": 0.5, "columnspacing": 1.3}
-    figure.legend(lines.values(), lines, loc="lower center", ncols=len(lines), fontsize=FONT, frameon=False, **compact)
+        lines["reference"] = Line2D([], [], color="black", linestyle="dashed")
+    compact = {"borderpad": 0.1, "handlelength": 1.6, "handletextpad": 0.5, "columnspacing": 1.3, "labelspacing": 0.2}
+    columns = _legend_columns(colours, figure.get_figwidth())
+    figure.legend(lines.values(), lines, loc="lower center", ncols=columns, fontsize=FONT, frameon=False, **compact)
+
+
+def _legend_columns(colours, width):
+    """How many entries of the legend fit side by side into `width` inches."""
+    longest = max(len(name) for name in (*colours, "prediction"))
+    return max(1, int(width / (0.55 + 0.07 * longest)))

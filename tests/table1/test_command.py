@@ -9,7 +9,7 @@ import pytest
 from dask.utils import parse_timedelta
 from test_end_to_end import ROOT, error_line, run
 
-from configs import phantom
+from tfaug.configs import phantom
 from tfaug.table1 import results
 
 
@@ -56,7 +56,7 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
     (folder / "mine.py").write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from configs import phantom\n"
+        "from tfaug.configs import phantom\n"
         "def get_config():\n"
         "    config = phantom.get_config()\n"
         "    config.name = 'mine'\n"

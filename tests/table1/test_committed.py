@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from configs import phantom
+from tfaug.configs import phantom
 from tfaug.table1 import render, results
 from tfaug.table1.table import compute, load
 

@@ -6,7 +6,7 @@ from data_.patients import anatomy, write_patient
 from matplotlib import colors
 from matplotlib import image as mpl_image
 
-from configs import phantom
+from tfaug.configs import phantom
 from tfaug import evaluation, experiment, pictures
 from tfaug.config import Config, segmenter_path
 from tfaug.data.preprocess import Grid, Prepared

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from configs import splits
+from tfaug.configs import splits
 from tfaug.augment.methods import METHODS
 from tfaug.table1 import paper
 from tfaug.types import STRUCTURES

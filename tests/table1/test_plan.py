@@ -1,6 +1,6 @@
 import pytest
 
-from configs import phantom
+from tfaug.configs import phantom
 from tfaug.augment.methods import METHODS
 from tfaug.engine.errors import UserError
 from tfaug.table1 import plan

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from configs import phantom
+from tfaug.configs import phantom
 from tfaug.engine.errors import MachineError, UserError
 from tfaug.table1 import results
 from tfaug.table1.results import Result

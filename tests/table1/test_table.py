@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from configs import acdc, phantom
+from tfaug.configs import acdc, phantom
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, render, results, table
 from tfaug.table1.results import Result

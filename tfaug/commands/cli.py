@@ -1,12 +1,10 @@
-"""What train.py and evaluate.py share: flags, and errors that speak to the user.
+"""What all commands share: flags, the config, and errors that speak to the user.
 
 Light on purpose: worker processes import the main program again, and need no TensorFlow.
 """
 
 from __future__ import annotations
 
-import functools
-import operator
 import os
 import pathlib
 import re
@@ -21,12 +19,16 @@ from tfaug.config import check
 from tfaug.engine.errors import MachineError, TfaugError, UserError, nearest
 from tfaug.engine.signals import Interrupted, deferred_signals
 
-DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent.parent / "configs" / "phantom.py"
-_CONFIG_HELP = "The experiment; --config.KEY=VALUE changes a value. A config file is a Python program."
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+DEFAULT_CONFIG = "phantom"
+_CONFIG_HELP = (
+    "The experiment: a file, or the name of one that tfaug brings, as acdc; --config.KEY=VALUE changes a value. A config "
+    "file is a Python program."
+)
 
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
-RESULTS = flags.DEFINE_string("results", "", "Folder of Table 1's results; empty: WORKDIR/table1.")
+RESULTS = flags.DEFINE_string("results", "", "Folder of the table's results; empty: WORKDIR/table1.")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -66,17 +68,17 @@ def _run(main: Callable[[], None]) -> int:
 
 def _work(main: Callable[[], None]) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help())
+        print(_help(sys.modules[main.__module__]))
         return
     _parse(sys.argv)
     with deferred_signals():
         main()
 
 
-def _help() -> str:
-    """What the program is, and its own flags."""
+def _help(module) -> str:
+    """What a command is, and its flags."""
     own = flags.FLAGS.module_help(__name__)
-    return f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}\n{own}\n  --config: {_CONFIG_HELP}"
+    return f"{module.__doc__}\n{flags.FLAGS.module_help(module.__name__)}\n{own}\n  --config: {_CONFIG_HELP}"
 
 
 def config() -> ml_collections.ConfigDict:
@@ -87,28 +89,15 @@ def config() -> ml_collections.ConfigDict:
     """
     config = flags.FLAGS.config
     check(config)
-    config.data.cache_dir = os.path.abspath(config.data.cache_dir)
-    for section, key in _paths_or_empty(config):
-        if config[section][key]:
-            config[section][key] = os.path.abspath(config[section][key])
+    keys = [("data", "root"), ("data", "cache_dir"), ("splits", "file")]
+    for section, key in [*keys, *(("generators", name) for name in config.generators)]:
+        if config[section][key] or key == "cache_dir":
+            config[section][key] = os.path.abspath(os.path.expanduser(config[section][key]))
     return config
 
 
-def _paths_or_empty(config):
-    return [("data", "root"), *(("generators", name) for name in config.generators)]
-
-
-def config_flags_of_children() -> list[str]:
-    """Flags that give another process, in any folder, the config that `config` returns."""
-    holder, config = flags.FLAGS["config"], flags.FLAGS.config
-    keys = {"data.cache_dir", *map(".".join, _paths_or_empty(config)), *config_flags.get_override_values(holder)}
-    values = {key: functools.reduce(operator.getitem, key.split("."), config) for key in sorted(keys)}
-    file = os.path.abspath(config_flags.get_config_filename(holder))
-    return [f"--config={file}", *(f"--config.{key}={value}" for key, value in values.items())]
-
-
 def results() -> pathlib.Path:
-    """The folder of Table 1's results."""
+    """The folder of the table's results."""
     return pathlib.Path(RESULTS.value or pathlib.Path(WORKDIR.value, "table1"))
 
 
@@ -127,12 +116,12 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
 def _parse(argv: list[str]) -> None:
     try:
         # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
-        config_flags.DEFINE_config_file("config", str(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
-        rest = flags.FLAGS(argv)[1:]
+        config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
+        rest = flags.FLAGS([_with_file(flag) for flag in argv])[1:]
         flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
-        raise UserError(f"--{error.flagname}", "is no flag", nearest(error.flagname, names)) from error
+        raise UserError(f"--{error.flagname}", "unknown flag", nearest(error.flagname, names)) from error
     except flags.Error as error:
         subject, _, problem = _one_line(error).removeprefix("flag ").partition(": ")
         raise UserError(subject, problem or "is wrong", "see --help") from error
@@ -141,7 +130,21 @@ def _parse(argv: list[str]) -> None:
     except (Exception, SystemExit) as error:  # a config file is a program, and may fail in any way
         raise _config_error(argv, error) from error
     if rest:
-        raise UserError(rest[0], "is no flag", "flags begin with --")
+        raise UserError(rest[0], "unknown flag", "flags begin with --")
+
+
+def _with_file(flag: str) -> str:
+    """A --config flag that names a config of tfaug's, with its file in place of the name."""
+    name = flag.removeprefix("--config=")
+    return flag if name == flag else f"--config={_file(name)}"
+
+
+def _file(name: str) -> str:
+    """The file of a config: a name without a path or ending is that of one that tfaug brings."""
+    if not re.fullmatch(r"\w+", name) or os.path.exists(name):
+        return os.path.expanduser(name)
+    known = sorted(path.stem for path in CONFIGS.glob("[!_]*.py") if path.stem != "splits")
+    return str(CONFIGS / f"{choose('--config', name, known)}.py")
 
 
 def _config_error(argv: list[str], error: Exception) -> UserError:

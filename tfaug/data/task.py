@@ -26,11 +26,10 @@ PALETTE = (
 class Task:
     """The structures of a data set. Made once, from the data set or from the config, and handed down.
 
-    Inside tfaug a label holds classes: 0 for background, then 1, 2, ... in the order of `structures`. Files hold the
-    user's values.
+    Inside tfaug a label holds classes: 0 for background, then 1, 2, ... in the order of the values that the files hold.
 
     Attributes:
-      structures: value in the label files by name.
+      structures: value in the label files by name; kept in the order of the values.
       channels: names of the channels of a scan, one to four.
     """
 
@@ -59,6 +58,7 @@ class Task:
                 remedy = "give each a value of its own; structures that overlap are not supported"
                 raise UserError(key, f"gives {owners[value]} and {name} the same value {value}", remedy)
             owners[value] = name
+        object.__setattr__(self, "structures", {owners[value]: value for value in sorted(owners)})
 
     @property
     def names(self) -> tuple[str, ...]:

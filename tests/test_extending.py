@@ -1,0 +1,264 @@
+"""What a user adds from outside the package, and the front door: every file that the documents show is run."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from data_.patients import write_nifti
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = (
+    *("--config=own", "--config.data.n4_shrink=0", "--config.data.image_size=32", "--config.data.resolution=2.0"),
+    *("--config.model.filters=2", "--config.augment.num_steps=4", "--config.augment.warmup_steps=1"),
+    *("--config.augment.eval_every=2", "--config.segment.num_steps=4", "--config.segment.eval_every=2"),
+    *("--config.report_every=2", "--config.picture_every=4", "--config.checkpoint_every=4"),
+    "--config.splits.random={'labelled': 1, 'validation': 1, 'test': 1, 'sets': 2}",
+)
+
+
+def blocks(page):
+    """The Python blocks of a page of docs, by the name of the file that each begins with, or by number."""
+    found = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    names = [re.match(r"# (\w+\.py)\n", block) for block in found]
+    return {name[1] if name else k: block for k, (name, block) in enumerate(zip(names, found))}
+
+
+def scan(seed, values=(1, 2), shape=(30, 28, 4)):
+    """An image [X, Y, Z] int16 and a label that holds every value."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint16)
+    for k, value in enumerate(values):
+        label[5 + 5 * k : 12 + 5 * k, 6:20] = value
+    return (60 * (label > 0) + 40 * (label == values[-1]) + rng.integers(20, 90, shape)).astype(np.int16), label
+
+
+def write_msd(root, structures, num_cases=5, unlabelled=1, channels=1, ending=".nii.gz"):
+    """A folder in nnU-Net's layout."""
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (root / folder).mkdir(parents=True)
+    for number in range(num_cases + unlabelled):
+        image, label = scan(number, tuple(structures.values()))
+        folder = root / ("imagesTr" if number < num_cases else "imagesTs")
+        for channel in range(channels):
+            write(folder / f"scan{number:02d}_{channel:04d}{ending}", image + 5 * channel)
+        if number < num_cases:
+            write(root / "labelsTr" / f"scan{number:02d}{ending}", label)
+    names = {str(k): f"contrast{k}" for k in range(channels)}
+    content = {"channel_names": names, "labels": {"background": 0, **structures}, "numTraining": num_cases}
+    (root / "dataset.json").write_text(json.dumps({**content, "file_ending": ending}))
+    return root
+
+
+def write(path, array):
+    if path.name.endswith((".nii", ".nii.gz")):
+        write_nifti(path, array, spacing=(1.5, 1.5, 6.0))
+    else:
+        image = sitk.GetImageFromArray(array.T)
+        image.SetSpacing((1.5, 1.5, 6.0))
+        sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def tfaug(command, *flags, cwd, status=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfaug", command, *flags], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == status, done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with data in nnU-Net's layout and the files that docs/extending.md shows."""
+    folder = tmp_path_factory.mktemp("world")
+    write_msd(folder / "data", {"anterior": 85, "posterior": 300})
+    for name, block in blocks("docs/extending.md").items():
+        (folder / name).write_text(block)
+    return folder
+
+
+def test_no_example_is_longer_than_thirty_lines():
+    assert all(block.count("\n") < 30 for block in blocks("docs/extending.md").values())
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("structures", [{"only": 255}, {"a": 85, "b": 170, "c": 255}])
+def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, structures, ending):
+    write_msd(tmp_path / "data", structures, channels=2, ending=ending)
+    tfaug("train", *TINY, "--config.data.root=data", "--aug=none", "--config.segment.num_steps=30", cwd=tmp_path)
+    out = next(tmp_path.glob("runs/own-n1-set1-seg-none-seed0/evaluation/test"))
+    table = pd.read_csv(out / "dice.csv")
+    assert set(table.structure) == set(structures)
+    (mask,) = (out / "masks").iterdir()
+    case = table.case[0]
+    image = sitk.ReadImage(str(mask))
+    original = sitk.ReadImage(str(tmp_path / "data" / "labelsTr" / f"{case}{ending}"))
+    assert mask.name == f"{case}_prediction{ending}" and image.GetSize() == original.GetSize()
+    assert image.GetSpacing() == pytest.approx(original.GetSpacing())
+    assert set(np.unique(sitk.GetArrayFromImage(image))) <= {0, *structures.values()}
+
+
+def test_seventeen_structures_train_and_are_drawn(tmp_path):
+    structures = {f"part{k}": k for k in range(1, 18)}
+    image, label = scan(0)
+    write_msd(tmp_path / "data", structures)
+    for number in range(5):
+        label[:17, 10, 1] = np.arange(1, 18)
+        label[label == 2] = 17
+        write(tmp_path / f"data/labelsTr/scan{number:02d}.nii.gz", label)
+    tfaug("train", *TINY, "--config.data.root=data", "--aug=aff", cwd=tmp_path)
+    report = json.loads((tmp_path / "runs/own-n1-set1-seg-aff-seed0/config.json").read_text())
+    assert len(report["config"]["segment"]["class_weights"]) == 18
+
+
+def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
+    flags = (*TINY, "--config.data.root=data", "--config.methods=('aff','my_blur:aff_blur')", "--workdir=grid")
+    done = tfaug("table1", *flags, "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1", cwd=world)
+    assert "`aff_blur`" in done.stdout and "not in the paper" in done.stdout and "`aff_rd`" not in done.stdout
+    tfaug("evaluate", *flags, "--figures", cwd=world)
+    assert {"boxplots.png", "figure2-n1.png"} <= {path.name for path in (world / "grid/table1").iterdir()}
+    assert (world / "grid/own-n1-set1-seg-aff_blur-seed0/report.json").exists()
+
+
+def test_networks_of_the_users_train(world):
+    networks = ("--config.model.segmenter=my_networks:small_segmenter", "--config.model.generator=my_networks:shifts")
+    flags = (*TINY, "--config.data.root=data", "--workdir=networks", *networks)
+    tfaug("train", *flags, "--aug=aff_gd", cwd=world)
+    assert (world / "networks/own-n1-set1-aug-deform-seed0/report.json").exists()
+    assert (world / "networks/own-n1-set1-seg-aff_gd-seed0/evaluation/test/dice.csv").exists()
+
+
+def test_an_update_rule_of_the_users_trains(world):
+    flags = (*TINY, "--config.data.root=data", "--workdir=rule")
+    done = tfaug("train", *flags, "--stage=seg", "--aug=my_rule:aff_dice", cwd=world)
+    assert "loss/dice=" in done.stdout
+
+
+def test_a_folder_layout_of_the_users_is_read(world):
+    (world / "flat").mkdir()
+    for number in range(4):
+        image, label = scan(number, (1,))
+        write(world / f"flat/liver{number}.nii.gz", image)
+        write(world / f"flat/liver{number}-mask.nii.gz", label)
+    flags = (*TINY, "--config.data.root=flat", "--config.data.reader=my_layout:Flat", "--workdir=layout")
+    tfaug("train", *flags, "--stage=seg", "--aug=aff", cwd=world)
+    saved = json.loads((world / "layout/own-n1-set1-seg-aff-seed0/config.json").read_text())["config"]
+    assert saved["data"]["structures"] == [["liver", 1]]
+
+
+@pytest.mark.parametrize(
+    "flag, problem",
+    [
+        ("--config.model.segmenter=my_network:nothing", "my_network cannot be imported"),
+        ("--config.model.segmenter=my_networks:small", "did you mean 'small_segmenter'?"),
+        ("--config.model.segmenter=my_blur:Blur", "my_blur:Blur"),
+        ("--config.model.generator=condition", "did you mean 'conditional'?"),
+        ("--config.data.reader=acd", "did you mean 'acdc'?"),
+        ("--config.data.reader=my_blur:Blur", "my_blur:Blur"),
+        ("--config.methods=('aff','my_rule:dice')", "my_rule:dice"),
+        ("--aug=my_rule:dice", "my_rule:dice"),
+        ("--aug=aff_blurr", "aff_blurr"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused_in_one_line(world, flag, problem):
+    before = {path for path in world.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"}
+    done = tfaug("train", *TINY, "--config.data.root=data", "--workdir=bad", "--aug=aff_gd", flag, cwd=world, status=2)
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and problem in done.stderr
+    after = {path for path in world.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"}
+    assert {path for path in after - before if "cache" not in path.parts} == set()
+
+
+FRONT_DOOR = """
+import numpy as np
+import tensorflow as tf
+from tfaug.compat import keras
+
+DEFORM_RUN, INTENSITY_RUN, SEGMENTER_RUN = "front/own-n1-set1-aug-deform-seed0", \\
+    "front/own-n1-set1-aug-intensity-seed0", "front/own-n1-set1-seg-aff_gd_gi-seed0"
+SCAN = "data/imagesTs/scan05_0000.nii.gz"
+rng = np.random.default_rng(0)
+images = rng.normal(size=(8, 32, 32, 1)).astype(np.float32)
+labels = np.eye(3, dtype=np.float32)[rng.integers(0, 3, size=(8, 32, 32))]
+array = rng.normal(size=(30, 28, 4))
+inputs = keras.Input((32, 32, 1))
+model = keras.Model(inputs, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(inputs))
+model.compile("sgd", "categorical_crossentropy")
+"""
+
+
+@pytest.fixture(scope="module")
+def front(world):
+    """The world, with a run of each stage."""
+    tfaug("train", *TINY, "--config.data.root=data", "--workdir=front", cwd=world)
+    return world
+
+
+def python(code, cwd):
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_on_python_runs_as_it_stands(front):
+    python(FRONT_DOOR + "\n".join(blocks("docs/python.md").values()), front)
+    mask = sitk.ReadImage(str(front / "mask.nii.gz"))
+    assert mask.GetSize() == (30, 28, 4)
+    assert set(np.unique(sitk.GetArrayFromImage(mask))) <= {0, 85, 300}
+
+
+def test_a_generator_is_a_layer_of_a_model_that_only_training_activates(front):
+    code = """
+import tfaug
+augmented = tfaug.load_generator(INTENSITY_RUN, seed=1)(inputs)
+whole = keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(augmented))
+whole.compile("sgd", "categorical_crossentropy")
+before = [weight.numpy() for weight in whole.layers[1].weights]
+whole.fit(images, labels, epochs=1, verbose=0)
+assert all((new.numpy() == old).all() for new, old in zip(whole.layers[1].weights, before))
+assert len(whole.trainable_variables) == 2
+assert (whole.predict(images, verbose=0) == whole.predict(images, verbose=0)).all()
+assert (whole(images, training=True).numpy() != whole(images, training=True).numpy()).any()
+"""
+    python(FRONT_DOOR + code, front)
+
+
+def test_a_seed_gives_the_same_augmentation_in_every_process(front):
+    code = """
+import tfaug, zlib
+deform = tfaug.load_generator(DEFORM_RUN, seed=5)
+image, label = deform((images, labels))
+np.testing.assert_allclose(label.numpy().sum(-1), 1, atol=1e-5)
+again = tfaug.load_generator(DEFORM_RUN, seed=5)((images, labels))
+assert (again[0] == image).numpy().all() and (again[1] == label).numpy().all()
+assert (deform((images, labels))[0] != image).numpy().any()
+"""
+    python(FRONT_DOOR + code, front)
+
+
+@pytest.mark.parametrize(
+    "call, problem",
+    [
+        ("tfaug.load_generator(SEGMENTER_RUN)", "no trained generator"),
+        ("tfaug.load_segmenter(DEFORM_RUN)", "has no segmenter"),
+        ("tfaug.load_segmenter('nothing')", "no trained segmenter"),
+        ("tfaug.load_segmenter(SEGMENTER_RUN)(array)", "spacing"),
+        ("tfaug.load_segmenter(SEGMENTER_RUN)(np.zeros((9, 9, 3, 2)), (1, 1, 1))", "2 channels"),
+        ("tfaug.load_segmenter(SEGMENTER_RUN)('nothing.nii.gz')", "nothing.nii.gz"),
+    ],
+)
+def test_the_front_door_refuses_in_one_line(front, call, problem):
+    code = f"""
+import tfaug
+from tfaug.engine.errors import UserError
+try:
+    {call}
+except UserError as error:
+    assert {problem!r} in str(error) and "\\n" not in str(error), str(error)
+else:
+    raise SystemExit("not refused")
+"""
+    python(FRONT_DOOR + code, front)

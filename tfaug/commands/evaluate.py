@@ -1,0 +1,43 @@
+"""Evaluates a trained segmenter, or all that --stage=table1 has finished: tfaug evaluate --split test."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfaug.commands import cli
+from tfaug.config import segmenter_path
+from tfaug.experiment import sources
+
+SPLIT = flags.DEFINE_string("split", "test", "Which cases: test or validation.")
+RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --config, --aug and --workdir name.")
+TABLE1 = flags.DEFINE_bool("table1", False, "Only print the table from --results, and write it there.")
+FIGURES = flags.DEFINE_bool(
+    "figures", False, "Only draw --results, and their runs in --workdir; pictures go to --results."
+)
+
+
+def main() -> None:
+    """Prints the Dice table, and writes CSV, masks and pictures into the run's folder; or does so for the grid."""
+    split = cli.choose("--split", SPLIT.value, ("test", "validation"))
+    config = cli.config()
+    name, _ = sources.method(config, cli.AUG.value)
+    if TABLE1.value:
+        from tfaug.table1 import render
+
+        print(render.write(cli.results()))
+    if FIGURES.value:
+        from tfaug.table1 import figures
+
+        print("\n".join(figures.draw(cli.results(), sources.resolve(config), cli.WORKDIR.value)))
+    if TABLE1.value or FIGURES.value:
+        return
+
+    if RUN.value:
+        from tfaug.experiment import runs  # not before: a mistake in the flags need not wait for TensorFlow
+
+        print(runs.evaluate(RUN.value, split))
+        return
+    config = sources.resolve(config)
+    from tfaug.experiment import runs
+
+    print(runs.evaluate(segmenter_path(config, cli.WORKDIR.value, name), split, config))

@@ -1,0 +1,74 @@
+"""Trains every method on every labelled set, and prints the table: tfaug table1 --num_labelled=1 --sets=1-3."""
+
+from __future__ import annotations
+
+import pathlib
+import pprint
+import re
+import shlex
+
+from absl import flags
+
+from tfaug.commands import cli
+from tfaug.config import Config
+from tfaug.engine.errors import UserError
+from tfaug.engine.files import replacing
+from tfaug.experiment import sources
+from tfaug.table1 import plan, results
+
+METHOD_LIST = flags.DEFINE_string("methods", "", "Which methods are compared, as aff,aff_gd; empty: all of the config.")
+NUM_LABELLED = flags.DEFINE_string("num_labelled", "", "With how many labelled volumes; empty: all that have sets.")
+SETS = flags.DEFINE_string("sets", "", "On which labelled sets, as 1-5; empty: all.")
+REPEATS = flags.DEFINE_integer("repeats", 3, "How often on each set, each time with a seed of its own.", 1)
+SCHEDULER = flags.DEFINE_string("scheduler", "", "A Dask cluster, tcp://HOST:PORT; empty: the cores of this machine.")
+WORKERS = flags.DEFINE_integer("workers", 0, "Trainings at a time on this machine; 0: what cores and memory allow.", 0)
+THREADS = flags.DEFINE_integer("threads", 1, "Of each training.", 1)
+
+
+def main() -> None:
+    """Fills the table, and prints it."""
+    fill(pathlib.Path(cli.WORKDIR.value).absolute())
+
+    from tfaug.table1 import render
+
+    print(render.write(cli.results()))
+
+
+def fill(workdir: pathlib.Path) -> None:
+    """Runs what is missing in the results, in processes of this program."""
+    if not re.fullmatch(r"((tcp|tls)://.+:\d+)?", SCHEDULER.value):
+        raise UserError("--scheduler", f"cannot be {SCHEDULER.value!r}", "give tcp://HOST:PORT")
+    config = sources.resolve(cli.config())
+    names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
+    grid = plan.Grid(
+        tuple(dict.fromkeys(sources.method(config, name, "--methods")[0] for name in names)),
+        plan.numbers("--num_labelled", NUM_LABELLED.value) if NUM_LABELLED.value else None,
+        plan.numbers("--sets", SETS.value) if SETS.value else None,
+        REPEATS.value,
+    )
+    folder = cli.results().absolute()
+    jobs = plan.missing(config, grid, workdir, folder)
+    results.bind(folder, config)
+    done = len(results.load(folder))
+    print(
+        f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True
+    )
+    if jobs:
+        from tfaug.table1 import grid as runner
+
+        command = ["-m", "tfaug", "train", f"--config={_save(config, workdir)}", f"--workdir={workdir}"]
+        runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
+    print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
+
+
+def _save(config: Config, workdir: pathlib.Path) -> pathlib.Path:
+    """A config file from which all jobs of the grid get the config as it is here and now."""
+    file = workdir / "logs" / f"{config.name}.py"
+    values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
+    program = (
+        '"""Written by tfaug: the config of the jobs of a grid."""\n\nimport ml_collections\n\n'
+        f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
+    )
+    with replacing(file, "choose a --workdir that can be written", unique=True) as path:
+        path.write_text(program, encoding="utf-8")
+    return file

@@ -1,0 +1,84 @@
+"""Runs the stages of an experiment: tfaug train --stage=aug --gen=deform."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import tempfile
+
+from absl import flags
+
+from tfaug.augment.methods import GENERATORS
+from tfaug.commands import check, cli, table1
+from tfaug.config import segmenter_path
+from tfaug.engine.files import machine_errors
+from tfaug.engine.run_dir import check_path, read_report
+from tfaug.experiment import sources
+from tfaug.table1 import results
+
+STAGES = {
+    "all": "both of the next, then evaluate",
+    "aug": "learn a generator",
+    "seg": "train a segmenter (with --results: evaluate it, and keep the result there)",
+    "data": "only prepare the cases of all splits",
+    "table1": "fill Table 1",
+}
+STAGE = flags.DEFINE_string("stage", "all", "; ".join(f"{stage}: {text}" for stage, text in STAGES.items()) + ".")
+GEN = flags.DEFINE_string(
+    "gen", "deform", "Which generator --stage=aug learns: deform or intensity (or deform_noreg, intensity_noreg)."
+)
+CHECK = flags.DEFINE_bool("check", False, "Only read the files of every split, and list all that is wrong.")
+
+
+def main() -> None:
+    """Runs what the flags ask for."""
+    stage = cli.choose("--stage", STAGE.value, STAGES)
+    generator = cli.choose("--gen", GEN.value, GENERATORS)
+    workdir = pathlib.Path(cli.WORKDIR.value)
+    if CHECK.value:
+        check.main()
+        return
+    if stage == "table1":
+        table1.fill(workdir.absolute())  # its processes may work elsewhere
+        return
+    config = cli.config()
+    name, method = sources.method(config, cli.AUG.value)
+    check_writable(workdir)
+    config = sources.resolve(config)
+
+    from tfaug.experiment import networks, runs, stages  # not before: a mistake in the flags need not wait for it
+
+    networks.set_up_tensorflow(config)
+    data = sources.Data(config)
+    segmenter = segmenter_path(config, workdir, name)
+    if stage == "data" or (stage == "all" and read_report(segmenter) is None):
+        data.load(sources.SPLITS)  # a bad test scan would otherwise show last
+    if stage == "aug":
+        stages.LearnAugmentation(config, workdir, generator, data).run()
+    if stage == "all":
+        for needed in method.generators:
+            stages.LearnAugmentation(config, workdir, needed, data).run()
+    commit = results.commit()  # now, as it may move on while this process trains
+    if stage in ("all", "seg"):
+        stages.TrainSegmenter(config, workdir, name, method, data).run()
+    if stage == "all" or (stage == "seg" and cli.RESULTS.value):
+        print(runs.evaluate(segmenter, "test"))
+    if stage == "seg" and cli.RESULTS.value:
+        result = results.of_run(segmenter, config, name, commit=commit, **runs.provenance(segmenter))
+        results.save(cli.results(), result, config)
+    if stage != "data":
+        print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Ends at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`.
+
+    Raises:
+      UserError: TensorFlow cannot use its path.
+      MachineError: it cannot be written.
+    """
+    check_path(folder)
+    with machine_errors(folder, "choose a --workdir that can be written"):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+

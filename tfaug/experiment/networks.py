@@ -1,0 +1,142 @@
+"""Builds networks, update rules and augmentations as a config says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from tfaug import inference, models, plugins, streams
+from tfaug.augment.affine import Affine
+from tfaug.augment.compose import Augmenter
+from tfaug.augment.elastic import Elastic
+from tfaug.augment.intensity import ContrastBrightness
+from tfaug.augment.learned import Learned
+from tfaug.augment.methods import GENERATORS, Method
+from tfaug.augment.mixup import MixUp
+from tfaug.compat import keras
+from tfaug.config import Config
+from tfaug.data import pipeline
+from tfaug.engine import determinism
+from tfaug.experiment.sources import task_of
+from tfaug.steps import RULES, LearnAugmentation, Rule, Setup
+
+
+def set_up_tensorflow(config: Config) -> None:
+    """Sets what is global in TensorFlow; to be called before anything else uses it."""
+    determinism.fix_order()
+    keras.mixed_precision.set_global_policy(config.precision)
+
+
+def segmenter(config: Config, stage: str) -> keras.Model:
+    """S, with the initial weights of a stage: "aug" or "seg"."""
+    task = task_of(config)
+    return models.build(
+        models.SEGMENTERS,
+        config.model.segmenter,
+        "--config.model.segmenter",
+        image_size=config.data.image_size,
+        num_classes=task.num_classes,
+        channels=len(task.channels),
+        **_common(config, stage),
+    )
+
+
+def generator(config: Config, kind: str) -> keras.Model:
+    """G_V (kind "deform") or G_I ("intensity")."""
+    return models.build(
+        models.GENERATORS,
+        config.model.generator,
+        "--config.model.generator",
+        kind=kind,
+        image_size=config.data.image_size,
+        channels=len(task_of(config).channels),
+        head_scale=config.model.head_scale,
+        **_common(config, "aug"),
+    )
+
+
+def discriminator(config: Config, stage: str, channels: int) -> keras.Model:
+    """D, for inputs of `channels`."""
+    return models.build(
+        models.DISCRIMINATORS,
+        config.model.discriminator,
+        "--config.model.discriminator",
+        image_size=config.data.image_size,
+        channels=channels,
+        filters=config.model.filters,
+        seed=_common(config, stage)["seed"],
+    )
+
+
+def _common(config, stage):
+    return {
+        "filters": config.model.filters,
+        "half_pixel_centers": config.model.half_pixel_centers,
+        "norm_momentum": config.model.norm_momentum,
+        "seed": streams.scalar_seed(config.seed, stage),
+    }
+
+
+def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
+    """The update rule that learns one of `GENERATORS`, with its networks."""
+    schedule = config.augment
+    kind, regularised = GENERATORS[name]
+    return LearnAugmentation(
+        kind,
+        segmenter(config, "aug"),
+        generator(config, kind),
+        discriminator(config, "aug", len(task_of(config).channels)),
+        learning_rate=schedule.learning_rate,
+        class_weights=schedule.class_weights,
+        lambda_seg=schedule.lambda_seg,
+        lambda_adv=schedule.lambda_adv if regularised else 0.0,
+        lambda_big=schedule.lambda_big if regularised else 0.0,
+        adversarial_form=schedule.adversarial_loss,
+        task_gradient=schedule.task_gradient,
+        discriminator_first=schedule.discriminator_first,
+        warmup_steps=schedule.warmup_steps,
+    )
+
+
+def rule(method: Method) -> Rule:
+    """The update rule of a method's segmenter."""
+    return plugins.load(method.rule, RULES, "rule of the method")
+
+
+def train_segmenter(config: Config, method: Method):
+    """The update rule of the second stage, with its networks."""
+    schedule = config.segment
+    return rule(method).create(
+        Setup(
+            segmenter(config, "seg"),
+            functools.partial(discriminator, config, "seg"),
+            schedule.learning_rate,
+            schedule.class_weights,
+            schedule.lambda_adv,
+        )
+    )
+
+
+def augmenter(config: Config, partition: str, learned: Mapping[str, keras.Model] | None = None) -> Augmenter:
+    """All transforms by name; `learned` are the trained generators by name."""
+    released_affine = config.transforms.affine == "released"
+    transforms = {
+        "affine": Affine(scale_decimals=2, extra_flip_coin=True) if released_affine else Affine(),
+        "elastic": Elastic(),
+        "contrast_brightness": ContrastBrightness(split=config.transforms.random_intensity == "released"),
+        "mixup": MixUp(config.transforms.mixup_alpha),
+        **{
+            name: Learned(GENERATORS[name][0], inference.inference_mode(model))
+            for name, model in (learned or {}).items()
+        },
+    }
+    return Augmenter(
+        transforms, functools.partial(pipeline.seed_at, config.seed), released_partition=partition == "released"
+    )
+
+
+def on_cpu():
+    """Where generators run that the `tf.data` pipeline uses: it lives on the CPU."""
+    return tf.device("CPU")

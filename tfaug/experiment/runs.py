@@ -1,0 +1,114 @@
+"""What finished runs are good for: trained networks and evaluations."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+
+from tfaug import evaluation, inference
+from tfaug.augment.methods import GENERATORS
+from tfaug.compat import keras
+from tfaug.config import TOLERATED, Config, cases, generator_path, require
+from tfaug.engine import checkpoint, memory, run_dir
+from tfaug.engine.errors import UserError
+from tfaug.engine.event_log import EventLog
+from tfaug.experiment import networks
+from tfaug.experiment.sources import Data
+
+_RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
+
+
+def load_generator(config: Config, workdir, name: str) -> keras.Model:
+    """The trained generator that the second stage of a config uses, built as its own run's config says.
+
+    Raises:
+      UserError: it has not been trained, or with another config or image size.
+    """
+    named = config.generators[name]
+    path = pathlib.Path(named or generator_path(config, workdir, name))
+    if run_dir.read_report(path) is None:
+        raise UserError(
+            path,
+            f"there is no trained generator {name!r}",
+            f"first run `python train.py --stage=aug --gen={name}` with the same config",
+        )
+    saved = run_dir.read_config(path)
+    if named:  # by the user: only what must fit must be equal
+        sizes = ({"data": {"image_size": size}} for size in (saved["data"]["image_size"], config.data.image_size))
+        run_dir.refuse_difference(path, *sizes, TOLERATED)
+    else:
+        run_dir.refuse_difference(path, saved, _without(config, ("segment", "generators", "methods")), TOLERATED)
+    return generator_of(path, GENERATORS[name][0])
+
+
+def generator_of(path: pathlib.Path, kind: str) -> keras.Model:
+    """The generator that a finished run of the first stage has learned."""
+    with networks.on_cpu():
+        model = networks.generator(Config(run_dir.read_config(path)), kind)
+    checkpoint.load_best(path, {"generator": model}, run_dir.read_report(path)["best_step"])
+    return model
+
+
+def segmenter_of(path: pathlib.Path) -> tuple[Config, keras.Model]:
+    """The segmenter that a finished run of the second stage has trained, and the run's config.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = pathlib.Path(path)
+    report = run_dir.read_report(path)
+    if report is None:
+        remedy = "first train it: `python train.py --stage=seg --aug=METHOD`"
+        raise UserError(path, "there is no trained segmenter", remedy)
+    config = Config(run_dir.read_config(path))
+    if "segment" not in config:
+        raise UserError(path, "learns a generator and has no segmenter", "name the folder of a segmenter's run")
+    networks.set_up_tensorflow(config)
+    model = networks.segmenter(config, "seg")
+    checkpoint.load_best(path, {"segmenter": model}, report["best_step"])
+    return config, model
+
+
+def evaluate(path, split: str, asked: Config | None = None) -> str:
+    """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
+
+    Args:
+      path: the run's folder; results go to its `evaluation/<split>`.
+      split: "test" or "validation".
+      asked: the config that the user expects the run to have; None if the run was named.
+
+    Returns:
+      The table, as text, and where everything is.
+
+    Raises:
+      UserError: there is no finished run, or the data cannot be used.
+    """
+    path = pathlib.Path(path)
+    config, model = segmenter_of(path)
+    if asked is not None:
+        run_dir.refuse_difference(path, config.to_dict(), _without(asked, ("augment", "methods")), TOLERATED)
+    require(cases(config, split), split)
+    out_dir = path / "evaluation" / split
+    if (out_dir / "dice.csv").is_file() and (out_dir / "summary.txt").is_file():
+        print(f"{out_dir}: evaluated before; nothing to do")
+    else:
+        data = Data(config)
+        predict = inference.predictor(model, config.segment.batch_size)
+        with run_dir.locked(path), memory.running_out():
+            evaluation.evaluate(predict, data.with_volumes(split), out_dir, data.task, data.tag)
+    table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
+    where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
+    return f"{path.name}, {split} split, {len(cases(config, split))} cases\n\n{table}\n{where}"
+
+
+def provenance(path) -> dict[str, Any]:
+    """How long a finished run took in seconds, and what decides the last bits of its numbers."""
+    from tfaug.experiment.stages import num_threads
+
+    return {"seconds": EventLog(path).seconds(), "threads": int(num_threads()), "tensorflow": tf.__version__}
+
+
+def _without(config, unread):
+    return {key: value for key, value in config.to_dict().items() if key not in unread}

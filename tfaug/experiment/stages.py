@@ -1,0 +1,281 @@
+"""The two trainings: a generator with S and D ("aug"), and S anew with a method's augmentation ("seg")."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import pathlib
+import pprint
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug import evaluation, inference, pictures
+from tfaug.augment.methods import GENERATORS, Method
+from tfaug.config import TOLERATED, Config, generator_path, require, segmenter_path
+from tfaug.data import pipeline
+from tfaug.engine import checkpoint, hooks, memory, run_dir
+from tfaug.engine.event_log import EventLog
+from tfaug.engine.files import machine_errors
+from tfaug.engine.loop import fit
+from tfaug.experiment import diagnostics, networks, runs
+from tfaug.experiment.sources import Data
+
+Scores = Mapping[str, float]
+
+
+class Stage:
+    """One training, from its config to its finished run; `run` does all of it.
+
+    A subclass sets the class attributes, builds in `build`, and scores and draws.
+
+    Attributes:
+      unread: sections of the config that the stage does not read, and which therefore may change.
+      schedule: the config's section with its numbers of steps.
+      splits: the splits that it needs.
+      path: the run's folder.
+      step: the update rule, once it is built.
+      batches: function from a step number to its batch.
+      keep: networks that are kept as the best, by name.
+      start: no validation before this many updates.
+      learned: fixed generators that the run depends on, by name.
+    """
+
+    unread: tuple[str, ...] = ()
+    step: tf.Module
+    batches: Callable
+    keep: Mapping[str, tf.Module]
+    start = 0
+    learned: Mapping[str, tf.Module] = {}
+
+    def __init__(self, name: str, path: pathlib.Path, config: Config, data: Data, schedule: Config):
+        self.name, self.path, self.config, self.data, self.schedule = name, path, config, data, schedule
+        self.splits = ["labelled", "validation"]
+
+    def build(self) -> None:
+        """Makes step, batches and keep, now that the data are loaded."""
+        raise NotImplementedError
+
+    def score(self) -> Scores:
+        """A validation: named scores, "dice/mean" among them."""
+        dice = evaluation.validation_dice(self.predict, self.data["validation"], self.data.task)
+        return {f"dice/{name}": value for name, value in dice.items()}
+
+    def draw(self, num_done: int) -> Mapping[str, np.ndarray]:
+        """Pictures by tag after `num_done` updates."""
+        picture = diagnostics.segmentation_picture(self.predict, self.data["validation"], self.data.task)
+        return {"segmentation": picture}
+
+    def report(self) -> Mapping[str, str]:
+        """What the run's report says beside the best score and its step."""
+        return {}
+
+    def warnings(self) -> list[str]:
+        """What the run's report warns of."""
+        return []
+
+    def run(self) -> None:
+        """Trains, or goes on where an earlier session stopped; does nothing if the run is finished.
+
+        Raises:
+          UserError: data or config cannot be used, or are not those that the run began with.
+          MachineError: disk or memory gave way, or a loss is not finite.
+          Interrupted: SIGTERM or SIGINT came; what was done is saved.
+        """
+        relevant = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
+        with run_dir.RunDir(self.path, relevant, TOLERATED) as run, _warnings_into(run):
+            if run.finished:
+                print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
+                return
+            self.data.load(self.splits)
+            self.build()
+            best = self._fit(run)
+            checkpoint.load_best(run.path, self.keep, best["best_step"])
+            with machine_errors(run.path, "make room, then run the same command to go on"):
+                for tag, picture in self.draw(best["best_step"]).items():
+                    pictures.save(picture, run.path / f"{tag}.png")
+            for warning in self.warnings():
+                run.warn(warning)
+            run.finish({**best, **self.report()})
+
+    def _fit(self, run) -> dict[str, float]:
+        """Trains; returns the best score and its step."""
+        config, log, finite = self.config, EventLog(run.path), hooks.StopOnNonFinite()
+        checkpoints = checkpoint.Checkpoints(
+            run.path,
+            {"step": self.step},
+            self._fingerprint(run.config),
+            every=config.checkpoint_every,
+            log=log,
+            before_save=finite.check,
+            warn=run.warn,
+        )
+
+        def while_finite(call):
+            """Of a state that is NaN there is nothing to score or draw: the run ends first."""
+
+            def checked(*args):
+                finite.check()
+                return call(*args)
+
+            return checked
+
+        best = hooks.KeepBest(
+            self.schedule.eval_every,
+            while_finite(self.score),
+            lambda num_done: checkpoints.save_best(num_done, self.keep),
+            log,
+            start=self.start,
+        )
+        memory.require(list(self.keep.values()), self.schedule.batch_size)
+        text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
+        fit(
+            self.step,
+            lambda start: pipeline.iterate(self.batches, start),
+            self.schedule.num_steps,
+            [
+                finite,
+                hooks.Text("config", text, log),
+                hooks.Scalars(config.report_every, log),
+                best,
+                hooks.Pictures(config.picture_every, while_finite(self.draw), log),
+                hooks.Progress(self.name, config.report_every, best),
+            ],
+            checkpoints,
+        )
+        return best.state()
+
+    def _fingerprint(self, config):
+        scans = (scan for split in self.splits for scan in self.data[split])
+        return {
+            "config": config,
+            "data": {
+                "scans": {scan.case: scan.digest for scan in scans},
+                "generators": {name: _digest(model) for name, model in self.learned.items()},
+            },
+            "environment": {
+                "tensorflow": tf.__version__,
+                "numpy": np.__version__,
+                "threads": num_threads(),
+                "precision": self.config.precision,
+            },
+        }
+
+
+class LearnAugmentation(Stage):
+    """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
+
+    unread = ("segment", "generators", "methods")
+
+    def __init__(self, config: Config, workdir, name: str, data: Data):
+        super().__init__(f"aug-{name}", generator_path(config, workdir, name), config, data, config.augment)
+        self.generator_name, self.kind = name, GENERATORS[name][0]
+        self.splits.append("unlabelled")
+        self.start = config.augment.warmup_steps + 1
+
+    def build(self):  # noqa: D102 -- overrides what `Stage` documents
+        config, schedule = self.config, self.schedule
+        self.step = networks.learn_augmentation(config, self.generator_name)
+        labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
+        real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
+        require(real, "unlabelled")
+        self.batches = pipeline.generator_batches(
+            _slices(labelled),
+            _images(real),
+            self.data.task.num_classes,
+            schedule.batch_size,
+            networks.augmenter(config, schedule.partition).affine,
+            config.seed,
+            released_partition=schedule.partition == "released",
+        )
+        self.keep = {"generator": self.step.generator, "segmenter": self.step.segmenter}
+        self.generate = tf.function(inference.inference_mode(self.step.generator))
+        self.predict = inference.predictor(self.step.segmenter, schedule.batch_size)
+
+    def score(self):  # noqa: D102
+        labelled = self.data["labelled"]
+        return {**super().score(), **diagnostics.of_generator(self.kind, self.generate, labelled, self.config)}
+
+    def draw(self, num_done):  # noqa: D102
+        shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
+        return {"generator": diagnostics.generator_picture(*shown), **super().draw(num_done)}
+
+    def report(self):  # noqa: D102
+        return {"generator": self.generator_name}
+
+    def warnings(self):  # noqa: D102
+        shown = (self.generator_name, self.generate, self.data["labelled"], self.config)
+        return diagnostics.warnings_of_generator(*shown)
+
+
+class TrainSegmenter(Stage):
+    """Stage "seg": trains S anew with one method, its generators fixed, and keeps the best by validation Dice."""
+
+    unread = ("augment", "methods")
+
+    def __init__(self, config: Config, workdir, name: str, method: Method, data: Data):
+        super().__init__(f"seg-{name}", segmenter_path(config, workdir, name), config, data, config.segment)
+        self.method, self.method_name, self._workdir = method, name, workdir
+        if networks.rule(method).unlabelled:
+            self.splits.append("unlabelled")
+
+    def build(self):  # noqa: D102
+        config, schedule, method = self.config, self.schedule, self.method
+        self.learned = {name: runs.load_generator(config, self._workdir, name) for name in method.generators}
+        self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
+        self.step = networks.train_segmenter(config, method)
+        slices, num_classes = _slices(self.data["labelled"]), self.data.task.num_classes
+        arguments = (num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
+        self.batches = supervised = pipeline.labelled_batches(slices, *arguments)
+        if "unlabelled" in self.splits:
+            require(self.data["unlabelled"], "unlabelled")
+            self.batches = pipeline.adversarial_batches(slices, _images(self.data["unlabelled"]), *arguments)
+        self.keep = {"segmenter": self.step.segmenter}
+        self.predict = inference.predictor(self.step.segmenter, schedule.batch_size)
+        self._again = tf.function(supervised)
+
+    def draw(self, num_done):  # noqa: D102
+        index = tf.constant(num_done - 1, tf.int64)
+        names = self.augmenter.names(self.method, self.schedule.batch_size, index, "labelled")
+        batch = diagnostics.batch_picture(self._again(index), names, self.data.task)
+        return {"batch": batch, **super().draw(num_done)}
+
+    def report(self):  # noqa: D102
+        return {"method": self.method_name}
+
+
+@contextlib.contextmanager
+def _warnings_into(run: run_dir.RunDir) -> Iterator[None]:
+    """Within, what tfaug's modules warn of is kept for the run's report."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: run.warn(record.getMessage())
+    logger = logging.getLogger("tfaug")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def num_threads() -> str:
+    """How many threads share one operation, which decides the order in which numbers are summed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores)
+
+
+def _digest(model):
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights))
+    return digest.hexdigest()
+
+
+def _images(scans):
+    return pipeline.slices([scan.image for scan in scans])
+
+
+def _slices(scans):
+    return pipeline.slices([scan.image for scan in scans], [scan.label for scan in scans])
