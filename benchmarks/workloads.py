@@ -19,6 +19,7 @@ from tfaug.augment.affine import Affine
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.learned import Learned
 from tfaug.augment.methods import METHODS
+from tfaug.compat import keras
 from tfaug.data import pipeline, preprocess
 from tfaug.engine import determinism
 from tfaug.models.blocks import Upsample
@@ -112,10 +113,10 @@ def waiting(step: Callable, make: Make, num_steps: int) -> Job:
 
 def plain_keras(size: int, batch: int, precision: str) -> Job:
     """`train_on_batch` of the same U-Net, compiled as a Keras user does, with the released program's biases."""
-    tf.keras.mixed_precision.set_global_policy(precision)
-    segmenter = tf.keras.models.clone_model(unet(size), clone_function=_with_bias)
+    keras.mixed_precision.set_global_policy(precision)
+    segmenter = keras.models.clone_model(unet(size), clone_function=_with_bias)
     segmenter.compile(
-        optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
+        optimizer=keras.optimizers.Adam(LEARNING_RATE),
         loss=lambda label, logits: losses.segmentation_loss(logits, label, CLASS_WEIGHTS),
     )
     image, label = next(pipeline.iterate(_labelled(size, batch, "aff"), 0))
@@ -151,13 +152,13 @@ def predictions(size: int, batch: int, precision: str, patients: int) -> Job:
     return Job(run, {"volumes": len(scans), "slices": sum(len(scan.image) for scan in scans)})
 
 
-def gflop_per_slice(model: tf.keras.Model) -> float:
+def gflop_per_slice(model: keras.Model) -> float:
     """Of one forward pass, counting the multiplications and additions of convolutions and dense layers."""
     products = 0
     for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.Conv2D):
+        if isinstance(layer, keras.layers.Conv2D):
             products += np.prod(layer.kernel.shape) * np.prod(layer.output_shape[1:3])
-        elif isinstance(layer, tf.keras.layers.Dense):
+        elif isinstance(layer, keras.layers.Dense):
             products += np.prod(layer.kernel.shape)
     return 2 * float(products) / 1e9
 
@@ -165,7 +166,7 @@ def gflop_per_slice(model: tf.keras.Model) -> float:
 def _set_up(precision):
     """As `experiment.set_up_tensorflow`."""
     determinism.fix_order()
-    tf.keras.mixed_precision.set_global_policy(precision)
+    keras.mixed_precision.set_global_policy(precision)
 
 
 def _segment(size, batch, method):
@@ -258,6 +259,6 @@ def _with_bias(layer):
     if isinstance(layer, Upsample):
         return Upsample(layer.half_pixel_centers, name=layer.name)
     config = layer.get_config()
-    if isinstance(layer, tf.keras.layers.Conv2D):
+    if isinstance(layer, keras.layers.Conv2D):
         config["use_bias"] = True
     return type(layer).from_config(config)

@@ -39,7 +39,8 @@ MAIN_PROGRAMS = ("train", "evaluate")
 FORBIDDEN_CALLS = {
     *("eval", "exec", "os.system", "os.popen", "pandas.read_pickle", "yaml.load", "yaml.unsafe_load"),
     *(f"{module}.{name}" for module in ("pickle", "dill", "joblib", "marshal") for name in ("load", "loads")),
-    *("pickle.Unpickler", "shelve.open", "tensorflow.keras.models.load_model", "keras.models.load_model"),
+    *("pickle.Unpickler", "shelve.open"),
+    *(f"{keras}.models.load_model" for keras in ("keras", "tf_keras", "tensorflow.keras", "tfaug.compat.keras")),
 }
 MACHINE_PATH = re.compile(r"/(?:root|home|work|Users|mnt|scratch|opt)/\w")
 
@@ -113,9 +114,12 @@ def test_configs_import_only_each_other():
             assert {name.split(".")[0] for name in first_party(IMPORTS[module])} <= {"configs"}, module
 
 
-def test_only_warp_imports_tensorflow_addons():
-    importers = {m for m, found in IMPORTS.items() if any(name.split(".")[0] == "tensorflow_addons" for name in found)}
-    assert importers == {"tfaug.warp"}
+def test_only_compat_knows_which_tensorflow_it_is():
+    packages = {"keras", "tf_keras", "tensorflow_addons"}
+    importers = {m for m, found in IMPORTS.items() if packages & {name.split(".")[0] for name in found}}
+    assert importers - {"tests.test_warp"} == {"tfaug.compat"}
+    named = re.compile(r"\btf\.keras\.")
+    assert not [module for module, path in SOURCES.items() if module != __name__ and named.search(path.read_text())]
 
 
 @pytest.mark.parametrize("module", WORKER_MODULES)
@@ -126,8 +130,8 @@ def test_workers_need_no_tensorflow_even_later(module):
         if name not in reached:
             reached.add(name)
             parents = {".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 1)}
-            waiting += (IMPORTS.get(name, set()) | parents) & {*SOURCES, "tensorflow", "keras"}
-    assert not reached & {"tensorflow", "keras"}
+            waiting += (IMPORTS.get(name, set()) | parents) & {*SOURCES, "tensorflow", "keras", "tf_keras"}
+    assert not reached & {"tensorflow", "keras", "tf_keras"}
 
 
 def test_importing_what_workers_import_loads_no_tensorflow():
@@ -176,6 +180,7 @@ def test_s1_s2_s8_nothing_a_user_brings_is_run(module):
         "import subprocess\nsubprocess.run(command, shell=True)",
         "from os import system\nsystem(command)",
         "import tensorflow as tf\ntf.keras.models.load_model(path)",
+        "from tfaug.compat import keras\nkeras.models.load_model(path)",
     ],
 )
 def test_a_dangerous_call_would_be_caught(source):

@@ -24,16 +24,52 @@ def test_versions_agree():
     assert newest[1] in (tfaug.__version__, "Unreleased")
 
 
+@pytest.fixture
+def installed(monkeypatch):
+    """Sets which packages seem to be installed, and has TF_USE_LEGACY_KERAS restored afterwards."""
+    monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+
+    def install(**versions):
+        def version(package):
+            if package.replace("-", "_") not in versions:
+                raise metadata.PackageNotFoundError(package)
+            return versions[package.replace("-", "_")]
+
+        monkeypatch.setattr(metadata, "version", version)
+
+    return install
+
+
 @pytest.mark.parametrize("version", ["3.0.0", "3.12.1", "1.15.0", "20.0"])
-def test_another_keras_is_refused_with_the_remedy(monkeypatch, version):
-    monkeypatch.setattr(metadata, "version", {"keras": version}.__getitem__)
-    with pytest.raises(ImportError, match=rf"Keras 2\.x, found {re.escape(version)}.*pip install tensorflow==2\.15\.1"):
+def test_another_keras_is_refused_with_the_remedy(installed, version):
+    installed(keras=version)
+    with pytest.raises(ImportError, match=rf"Keras 2\.x, found keras {re.escape(version)}.*none.*pip install tf-keras"):
         runpy.run_path(tfaug.__file__)
 
 
-def test_any_keras_2_is_taken(monkeypatch):
-    monkeypatch.setattr(metadata, "version", {"keras": "2.15.1"}.__getitem__)
+def test_keras_2_is_taken_and_left_to_tensorflow(installed):
+    installed(keras="2.15.1")
     assert runpy.run_path(tfaug.__file__)["__version__"] == tfaug.__version__
+    assert "TF_USE_LEGACY_KERAS" not in os.environ
+
+
+@pytest.mark.parametrize("choice, expected", [(None, "1"), ("0", "0")])
+def test_next_to_keras_3_tensorflow_is_told_of_keras_2_unless_the_user_chose(installed, monkeypatch, choice, expected):
+    if choice:
+        monkeypatch.setenv("TF_USE_LEGACY_KERAS", choice)
+    installed(keras="3.15.1", tf_keras="2.21.0")
+    runpy.run_path(tfaug.__file__)
+    assert os.environ["TF_USE_LEGACY_KERAS"] == expected
+
+
+@pytest.mark.parametrize("variable", ["", "0", "1"])
+def test_keras_is_version_2_whatever_the_environment_says(variable):
+    if variable == "1" and sys.version_info < (3, 12):
+        pytest.skip("TensorFlow 2.15 itself refuses the variable without tf-keras")
+    code = "import tensorflow\nfrom tfaug.compat import keras\nprint(keras.Model.__module__)"
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": variable}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip().endswith("keras.src.engine.training"), done.stdout + done.stderr  # Keras 3 has no engine
 
 
 def test_tensorboard_starts():

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaug import compat
 from tfaug.warp import warp
+
+
+@pytest.fixture(params=["installed", "own"], autouse=True)
+def implementation(request, monkeypatch):
+    """What `warp` stands on, and our own, which later releases of TensorFlow have in its place."""
+    if request.param == "own":
+        monkeypatch.setattr("tfaug.warp.dense_image_warp", compat.bilinear_warp)
 
 
 def bright_pixel(row, column, size=(8, 9)):
@@ -78,6 +86,32 @@ def test_a_one_hot_label_stays_a_distribution():
     moved = warp(label, rng.normal(scale=5, size=(2, 8, 9, 2)).astype(np.float32)).numpy()
     np.testing.assert_allclose(moved.sum(-1), 1, atol=1e-6)
     assert ((moved > 0.1) & (moved < 0.9)).any()
+
+
+@pytest.mark.parametrize("scale", [0.3, 5, 1e6])
+def test_the_own_implementation_agrees_with_tensorflow_addons(scale):
+    addons = pytest.importorskip("tensorflow_addons").image.dense_image_warp
+    rng = np.random.default_rng(0)
+    image, towards = (tf.constant(rng.normal(size=(3, 8, 9, 2)), tf.float32) for _ in range(2))
+    flow = tf.constant(rng.normal(scale=scale, size=(3, 8, 9, 2)), tf.float32)
+    results = []
+    for implementation in (addons, compat.bilinear_warp, tf.function(compat.bilinear_warp)):
+        with tf.GradientTape() as tape:
+            tape.watch((image, flow))
+            warped = implementation(image, flow)
+        results.append((warped, *tape.gradient(warped, (image, flow), output_gradients=towards)))
+    for own in results[1:]:
+        for value, expected in zip(own, results[0]):
+            np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_own_implementation_takes_unknown_sizes_and_keeps_known_ones():
+    own = tf.function(
+        compat.bilinear_warp,
+        input_signature=[tf.TensorSpec([None, None, 9, 1]), tf.TensorSpec([None, None, 9, 2])],
+    )
+    assert own.get_concrete_function().structured_outputs.shape.as_list() == [None, None, 9, 1]
+    np.testing.assert_array_equal(own(bright_pixel(3, 4), constant_field(2, -1)), bright_pixel(5, 3))
 
 
 def test_only_the_end_of_life_notice_is_silenced():

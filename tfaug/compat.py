@@ -1,10 +1,64 @@
-"""The one file that knows which TensorFlow this is, and which Keras belongs to it.
+"""The one file that knows which TensorFlow this is: Keras 2 and dense warping for each.
 
-TensorFlow 2.15 carries Keras 2 and TensorFlow Addons still imports; from 2.16 on Keras 2 is the package tf-keras.
+With TensorFlow 2.15 (Python 3.9 to 3.11), `tf.keras` is Keras 2 and TensorFlow Addons has `dense_image_warp`. From
+TensorFlow 2.16 on (here for Python 3.12 and later), Keras 2 is the package tf-keras, and TensorFlow Addons, whose last
+release is 0.23, does not import.
 """
 
 from __future__ import annotations
 
+import warnings
+from importlib import metadata
+
 import tensorflow as tf
 
-keras = tf.keras
+
+def bilinear_warp(image: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
+    """What `tensorflow_addons.image.dense_image_warp` computes, by the same operations in the same order.
+
+    out[n, i, j] = image[n, i - flow[n, i, j, 0], j - flow[n, i, j, 1]], bilinearly, edges repeated.
+
+    Args:
+      image: [N, H, W, C] float32, H and W at least 2.
+      flow: [N, H, W, 2] float32 in pixels, (row, column).
+
+    Returns:
+      [N, H, W, C] float32.
+    """
+    image, flow = tf.convert_to_tensor(image), tf.convert_to_tensor(flow)
+    shape = tf.shape(image)
+    batch, height, width = shape[0], shape[1], shape[2]
+    grid = tf.meshgrid(tf.range(height), tf.range(width), indexing="ij")
+    corners, weights = [], []
+    for axis, size in enumerate((height, width)):
+        query = tf.cast(grid[axis], flow.dtype) - flow[..., axis]
+        corner = tf.clip_by_value(tf.floor(query), 0.0, tf.cast(size - 2, flow.dtype))
+        corners.append(tf.cast(corner, tf.int32))
+        weights.append(tf.clip_by_value(query - corner, 0.0, 1.0)[..., None])
+
+    flat = tf.reshape(image, [batch * height * width, shape[3]])
+    offset = (tf.range(batch) * height * width)[:, None, None]
+
+    def gather(rows, columns):
+        return tf.gather(flat, offset + rows * width + columns)
+
+    (row, column), (down, right) = corners, weights
+    top_left, top_right = gather(row, column), gather(row, column + 1)
+    bottom_left, bottom_right = gather(row + 1, column), gather(row + 1, column + 1)
+    top = right * (top_right - top_left) + top_left
+    bottom = right * (bottom_right - bottom_left) + bottom_left
+    return tf.ensure_shape(down * (bottom - top) + top, image.shape)
+
+
+if metadata.version("keras").startswith("2."):
+    keras = tf.keras
+    with warnings.catch_warnings():
+        # setup.py pins the last release, so its end-of-life notice leaves the user nothing to do.
+        warnings.filterwarnings("ignore", message=r"\s*TensorFlow Addons \(TFA\) has ended development")
+        from tensorflow_addons.image import dense_image_warp
+else:
+    import tf_keras as keras
+
+    dense_image_warp = bilinear_warp
+
+__all__ = ["bilinear_warp", "dense_image_warp", "keras"]

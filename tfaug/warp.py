@@ -1,15 +1,10 @@
-"""Dense warping: the one import of TensorFlow Addons."""
+"""Dense warping of images and labels along a deformation field."""
 
 from __future__ import annotations
 
-import warnings
-
 import tensorflow as tf
 
-with warnings.catch_warnings():
-    # setup.py pins the last release, so its end-of-life notice leaves the user nothing to do.
-    warnings.filterwarnings("ignore", message=r"\s*TensorFlow Addons \(TFA\) has ended development")
-    from tensorflow_addons.image import dense_image_warp
+from tfaug.compat import dense_image_warp
 
 
 def warp(image, deformation):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from data_.patients import write_patient
 
 from benchmarks import inference, operations, pipeline, preprocessing, run_time, scaling, soak, steps, timing, workloads
+from tfaug.compat import keras
 
 SHAPE = {"size": 32, "batch": 2, "precision": "float32"}
 
@@ -109,9 +110,9 @@ def test_tables_show_three_digits():
 
 def small_segmenter(size, seed=0):
     """Instead of the U-Net, whose graph takes seconds to trace."""
-    image = tf.keras.Input((size, size, 1))
-    x = tf.keras.layers.BatchNormalization()(tf.keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(image))
-    return tf.keras.Model(image, tf.keras.layers.Conv2D(4, 1)(x))
+    image = keras.Input((size, size, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(image))
+    return keras.Model(image, keras.layers.Conv2D(4, 1)(x))
 
 
 @pytest.mark.parametrize(
@@ -135,16 +136,16 @@ def test_workloads_run(build, arguments, numbers, monkeypatch):
 
 def test_the_clone_with_biases_differs_in_them_alone():
     model = workloads.unet(32, filters=2)
-    clone = tf.keras.models.clone_model(model, clone_function=workloads._with_bias)
-    norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+    clone = keras.models.clone_model(model, clone_function=workloads._with_bias)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert clone.count_params() - model.count_params() == sum(norm.gamma.shape[0] for norm in norms)
     assert [layer.name for layer in clone.layers] == [layer.name for layer in model.layers]
 
 
 def test_flop_are_those_of_a_hand_count():
-    image = tf.keras.Input((8, 8, 3))
-    x = tf.keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
-    model = tf.keras.Model(image, tf.keras.layers.Dense(7)(tf.keras.layers.Flatten()(x)))
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, strides=2, padding="same")(image)
+    model = keras.Model(image, keras.layers.Dense(7)(keras.layers.Flatten()(x)))
     assert workloads.gflop_per_slice(model) == pytest.approx(2 * (4 * 4 * 3 * 3 * 3 * 5 + 80 * 7) / 1e9)
 
 

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from toy import FINGERPRINT, Toy, ToyStep, fingerprint_of, outcome
 
+from tfaug.compat import keras
 from tfaug.engine import checkpoint
 from tfaug.engine.checkpoint import find_damage, load_best
 from tfaug.engine.errors import MachineError, UserError
@@ -479,7 +480,7 @@ def test_other_networks_do_not_take_a_checkpoint(run):
 
 def test_an_optimizer_without_slots_does_not_pass_for_restored(run):
     toy = Toy(run)
-    toy.step.optimizer = tf.keras.optimizers.Adam(0.01)
+    toy.step.optimizer = keras.optimizers.Adam(0.01)
     with pytest.raises(UserError, match="does not fit"):
         toy.fit(NUM_STEPS)
 
@@ -532,8 +533,8 @@ def test_load_best_refuses_a_folder_without_one_another_network_and_s6_a_weights
     ToyStep().model.save(weights)
     with pytest.raises(UserError, match="no best model"):
         load_best(weights, {"model": ToyStep().model})
-    other, longer = tf.keras.Sequential([tf.keras.layers.Dense(5, input_shape=(3,))]), ToyStep().model
-    longer.add(tf.keras.layers.Dense(2))
+    other, longer = keras.Sequential([keras.layers.Dense(5, input_shape=(3,))]), ToyStep().model
+    longer.add(keras.layers.Dense(2))
     for model in (other, longer):
         with pytest.raises(UserError, match="does not fit"):
             load_best(run, {"model": model})

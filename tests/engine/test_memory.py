@@ -6,14 +6,15 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from tfaug.compat import keras
 from tfaug.engine import memory
 from tfaug.engine.errors import MachineError
 
 
 def small():
-    image = tf.keras.Input((4, 6, 1))
-    x = tf.keras.layers.Conv2D(3, 3, padding="same", dtype="mixed_bfloat16")(image)
-    return tf.keras.Model(image, tf.keras.layers.MaxPool2D(2, dtype="float32")(x))
+    image = keras.Input((4, 6, 1))
+    x = keras.layers.Conv2D(3, 3, padding="same", dtype="mixed_bfloat16")(image)
+    return keras.Model(image, keras.layers.MaxPool2D(2, dtype="float32")(x))
 
 
 def test_bytes_per_sample_by_hand():

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug import streams
+from tfaug.compat import keras
 from tfaug.engine import determinism
 from tfaug.engine.checkpoint import Checkpoints, load_best
 from tfaug.engine.hooks import EventLog, KeepBest, Progress, Scalars, StopOnNonFinite
@@ -29,15 +30,15 @@ SAVE_EVERY, SCORE_EVERY, LOG_EVERY = 4, 3, 2
 class ToyStep(tf.Module):
     def __init__(self):
         super().__init__()
-        initial = tf.keras.initializers.RandomNormal(seed=1)
-        self.model = tf.keras.Sequential(
+        initial = keras.initializers.RandomNormal(seed=1)
+        self.model = keras.Sequential(
             [
-                tf.keras.layers.Dense(4, input_shape=(3,), kernel_initializer=initial),
-                tf.keras.layers.BatchNormalization(),
-                tf.keras.layers.Dense(1, kernel_initializer=initial),
+                keras.layers.Dense(4, input_shape=(3,), kernel_initializer=initial),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(1, kernel_initializer=initial),
             ]
         )
-        self.optimizer = tf.keras.optimizers.Adam(0.01)
+        self.optimizer = keras.optimizers.Adam(0.01)
         self.optimizer.build(self.model.trainable_variables)
         self.average_loss = tf.Variable(0.0, trainable=False)
 

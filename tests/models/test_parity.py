@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfaug import losses
 from tfaug.augment.learned import transform_image
+from tfaug.compat import keras
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
@@ -40,9 +41,9 @@ def inputs(numbers):
 def released_name(layer, weight):
     """The released program's name of a Keras weight."""
     kind = weight.name.split("/")[-1].split(":")[0]
-    if isinstance(layer, tf.keras.layers.Dense):
+    if isinstance(layer, keras.layers.Dense):
         return f"{DENSE.get(layer.name, layer.name)}_{'weights' if kind == 'kernel' else 'biases'}"
-    if isinstance(layer, tf.keras.layers.Conv2D):
+    if isinstance(layer, keras.layers.Conv2D):
         return f"{layer.name}/{'W' if kind == 'kernel' else 'b'}"
     return f"{layer.name[: -len('_bn')]}/{layer.name}/{kind}"
 
@@ -130,6 +131,6 @@ def test_parameter_counts_at_224(model, expected):
     model = model()
     trainable = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     biases = sum(
-        np.prod(layer.gamma.shape) for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)
+        np.prod(layer.gamma.shape) for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
     )
     assert trainable + biases == expected

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfaug import losses
 from tfaug.augment.learned import transform_image, transform_label
+from tfaug.compat import keras
 from tfaug.models.discriminator import discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
@@ -269,8 +270,8 @@ def test_fused_adam_is_the_adam_of_keras(precision, beta_2, of_slots):
     rng = np.random.RandomState(0)
     gradients = [[rng.normal(size=shape).astype(np.float32) for shape in ((3, 2), (2,))] for _ in range(5)]
     weights, slots = [], []
-    for kind in (Adam, tf.keras.optimizers.Adam):
-        model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,), dtype=precision)])
+    for kind in (Adam, keras.optimizers.Adam):
+        model = keras.Sequential([keras.layers.Dense(2, input_shape=(3,), dtype=precision)])
         model.set_weights([np.ones((3, 2)), np.ones(2)])
         optimizer = kind(0.01, beta_1=0.9, beta_2=beta_2)
         optimizer.build(model.trainable_variables)
@@ -304,11 +305,11 @@ def optimizers_of(step):
 
 
 def in_precision(precision, **changes):
-    tf.keras.mixed_precision.set_global_policy(precision)
+    keras.mixed_precision.set_global_policy(precision)
     try:
         return make_step(**changes)
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        keras.mixed_precision.set_global_policy("float32")
 
 
 def test_float16_loses_no_small_gradients(eager):
