@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="tfaug",
-    version="0.1.0",
+    version="0.2.0.dev0",
     description="Semi-supervised, task-driven data augmentation for medical image segmentation "
     "(Chaitanya et al., IPMI 2019) in TensorFlow 2 / Keras",
     license="Apache-2.0",

@@ -1,9 +1,32 @@
-"""Learned, task-driven augmentation for segmentation with few labels (Chaitanya et al., IPMI 2019)."""
+"""Learned, task-driven augmentation for segmentation with few labels (Chaitanya et al., IPMI 2019).
 
+    load_segmenter(run)    a trained segmenter: scans in, masks on their own grids out
+    load_generator(run)    the learned augmentation as a Keras layer
+    METHODS                the rows of Table 1 by name
+    Task                   structures and channels of a data set
+
+Each loads what it needs when it is first used; `import tfaug` alone needs no TensorFlow.
+"""
+
+import importlib
 import os
 from importlib import metadata
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+__all__ = ["METHODS", "Task", "load_generator", "load_segmenter"]
+
+_WHERE = {
+    "METHODS": "tfaug.augment.methods",
+    "Task": "tfaug.data.task",
+    "load_generator": "tfaug.api",
+    "load_segmenter": "tfaug.api",
+}
+
+
+def __getattr__(name: str):
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'tfaug' has no attribute {name!r}")
 
 
 def _require_keras_2() -> None:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from tfaug import config as rules
+from tfaug import plugins
 from tfaug.augment import methods
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
@@ -16,7 +17,6 @@ from tfaug.data.preprocess import Prepared, Spec
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.phantom import cohort
-from tfaug.plugins import short_name
 
 SPLITS = ("labelled", "validation", "unlabelled", "test")
 
@@ -28,9 +28,10 @@ def method(config: Config, name: str, flag: str = "--aug") -> tuple[str, Method]
       UserError: there is none.
     """
     table = {**methods.METHODS, **methods.table(config.methods)}
-    if short_name(name) not in table:
-        table.update(methods.table((name,), flag))
-    return short_name(name), table[short_name(name)]
+    found = plugins.load(name, table, flag)
+    if not isinstance(found, Method):
+        raise UserError(flag, f"{name!r} is of type {type(found).__name__}", "name a tfaug.augment.methods.Method")
+    return plugins.short_name(name), found
 
 
 def root(config: Config) -> pathlib.Path:
