@@ -1,0 +1,99 @@
+"""Every command and every line of code in the README is run, at a tiny size."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from test_end_to_end import TINY as TINY_HEART
+from test_extending import TINY as TINY_OWN
+from test_extending import write, write_msd
+from test_faults import anatomy
+
+from tfaug.phantom import cohort
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HEART = (*TINY_HEART, "--config.data.root=HEARTS")
+GRID = ("--methods=none,aff", "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1")
+OWN = TINY_OWN[1:]
+
+# What is added to each command, so that it takes seconds.
+FLAGS = {
+    "python train.py": HEART,
+    "python train.py --stage=aug --gen=deform": HEART,
+    "python train.py --stage=aug --gen=intensity": HEART,
+    "python train.py --stage=seg --aug=aff_gd_gi": HEART,
+    "python evaluate.py --split test --aug=aff_gd_gi": HEART,
+    "python train.py --stage=table1": (*HEART, *GRID),
+    "python evaluate.py --table1": HEART,
+    "python evaluate.py --figures": HEART,
+    "python train.py --config=configs/acdc.py --config.data.root=HEARTS": (*TINY_HEART, "--config.name=acdc"),
+    "python train.py --config=configs/phantom.py --config.name=acdc64 --config.data.root=HEARTS": TINY_HEART,
+    "python train.py --config=configs/own.py --config.data.root=OWN": OWN,
+    "python train.py --check --config=configs/own.py --config.data.root=OWN": OWN,
+}
+ELSEWHERE = {"pip install -e '.[test]' && pytest"}  # the test command itself
+NOT_PYTHON = {"tensorboard --logdir runs"}
+
+
+def commands():
+    """The indented lines of the README, without comments; DIR is what its section says."""
+    found, own = [], False
+    for line in README.splitlines():
+        own = line == "## Your own data" if line.startswith("## ") else own
+        if line.startswith("    "):
+            text = line.split("  #")[0].strip().removeprefix("pip install -e . && ")
+            found.append(text.replace("=DIR", "=OWN" if own else "=HEARTS"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    cohort.write_cohort(folder / "HEARTS", numbers=(2, 7, 11, 16, 27, 36))
+    write_msd(folder / "OWN", {"anterior": 1, "posterior": 2})
+    write(folder / "scan.nii.gz", anatomy(0, (30, 28, 4))[0])
+    for name in ("train.py", "evaluate.py", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def test_every_command_runs(folder):
+    assert set(commands()) - ELSEWHERE - NOT_PYTHON == set(FLAGS)
+    for command in commands():
+        if command not in FLAGS:
+            continue
+        program, *flags = shlex.split(command)[1:]
+        done = subprocess.run(
+            [sys.executable, program, *flags, *FLAGS[command]], cwd=folder, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_the_python_code_runs(folder):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    before = """
+import numpy as np
+import tensorflow as tf
+from tfaug.compat import keras
+
+images = np.random.default_rng(0).normal(size=(4, 32, 32, 1)).astype(np.float32)
+labels = np.eye(3, dtype=np.float32)[np.random.default_rng(1).integers(0, 3, size=(4, 32, 32))]
+batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+inputs = keras.Input((32, 32, 1))
+model = keras.Model(inputs, keras.layers.Conv2D(3, 3, padding="same", activation="softmax")(inputs))
+model.compile("sgd", "categorical_crossentropy")
+"""
+    after = "\nassert mask.shape == (30, 28, 4)\n"
+    done = subprocess.run([sys.executable, "-c", before + code + after], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_link_leads_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
