@@ -15,10 +15,11 @@ from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.data import images, preprocess
 from tfaug.data.dataset import arranged
+from tfaug.data.readers import base
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.experiment import runs, sources
-from tfaug.types import Z_DIM, Volume
+from tfaug.types import Z_DIM
 
 _BATCH = 8  # slices at a time
 
@@ -59,23 +60,21 @@ class Segmenter:
         images.write_label(pathlib.Path(path), self(scan), pathlib.Path(scan))
 
     def _volume(self, scan, spacing):
-        if isinstance(scan, (str, os.PathLike)):
-            scan = [scan]
-        path = pathlib.Path("array")
-        if isinstance(scan, (list, tuple)):
-            read = [images.read(pathlib.Path(file)) for file in scan]
-            image, spacing, path = np.stack([one.array for one in read], axis=-1), read[0].spacing, pathlib.Path(scan[0])
+        """A `Volume` of files or of an array."""
+        if isinstance(scan, (str, os.PathLike, list, tuple)):
+            paths = scan if isinstance(scan, (list, tuple)) else [scan]
+            content = base.read_files(base.Files(tuple(map(pathlib.Path, paths)), None), self.task)
         else:
             image = np.asarray(scan, np.float32)
             image = image[..., np.newaxis] if image.ndim == 3 else image
             if spacing is None or len(spacing) != 3 or image.ndim != 4:
-                raise UserError("scan", f"is an array {image.shape} with the spacing {spacing}", "give [X, Y, Z] and mm")
-        if image.shape[-1] != len(self.task.channels):
-            named = ", ".join(self.task.channels)
-            problem = f"has {image.shape[-1]} channels, the segmenter takes {len(self.task.channels)} ({named})"
-            raise UserError(path, problem, "give all channels in this order")
-        image, _, spacing, axis = arranged(image, None, spacing, self._config.data.slice_axis)
-        return Volume(path.name, image, None, spacing, axis, path)
+                problem = f"is an array of the shape {np.shape(scan)} with the spacing {spacing}"
+                raise UserError("scan", problem, "give [X, Y, Z] or [X, Y, Z, C], and mm along X, Y, Z")
+            if image.shape[-1] != len(self.task.channels):
+                problem = f"has {image.shape[-1]} channels, the segmenter takes {len(self.task.channels)}"
+                raise UserError("scan", problem, f"give {', '.join(self.task.channels)} in this order")
+            content = base.CaseData(image, None, tuple(map(float, spacing)), pathlib.Path("scan"))
+        return arranged(content.path.name, content, self._config.data.slice_axis)
 
 
 class Generator(keras.layers.Layer):

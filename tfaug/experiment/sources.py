@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from tfaug import config as rules
 from tfaug import plugins
@@ -80,6 +80,7 @@ def resolve(config: Config) -> Config:
         config.data.structures = tuple(task.structures.items())
         config.data.channels = task.channels
     _resolve_splits(config, source)
+    rules.check(config)
     dataset = DataSet(source, task, config.data.slice_axis)
     if config.data.root:
         print(f"data: {root(config)} ({config.data.reader or type(source).__name__}), structures {_listed(structures)}")
@@ -131,48 +132,75 @@ def _resolve_grid(config, dataset):
 
 
 class Data:
-    """The prepared scans of an experiment, each read once.
+    """The prepared scans of an experiment by split, each read once.
 
-    Attributes:
-      task: structures and channels.
-      tag: a part of the names of masks: the cardiac phase, where the layout knows one.
+    Args:
+      config: resolved.
     """
 
     def __init__(self, config: Config):
         self._config = config
-        self.task = task_of(config)
         self._loaded: dict[str, list[Prepared]] = {}
 
     @functools.cached_property
-    def _dataset(self):
-        return DataSet(reader(self._config), self.task, self._config.data.slice_axis)
+    def dataset(self) -> DataSet:
+        """What the scans are read from."""
+        return DataSet(reader(self._config), task_of(self._config), self._config.data.slice_axis)
+
+    @property
+    def task(self) -> Task:
+        """Structures and channels."""
+        return self.dataset.task
 
     @property
     def tag(self) -> str:
-        """A part of the names of masks."""
-        return self._dataset.tag
+        """A part of the names of masks: the cardiac phase, where the layout knows one."""
+        return self._config.data.phase if isinstance(self.dataset.reader, readers.acdc.Reader) else ""
 
-    def load(self, names: Sequence[str]) -> None:
-        """Reads and prepares the cases of some splits that are not loaded yet.
+    def load(self, names: Iterable[str]) -> None:
+        """Reads and prepares the cases of some splits, unless they are loaded.
 
         Raises:
-          UserError: the first of all cases that cannot be used; it says how many there are.
+          UserError: cases cannot be used.
+          MachineError: the cache cannot be written, or memory runs out.
+          Interrupted: a signal asked the program to stop.
         """
-        missing = [name for name in names if name not in self._loaded]
-        findings = self._examine(missing)
-        check.refuse(findings)
-
-    def check(self) -> str:
-        """Reads and prepares the cases of all splits; a report of what is wrong."""
-        findings = self._examine(SPLITS)
-        print(check.report(findings))
-        check.refuse(findings)
-        return ""
+        wanted = {name: self._requests(name) for name in names if name not in self._loaded}
+        found = iter(self._read([request for requests in wanted.values() for request in requests]))
+        self._loaded.update({name: [next(found) for _ in requests] for name, requests in wanted.items()})
 
     def __getitem__(self, name: str) -> list[Prepared]:
-        """The prepared scans of a split that has been loaded."""
+        """The prepared scans of a split that has been loaded; those for validation with their native volumes."""
         return self._loaded[name]
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
-        """The scans of a split with their native volumes, one after the other."""
-        raise NotImplementedError
+        """The scans of a split with their native volumes, one after the other, so that memory holds one."""
+        for case in cases(self._config, name):
+            yield from self._read([cache.Request(case, volume=True)])
+
+    def check(self) -> str:
+        """Reads and prepares every case of every split, and goes on after an error.
+
+        Returns:
+          A report of all that is wrong or odd.
+
+        Raises:
+          UserError: there are errors; the report has been printed.
+        """
+        labelled = [case for name in SPLITS if name != "unlabelled" for case in cases(self._config, name)]
+        data = self._config.data
+        spec, unlabelled = spec_of(self._config), cases(self._config, "unlabelled")
+        findings = check.examine(self.dataset, labelled, unlabelled, spec, data.cache_dir, data.num_workers)
+        report = check.report(findings)
+        if findings.errors:
+            print(report)
+            check.refuse(findings)
+        return report
+
+    def _requests(self, name):
+        label, volume = name != "unlabelled", name == "validation"
+        return [cache.Request(case, label, volume) for case in cases(self._config, name)]
+
+    def _read(self, requests):
+        data = self._config.data
+        return cache.load_requests(self.dataset, requests, spec_of(self._config), data.cache_dir, data.num_workers)
