@@ -231,12 +231,12 @@ def _resize(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray
 def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Crops or zero-pads the first two axes about the centre; with the shapes exchanged it is its own inverse."""
     out = np.zeros((*shape, *image.shape[2:]), image.dtype)
-    rows, columns = (_overlap(n, size) for n, size in zip(image.shape, shape))
+    rows, columns = (overlap(n, size) for n, size in zip(image.shape, shape))
     out[rows[1], columns[1]] = image[rows[0], columns[0]]
     return out
 
 
-def _overlap(n: int, size: int) -> tuple[slice, slice]:
+def overlap(n: int, size: int) -> tuple[slice, slice]:
     """The part that an axis of `n` and one of `size` pixels share when centred: (in the first, in the second)."""
     shared = min(n, size)
     return tuple(slice((m - shared) // 2, (m - shared) // 2 + shared) for m in (n, size))
