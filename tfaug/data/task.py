@@ -110,7 +110,7 @@ class Task:
                     f"holds the label {value:.16g} in {'1 voxel' if count == 1 else f'{count} voxels'}",
                     f"use 0 background, {listed} and no other value",
                 )
-            np.putmask(classes, values == value, known[value])
+            np.copyto(classes, known[value], where=values == value)
         return classes
 
     def to_values(self, classes: np.ndarray) -> np.ndarray:
