@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfaug.data import nifti
+from tfaug.data import itk, nifti
 from tfaug.data.scan import REPLACE, Scan, opened, unreadable
 from tfaug.engine.errors import UserError
 
-FORMATS = {suffix: module for module in (nifti,) for suffix in module.SUFFIXES}
+FORMATS = {suffix: module for module in (nifti, itk) for suffix in module.SUFFIXES}
 SUFFIXES = tuple(FORMATS)
 
 

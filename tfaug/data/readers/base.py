@@ -62,7 +62,11 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def task(self) -> Task | None:
-        """What the folder says of structures and channels; None if only the config can tell."""
+        """What the folder says of structures; None if only the config can tell."""
+
+    def channels(self) -> tuple[str, ...]:
+        """The names of a scan's channels, in the order of `Files.images`."""
+        return ("image",)
 
     @abc.abstractmethod
     def cases(self) -> Listing:
