@@ -295,7 +295,7 @@ def test_check_of_a_sound_data_set_is_good_news(undisturbed, tmp_path):
     world = World(tmp_path, undisturbed.data)
     result = world.do("--check")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "4 cases (7 files) are fine" in result.stdout
+    assert "4 cases (3 labelled) are fine" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,20 +15,22 @@ Z_DIM = 100  # of the generators' noise vector z (paper, section 3.3)
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """One 3D scan as it lies in its file.
+    """One 3D scan on its own grid. Slices lie along Z, the file's other two axes keep their order.
 
     Attributes:
-      case: name of the patient's folder, for example "patient007".
-      image: [X, Y, Z] float32, axes in file order.
-      label: [X, Y, Z] uint8 in {0: background, 1: RV, 2: Myo, 3: LV}, or None for an unlabelled scan.
+      case: its name, for example "patient007".
+      image: [X, Y, Z, C] float32, C channels.
+      label: [X, Y, Z] uint8, the classes of the task, or None for an unlabelled scan.
       spacing: mm per voxel along X, Y, Z.
-      path: the image file; its header is the geometry that predicted masks are written with.
+      axis: the file's axis that became Z: 0, 1 or 2.
+      path: the file of the first channel; predicted masks are written with its geometry.
     """
 
     case: str
     image: np.ndarray
     label: np.ndarray | None
     spacing: tuple[float, float, float]
+    axis: int
     path: pathlib.Path
 
 
@@ -36,8 +38,8 @@ class Batch(NamedTuple):
     """Slices and their labels, always together.
 
     Attributes:
-      image: [N, H, W, 1] float32.
-      label: [N, H, W, 4] float32, one-hot or soft; sums to 1 over the last axis.
+      image: [N, H, W, C] float32, C channels.
+      label: [N, H, W, num_classes] float32, one-hot or soft; sums to 1 over the last axis.
     """
 
     image: Any
@@ -49,7 +51,7 @@ class GeneratorBatch(NamedTuple):
 
     Attributes:
       labelled: `Batch` of N affine-augmented labelled slices, which the generator is conditioned on.
-      real: [N, H, W, 1] float32, affine-augmented scans, labelled or not, for the discriminator.
+      real: [N, H, W, C] float32, affine-augmented scans, labelled or not, for the discriminator.
       z: [N, 100] float32 from a unit Gaussian.
       num_original: how many of S's N slices stay as they are, scalar; the others are generated.
     """
@@ -65,7 +67,7 @@ class AdversarialBatch(NamedTuple):
 
     Attributes:
       labelled: `Batch` of N labelled slices.
-      unlabelled: [N, H, W, 1] float32 scans.
+      unlabelled: [N, H, W, C] float32 scans.
     """
 
     labelled: Batch

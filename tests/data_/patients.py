@@ -5,6 +5,9 @@ import gzip
 import nibabel
 import numpy as np
 
+from tfaug.data.dataset import DataSet
+from tfaug.data.readers import acdc
+
 
 def nifti_bytes(array, spacing=(1.5, 1.25, 8.0), **fields):
     """An uncompressed NIfTI-1 file; `fields` overrides header fields, which nibabel would not let pass."""
@@ -47,3 +50,9 @@ def write_patient(root, case="patient001", seed=0, labelled=True, shape=(20, 23,
         if labelled:
             write_nifti(folder / f"{case}_frame{number:02d}_gt.nii.gz", label)
     return folder
+
+
+def patients(root, **options):
+    """The data set of a folder that `write_patient` filled."""
+    reader = acdc.Reader(root, options)
+    return DataSet(reader, reader.task())

@@ -5,20 +5,28 @@ import pytest
 from patients import anatomy, write_nifti, write_patient
 
 from tfaug.data.readers import acdc
+from tfaug.data.readers.base import read_case, read_files
+from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
 IMAGE, LABEL = anatomy()
 CASE = "patient001"
+TASK = Task({"RV": 1, "Myo": 2, "LV": 3})
 ES_IMAGE, ES_LABEL = f"{CASE}_frame12.nii.gz", f"{CASE}_frame12_gt.nii.gz"
+
+
+def read(root, case=CASE, label=True, **options):
+    reader = acdc.Reader(root, options)
+    return read_case(reader, reader.task(), case, label)
 
 
 def test_es_is_the_default_and_ed_a_choice(tmp_path):
     write_patient(tmp_path)
-    es, ed = acdc.read(tmp_path, CASE), acdc.read(tmp_path, CASE, phase="ED")
-    np.testing.assert_array_equal(es.image, IMAGE)
-    np.testing.assert_array_equal(ed.image, IMAGE - 7)
+    es, ed = read(tmp_path), read(tmp_path, phase="ED")
+    np.testing.assert_array_equal(es.image, IMAGE[..., None])
+    np.testing.assert_array_equal(ed.image, (IMAGE - 7)[..., None])
     np.testing.assert_array_equal(es.label, LABEL)
-    assert (es.case, es.spacing) == (CASE, (1.5, 1.25, 8.0))
+    assert es.spacing == (1.5, 1.25, 8.0)
     assert (es.image.dtype, es.label.dtype) == (np.float32, np.uint8)
     assert (es.path.name, ed.path.name) == (ES_IMAGE, f"{CASE}_frame01.nii.gz")
 
@@ -26,28 +34,29 @@ def test_es_is_the_default_and_ed_a_choice(tmp_path):
 def test_the_frame_comes_from_info_cfg_not_from_the_order_of_files(tmp_path):
     folder = write_patient(tmp_path)
     (folder / "Info.cfg").write_text("ED: 12\nES: 1\n")
-    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).image, IMAGE - 7)
+    np.testing.assert_array_equal(read(tmp_path).image[..., 0], IMAGE - 7)
 
 
 @pytest.mark.parametrize("subfolder", ["training", "testing", "database/training", "database/testing"])
 def test_root_may_be_what_the_official_archive_unpacks_to(tmp_path, subfolder):
     write_patient(tmp_path / subfolder)
-    assert acdc.read(tmp_path, CASE).path.parent == tmp_path / subfolder / CASE
+    assert read(tmp_path).path.parent == tmp_path / subfolder / CASE
 
 
 def test_ignored_labels_are_never_opened(tmp_path):
     folder = write_patient(tmp_path)
     (folder / ES_LABEL).write_bytes(b"no NIfTI")
-    assert acdc.read(tmp_path, CASE, label="ignored").label is None
+    assert read(tmp_path, label=False).label is None
     (folder / ES_LABEL).unlink()
-    assert acdc.read(tmp_path, CASE, label="ignored").label is None
+    assert read(tmp_path, label=False).label is None
 
 
 @pytest.mark.parametrize("case", ["John's scan 7", "; rm -rf $HOME #", "a\nb", "patient001_frame01"], ids=repr)
 def test_any_folder_name_is_a_case(tmp_path, case):
     """S8 too: a name is never given to a shell."""
     write_patient(tmp_path, case)
-    assert acdc.read(tmp_path, case).case == case
+    assert acdc.Reader(tmp_path, {}).cases().labelled == (case,)
+    assert read(tmp_path, case).path.parent.name == case
 
 
 def test_plain_nii_and_the_files_that_come_along_are_fine(tmp_path):
@@ -57,7 +66,7 @@ def test_plain_nii_and_the_files_that_come_along_are_fine(tmp_path):
     (folder / f"{CASE}_4d.nii.gz").write_bytes(b"")
     (folder / f"._{CASE}_frame12.nii.gz").write_bytes(b"left by macOS")
     (folder / "MANDATORY_CITATION.md").write_text("")
-    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).image, IMAGE + 1)
+    np.testing.assert_array_equal(read(tmp_path).image[..., 0], IMAGE + 1)
 
 
 def label_with(value):
@@ -133,11 +142,9 @@ def test_faulty_case_is_one_line_that_names_the_file(tmp_path, inject, subject, 
     folder = write_patient(tmp_path)
     inject(folder)
     with pytest.raises(UserError, match=expect) as caught:
-        acdc.read(tmp_path, CASE)
+        read(tmp_path)
     assert caught.value.subject.endswith(subject)
     assert "\n" not in str(caught.value)
-    errors, _ = acdc.check(tmp_path, CASE)
-    assert [str(error) for error in errors] == [str(caught.value)]
 
 
 UNIT = {"sform_code": 1, "srow_x": [1, 0, 0, 0], "srow_y": [0, 1, 0, 0], "srow_z": [0, 0, 1, 0]}
@@ -173,7 +180,7 @@ def test_d14_a_label_may_say_otherwise_or_less_of_where_it_lies(tmp_path, of_ima
     folder = write_patient(tmp_path)
     image(IMAGE, **of_image)(folder)
     label(LABEL, **of_label)(folder)
-    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).label, LABEL)
+    np.testing.assert_array_equal(read(tmp_path).label, LABEL)
 
 
 @pytest.mark.parametrize(
@@ -191,20 +198,20 @@ def test_d15_a_label_that_is_mirrored_or_turned_against_its_image(tmp_path, of_i
     image(IMAGE, **of_image)(folder)
     label(LABEL, **of_label)(folder)
     with pytest.raises(UserError, match="mirrored or rotated") as caught:
-        acdc.read(tmp_path, CASE)
+        read(tmp_path)
     assert caught.value.subject == str(folder / ES_LABEL)
 
 
 def test_info_cfg_may_begin_with_a_byte_order_mark_and_repeat_itself(tmp_path):
     folder = write_patient(tmp_path)
     (folder / "Info.cfg").write_text("ES: 12\nED: 1\nED: 01\n", encoding="utf-8-sig")
-    assert acdc.read(tmp_path, CASE).path.name == ES_IMAGE
+    assert read(tmp_path).path.name == ES_IMAGE
 
 
 def test_a_label_that_is_scaled_is_whole_to_the_precision_of_its_slope(tmp_path):
     folder = write_patient(tmp_path)
     label(10 * LABEL, scl_slope=0.1)(folder)
-    np.testing.assert_array_equal(acdc.read(tmp_path, CASE).label, LABEL)
+    np.testing.assert_array_equal(read(tmp_path).label, LABEL)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +221,7 @@ def test_s4_case_name_that_is_a_path(tmp_path, case):
     write_patient(tmp_path)
     (tmp_path / "root").mkdir()
     with pytest.raises(UserError, match="not the name of a folder"):
-        acdc.locate(tmp_path / "root", case)
+        acdc.Reader(tmp_path / "root", {}).locate(case)
 
 
 @pytest.mark.parametrize(
@@ -231,46 +238,71 @@ def test_missing_root_or_patient(tmp_path, root, case, expect):
     write_patient(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=expect):
-        acdc.locate(tmp_path / root, case)
+        acdc.Reader(tmp_path / root, {}).locate(case)
 
 
-def test_check_reports_image_and_label_at_once(tmp_path):
+def test_cases_are_patients_and_those_without_a_label_of_the_phase_are_unlabelled(tmp_path):
+    write_patient(tmp_path / "training", "patient002")
+    write_patient(tmp_path / "testing", "patient101", labelled=False)
+    (write_patient(tmp_path / "training") / ES_LABEL).unlink()
+    (tmp_path / "training" / "notes").mkdir()
+    es, ed = (acdc.Reader(tmp_path, {"phase": phase}).cases() for phase in ("ES", "ED"))
+    assert es == (("patient002",), (CASE, "patient101"))
+    assert ed == ((CASE, "patient002"), ("patient101",))
+
+
+def test_d36_a_patient_that_is_there_twice(tmp_path):
+    for folder in ("training", "testing"):
+        write_patient(tmp_path / folder)
+    reader = acdc.Reader(tmp_path, {})
+    for ask in (reader.cases, lambda: reader.locate(CASE)):
+        with pytest.raises(UserError, match="training/patient001: has the same name as .*testing/patient001"):
+            ask()
+
+
+def test_only_folders_with_patients_are_recognised(tmp_path):
+    assert not acdc.Reader.recognises(tmp_path)
+    write_patient(tmp_path / "database/training")
+    assert acdc.Reader.recognises(tmp_path)
+
+
+def test_an_unknown_phase_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data.phase: 'es' is unknown"):
+        acdc.Reader(tmp_path, {"phase": "es"})
+
+
+def test_contents_that_have_been_read_already_are_not_read_again(tmp_path):
     folder = write_patient(tmp_path)
-    (folder / ES_IMAGE).write_bytes(b"damaged")
-    label(label_with(9))(folder)
-    errors, _ = acdc.check(tmp_path, CASE)
-    assert [error.subject for error in errors] == [str(folder / ES_IMAGE), str(folder / ES_LABEL)]
+    files = acdc.Reader(tmp_path, {}).locate(CASE)
+    contents = {path: path.read_bytes() for path in (*files.images, files.label)}
+    for path in contents:
+        path.write_bytes(b"changed since")
+    found = read_files(files, TASK, contents)
+    np.testing.assert_array_equal(found.image[..., 0], IMAGE)
+    np.testing.assert_array_equal(found.label, LABEL)
+    assert found.path == folder / ES_IMAGE
 
 
-def test_check_finds_nothing_in_a_sound_case_and_leaves_ignored_labels_alone(tmp_path):
-    folder = write_patient(tmp_path)
-    assert acdc.check(tmp_path, CASE) == ([], [])
-    (folder / ES_LABEL).write_bytes(b"damaged")
-    assert acdc.check(tmp_path, CASE, label="ignored") == ([], [])
-
-
-def test_d21_check_finds_a_constant_volume(tmp_path):
-    folder = write_patient(tmp_path)
-    image(np.full_like(IMAGE, 3))(folder)
-    (error,), _ = acdc.check(tmp_path, CASE)
-    assert error.subject == str(folder / ES_IMAGE)
-    assert "no contrast" in str(error)
-
-
-def test_d21_check_finds_a_voxel_that_normalising_would_not_survive(tmp_path):
-    folder = write_patient(tmp_path)
-    extreme = IMAGE.astype(np.float32)
-    extreme[0, 0, 0] = 3e38
-    image(extreme)(folder)
-    (error,), _ = acdc.check(tmp_path, CASE)
-    assert error.subject == str(folder / ES_IMAGE)
-    assert "voxels of up to 3e+38" in str(error)
-
-
-def test_d23_a_label_that_lacks_a_class_is_a_warning(tmp_path):
+def test_d23_a_label_that_lacks_a_structure_is_read(tmp_path):
     folder = write_patient(tmp_path)
     label(np.where(LABEL == 2, 0, LABEL).astype(np.uint8))(folder)
-    errors, warnings = acdc.check(tmp_path, CASE)
-    assert errors == []
-    assert warnings == [f"{folder / ES_LABEL}: no voxel is labelled Myo"]
-    assert acdc.read(tmp_path, CASE).label.max() == 3
+    assert set(np.unique(read(tmp_path).label)) == {0, 1, 3}
+
+
+FAR = {"qform_code": 1, "qoffset_x": 10.0, "qoffset_y": 20.0, "qoffset_z": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("offset", "expect"),
+    [((50, 20, 14), "43.1 mm away"), ((10, 20, 22), "8 mm away"), ((11, 20.9, 35), None), ((0, 0, 0), None)],
+    ids=["D29", "one slice", "half a voxel", "unknown"],
+)
+def test_d29_a_label_with_another_origin(tmp_path, offset, expect):
+    folder = write_patient(tmp_path)
+    image(IMAGE, **FAR)(folder)
+    label(LABEL, **{**FAR, **dict(zip(("qoffset_x", "qoffset_y", "qoffset_z"), offset))})(folder)
+    if expect is None:
+        read(tmp_path)
+    else:
+        with pytest.raises(UserError, match=f"{re.escape(ES_LABEL)}: lies {expect} from its image"):
+            read(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from patients import nifti_bytes, write_nifti
 
-from tfaug.data import nifti
+from tfaug.data import images
 from tfaug.engine.errors import UserError
 
 SHAPE = (7, 6, 5)
@@ -30,7 +30,7 @@ def test_every_real_type_is_read_in_file_order(tmp_path, name, dtype):
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
 
-    scan = nifti.read(path)
+    scan = images.read(path)
 
     assert scan.array.dtype == np.float32
     np.testing.assert_array_equal(scan.array, image)
@@ -39,12 +39,12 @@ def test_every_real_type_is_read_in_file_order(tmp_path, name, dtype):
 
 def test_slope_and_intercept_are_applied(tmp_path):
     path = write_nifti(tmp_path / "image.nii.gz", IMAGE, scl_slope=0.5, scl_inter=-3)
-    np.testing.assert_array_equal(nifti.read(path).array, IMAGE * 0.5 - 3)
+    np.testing.assert_array_equal(images.read(path).array, IMAGE * 0.5 - 3)
 
 
 def test_slope_zero_means_unscaled(tmp_path):
     path = write_nifti(tmp_path / "image.nii.gz", IMAGE, scl_slope=0, scl_inter=5)
-    np.testing.assert_array_equal(nifti.read(path).array, IMAGE)
+    np.testing.assert_array_equal(images.read(path).array, IMAGE)
 
 
 def test_d14_spacing_is_pixdim_even_beside_a_unit_sform(tmp_path):
@@ -52,24 +52,32 @@ def test_d14_spacing_is_pixdim_even_beside_a_unit_sform(tmp_path):
     path = write_nifti(
         tmp_path / "image.nii.gz", IMAGE, sform_code=1, qform_code=1, srow_x=rows[0], srow_y=rows[1], srow_z=rows[2]
     )
-    assert nifti.read(path).spacing == (1.5, 1.25, 8.0)
+    assert images.read(path).spacing == (1.5, 1.25, 8.0)
 
 
 @pytest.mark.parametrize("handedness", [1, -1])
-def test_directions_are_those_that_nibabel_finds(handedness):
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_frames_are_the_transforms_that_nibabel_finds(tmp_path, kind, handedness):
     axes = nibabel.eulerangles.euler2mat(0.4, -0.2, 3.1) @ np.diag([1, 1, handedness])
-    header = nibabel.Nifti1Header()
-    header.set_data_shape(SHAPE)
-    header.set_zooms((1.5, 1.25, 8))
-    assert nifti.directions(header) == []
     affine = nibabel.affines.from_matvec(axes * [1.5, 1.25, 8], [1, 2, 3])
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=2)
-    qform, sform = nifti.directions(header)
-    np.testing.assert_allclose(qform, axes, atol=1e-3)
-    np.testing.assert_allclose(sform, axes, atol=1e-6)
-    header.set_sform(np.eye(4), code=1)
-    assert len(nifti.directions(header)) == 1
+    image = kind(IMAGE, None)
+    image.header.set_zooms((1.5, 1.25, 8))
+    assert frames(image, tmp_path) == ()
+    image.header.set_qform(affine, code=1)
+    image.header.set_sform(affine, code=2)
+    qform, sform = frames(image, tmp_path)
+    np.testing.assert_allclose(qform.axes, axes, atol=1e-3)
+    np.testing.assert_allclose(sform.axes, axes, atol=1e-6)
+    for frame in (qform, sform):
+        np.testing.assert_allclose(frame.origin, [1, 2, 3])
+    image.header.set_sform(np.eye(4), code=1)  # a placeholder
+    (alone,) = frames(image, tmp_path)
+    np.testing.assert_allclose(alone.axes, axes, atol=1e-3)
+
+
+def frames(image, folder):
+    nibabel.save(image, folder / "image.nii")
+    return images.read(folder / "image.nii").frames
 
 
 def gz(content):
@@ -119,8 +127,8 @@ FAULTS = [
     ("D5", raw(b""), "empty"),
     ("D5 compressed", gz(b""), "empty"),
     ("D6", raw(b"patient001: see the other folder\n"), "not an intact gzip file"),
-    ("D6 compressed", gz(b"a text " * 100), "not a NIfTI-1 file"),
-    ("D6 short", gz(b"n+1"), "not a NIfTI-1 file"),
+    ("D6 compressed", gz(b"a text " * 100), "not a NIfTI file"),
+    ("D6 short", gz(b"n+1"), "not a NIfTI file"),
     ("D7", header(dim=dim(32767, 32767, 32767)), "more than"),
     ("D7 short data", header(dim=dim(400, 400, 400)), "ends before"),
     ("D8", gz(nifti_bytes(IMAGE) + bytes(10**6)), "more data"),
@@ -165,7 +173,7 @@ def test_faulty_file_is_one_line_that_names_it(tmp_path, inject, expect):
     path = tmp_path / "image.nii.gz"
     inject(path)
     with pytest.raises(UserError, match=expect) as caught:
-        nifti.read(path)
+        images.read(path)
     assert caught.value.subject == str(path)
     assert "\n" not in str(caught.value)
 
@@ -174,7 +182,7 @@ def test_s9_control_codes_in_a_file_name_are_escaped(tmp_path):
     path = tmp_path / "a\nb\x1b[31m.nii.gz"
     path.write_bytes(b"")
     with pytest.raises(UserError) as caught:
-        nifti.read(path)
+        images.read(path)
     assert str(caught.value).isprintable()
     assert r"a\nb\x1b[31m.nii.gz" in str(caught.value)
 
@@ -190,7 +198,7 @@ def test_memory_follows_the_smaller_of_declared_and_real_size(tmp_path, content)
     tracemalloc.start()
     try:
         with pytest.raises(UserError):
-            nifti.read(path)
+            images.read(path)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()
@@ -210,7 +218,7 @@ def test_random_damage_is_an_error_or_harmless(tmp_path):
             damaged[rng.integers(len(intact))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         try:
-            scan = nifti.read(path)
+            scan = images.read(path)
         except UserError:
             rejected += 1
         else:
@@ -230,9 +238,17 @@ def test_random_damage_of_an_uncompressed_file_never_ends_in_a_traceback(tmp_pat
             del damaged[rng.integers(len(intact)) :]
         path.write_bytes(damaged)
         try:
-            scan = nifti.read(path)
+            scan = images.read(path)
         except UserError:
             continue
         assert scan.array.shape == SHAPE
         assert np.isfinite(scan.array).all()
         assert min(scan.spacing) > 0
+
+
+def test_d37_an_sform_that_knows_better_than_a_pixdim_of_1_is_a_warning(tmp_path, caplog):
+    rows = {"sform_code": 1, "srow_x": [0.7, 0, 0, 0], "srow_y": [0, 0.7, 0, 0], "srow_z": [0, 0, 3, 0]}
+    image = np.zeros((12, 12, 3), np.uint8)
+    assert images.read(write_nifti(tmp_path / "image.nii", image, spacing=(1, 1, 1), **rows)).spacing == (1, 1, 1)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("1 x 1 x 1 mm by pixdim (used), 0.7 x 0.7 x 3 mm by the sform")

@@ -15,7 +15,9 @@ SPEC = Spec(image_size=64, resolution=4.1, n4_shrink=0)
 
 
 def volume(image, label=None, spacing=(1.0, 1.0, 8.0)):
-    return Volume("patient001", image.astype(np.float32), label, spacing, "patient001.nii.gz")
+    """Of one channel [X, Y, Z], or of several [X, Y, Z, C]."""
+    channels = image[..., np.newaxis] if image.ndim == 3 else image
+    return Volume("patient001", channels.astype(np.float32), label, spacing, 2, "patient001.nii.gz")
 
 
 @pytest.fixture(params=SCANS)
@@ -30,7 +32,7 @@ def test_reference_images_and_labels(scan):
     prepared = prepare_volume(volume(scan["volume"], scan["mask"], tuple(scan["pixel"])), SPEC)
     normalised = preprocess.normalise(scan["volume"], "scan")
     np.testing.assert_allclose(normalised, scan["normalised"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(prepared.image, scan["image"].transpose(2, 0, 1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(prepared.image[..., 0], scan["image"].transpose(2, 0, 1), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(prepared.label, scan["label"].transpose(2, 0, 1))
     assert (prepared.image.dtype, prepared.label.dtype) == (np.float32, np.uint8)
 
@@ -57,7 +59,7 @@ def test_d28_crop_or_pad_and_its_inverse_recover_a_volume(shape):
     expected = np.zeros_like(label)
     inside = tuple(slice(max(n - 32, 0) // 2, max(n - 32, 0) // 2 + 32) for n in shape)
     expected[inside] = label[inside]
-    assert prepared.image.shape == (2, 32, 32)
+    assert prepared.image.shape == (2, 32, 32, 1)
     np.testing.assert_array_equal(restored, expected)
 
 
@@ -90,6 +92,35 @@ def test_probabilities_are_interpolated_not_labels():
     np.testing.assert_array_equal(restore(np.tile(row, (1, 4, 1, 1)), grid)[..., 0], [[0, 0, 1, 2, 2, 3, 0, 0]] * 8)
 
 
+def test_any_number_of_classes_is_restored():
+    label = np.random.default_rng(0).integers(0, 18, (32, 32, 3)).astype(np.uint8)
+    grid = Grid(label.shape, (1.0, 1.0, 8.0), 32, 1.0)
+    np.testing.assert_array_equal(restore(np.eye(18)[label.transpose(2, 0, 1)], grid), label)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_sliced_axis_goes_back_to_where_it_was_in_the_file(axis):
+    in_file = np.random.default_rng(0).normal(size=(4, 5, 6))
+    rest = [k for k in range(3) if k != axis]
+    np.testing.assert_array_equal(preprocess.to_file_order(in_file.transpose(*rest, axis), axis), in_file)
+
+
+def test_each_channel_is_prepared_as_if_it_were_alone():
+    tissue, field = blobs()
+    channels = [tissue * field, 1000 - 3 * tissue / field]
+    spec = Spec(32, 1.0, 2)
+    together = prepare_volume(volume(np.stack(channels, axis=-1)), spec).image
+    assert together.shape == (4, 32, 32, 2)
+    for c, channel in enumerate(channels):
+        np.testing.assert_array_equal(together[..., c], prepare_volume(volume(channel), spec).image[..., 0])
+
+
+def test_d21_a_channel_without_contrast():
+    image = np.stack([np.random.default_rng(0).normal(size=(20, 20, 3)), np.ones((20, 20, 3))], axis=-1)
+    with pytest.raises(UserError, match="patient001.nii.gz: has no contrast"):
+        prepare_volume(volume(image), Spec(16, 1.0, 0))
+
+
 def blobs(shape=(40, 44, 4)):
     """Tissue of two brightnesses, and the smooth field that multiplies it."""
     rng = np.random.default_rng(0)
@@ -111,7 +142,7 @@ def test_n4_shrink_0_leaves_the_image_alone():
     tissue, field = blobs()
     with_n4, without = (prepare_volume(volume(tissue * field), Spec(40, 1.0, shrink)).image for shrink in (2, 0))
     normalised = preprocess.normalise(tissue * field, "scan")
-    np.testing.assert_allclose(without[0], normalised[:, 2:42, 0], atol=1e-6)
+    np.testing.assert_allclose(without[0, ..., 0], normalised[:, 2:42, 0], atol=1e-6)
     assert np.abs(with_n4 - without).mean() > 0.05
 
 

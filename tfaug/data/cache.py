@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
+import itertools
 import json
 import logging
 import multiprocessing
@@ -14,14 +17,17 @@ import pathlib
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 import skimage
 
-from tfaug.data import nifti, preprocess
-from tfaug.data.readers import acdc
+from tfaug.data import preprocess, scan
+from tfaug.data.dataset import DataSet
+from tfaug.data.preprocess import Grid, Prepared, Spec
+from tfaug.data.readers.base import Files
 from tfaug.engine import workers
 from tfaug.engine.errors import MachineError, TfaugError, UserError, printable
 from tfaug.engine.files import PART, replacing
@@ -34,76 +40,180 @@ STALE_SECONDS = 3600.0  # no entry takes that long to write
 ROOM = "free space there, or name another folder with data.cache_dir"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """One entry of the cache and what it is made from, in a form that travels to a worker process."""
+class Request(NamedTuple):
+    """One case, and what of it is wanted.
 
-    root: pathlib.Path
+    Attributes:
+      case: its name.
+      label: False never looks for a label, and gives None.
+      volume: whether the scan on its own grid comes along, to evaluate on.
+    """
+
     case: str
-    phase: str
-    label: str
-    spec: preprocess.Spec
-    image: pathlib.Path
+    label: bool = True
+    volume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """A case that the cache does not hold, in a form that travels to a worker process."""
+
+    dataset: DataSet
+    request: Request
+    spec: Spec
+    files: Files
+    contents: dict[pathlib.Path, bytes]
+    digest: str
     entry: pathlib.Path
+    prepare: bool  # False: only read it
 
 
 def load(
-    root,
+    dataset: DataSet,
     cases: Iterable[str],
-    spec: preprocess.Spec,
+    spec: Spec,
     cache_dir,
-    phase: str = "ES",
     labels: bool = True,
+    volumes: bool = False,
     num_workers: int = 2,
-) -> list[preprocess.Prepared]:
-    """Prepared volumes in the order of `cases`; those not cached yet are made in worker processes.
-
-    Because workers are spawned, the program's main module is imported in them again: it should import heavy
-    libraries only when it runs as the main program.
+) -> list[Prepared]:
+    """Prepared volumes in the order of `cases`; arguments and errors as for `load_requests`.
 
     Args:
-      root: the data set's folder, see `acdc`.
-      cases: names of patients' folders.
+      dataset: what to read from.
+      cases: names.
       spec: how to prepare them.
       cache_dir: where entries are kept; made if missing.
-      phase: "ES" or "ED".
-      labels: False never opens a label, and gives None as each label.
-      num_workers: most processes at a time, each with one thread.
+      labels: False never looks for a label, and gives None as each label.
+      volumes: whether each scan on its own grid comes along.
+      num_workers: most processes at a time.
+    """
+    requests = [Request(case, labels, volumes) for case in cases]
+    return load_requests(dataset, requests, spec, cache_dir, num_workers)
+
+
+def load_requests(
+    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir, num_workers: int = 2
+) -> list[Prepared]:
+    """Prepared volumes in the order of `requests`; each file is read and decoded at most once.
+
+    Cases that are not cached yet are prepared in worker processes, each with one thread. Because these are spawned,
+    they import the program's main module again: it should import heavy libraries only when it runs as the main program,
+    and must have a `__main__` guard. One case, or any number with one worker, is prepared in this process, where a
+    signal waits for the scan at hand.
 
     Raises:
-      UserError: a case cannot be read or prepared, or its worker process died.
-      MachineError: an entry cannot be written.
+      UserError: a case cannot be read or prepared, or its worker process died; the error tells how many more there are.
+      MachineError: an entry cannot be written, or memory runs out.
+      Interrupted: a signal asked the program to stop.
     """
-    cases, cache_dir = list(cases), pathlib.Path(cache_dir)
-    label = "required" if labels else "ignored"
-    tasks = {}
-    for case in cases:
-        files = acdc.locate(root, case, phase, label)
-        tasks[case] = _Task(root, case, phase, label, spec, files.image, cache_dir / f"{_key(files, spec)}.npz")
-    found = {case: _load_entry(task) for case, task in tasks.items()}
-    missing = [task for case, task in tasks.items() if found[case] is None]
-    if missing:
-        _make_writable(cache_dir)
-        for task in workers.progress(_make_entries(missing, num_workers), len(missing), "preprocessing", "volume"):
-            found[task.case] = _load_entry(task)
-            if found[task.case] is None:
-                raise MachineError(task.entry, "cannot be read back", "check the disk, or set data.cache_dir")
-    for case in tasks:
-        _warn_of_absent_structures(found[case])
-    return [found[case] for case in cases]
+    found, errors = {}, {}
+    for request, result in load_each(dataset, requests, spec, cache_dir, num_workers):
+        if isinstance(result, UserError):
+            errors[request] = result
+        else:
+            found[request] = result
+    refuse(errors[request] for request in requests if request in errors)  # workers finish in any order
+    for request in dict.fromkeys(requests):
+        for warning in warnings(dataset, found[request]):
+            logger.warning(warning)
+    return [found[request] for request in requests]
 
 
-def _warn_of_absent_structures(prepared: preprocess.Prepared) -> None:
-    absent = [] if prepared.label is None else acdc.absent_structures(prepared.label)
-    if absent:
-        logger.warning(printable(f"{prepared.case}: no pixel of its prepared label is {' or '.join(absent)}"))
+def load_each(
+    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir, num_workers: int = 2
+) -> Iterator[tuple[Request, Prepared | UserError | None]]:
+    """As `load_requests`, but yields each prepared volume or error when it is there.
+
+    After an error nothing is prepared any more: the other cases are only read, so that all that is wrong is known soon.
+    What would have had to be prepared is None then.
+    """
+    requests, cache_dir = list(dict.fromkeys(requests)), pathlib.Path(cache_dir)
+    results = _results(dataset, requests, spec, cache_dir, num_workers)
+    return workers.progress(results, len(requests), "reading", "case")
 
 
-def _key(files: acdc.Files, spec: preprocess.Spec) -> str:
-    """SHA-256 over everything that a prepared volume depends on, beside its name."""
-    content = {
-        "image": _hash(files.image),
-        "label": None if files.label is None else _hash(files.label),
+def warnings(dataset: DataSet, prepared: Prepared) -> list[str]:
+    """What is odd about a prepared volume but can be used."""
+    absent = [] if prepared.label is None else dataset.task.absent(prepared.label)
+    return [printable(f"{prepared.case}: no pixel of its prepared label is {' or '.join(absent)}")] if absent else []
+
+
+def refuse(errors: Iterable[UserError]) -> None:
+    """Raises the first error, if there is one; it tells how many other ones there are."""
+    distinct = list({str(error): error for error in errors}.values())
+    if len(distinct) == 1:
+        raise distinct[0]
+    if distinct:
+        first, more = distinct[0], len(distinct) - 1
+        raise UserError(
+            first.subject,
+            f"{first.problem}, and there {'is 1 more problem' if more == 1 else f'are {more} more problems'}",
+            f"{first.remedy}; `python train.py --check` with the same flags lists all",
+        )
+
+
+def _results(
+    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir: pathlib.Path, num_workers: int
+) -> Iterator[tuple[Request, Prepared | UserError | None]]:
+    located, ready = {}, collections.deque()  # ready: results that took no job
+    for request in requests:  # a missing file is known before anything is prepared
+        try:
+            with _explained(request.case):
+                located[request] = dataset.locate(request.case, request.label)
+        except UserError as error:
+            ready.append((request, error))
+    failed = bool(ready)
+
+    def jobs() -> Iterator[_Job]:
+        nonlocal failed
+        for request, files in located.items():
+            check_signals()
+            try:
+                with _explained(request.case):
+                    job = _job(dataset, request, files, spec, cache_dir, prepare=not failed)
+                    prepared = _load_entry(job)
+            except UserError as error:
+                failed = True
+                ready.append((request, error))
+            else:
+                if prepared is None:
+                    yield job
+                else:
+                    ready.append((request, prepared))
+
+    def take_ready() -> Iterator[tuple[Request, Prepared | UserError]]:
+        while ready:
+            yield ready.popleft()
+
+    waiting = jobs()
+    first = list(itertools.islice(waiting, num_workers))
+    yield from take_ready()
+    if first:
+        if failed:
+            first = [dataclasses.replace(job, prepare=False) for job in first]
+        else:
+            _make_writable(cache_dir)
+        make = _make_here if len(first) == 1 else functools.partial(_make_in_processes, len(first))
+        for job, result in make(itertools.chain(first, waiting)):
+            failed = failed or isinstance(result, UserError)
+            yield job.request, result
+            yield from take_ready()
+        yield from take_ready()
+
+
+def _job(dataset: DataSet, request: Request, files: Files, spec: Spec, cache_dir: pathlib.Path, prepare: bool) -> _Job:
+    """Reads the bytes of a case's files; they tell which entry is theirs."""
+    contents = {path: _read(path) for path in (*files.images, *([files.label] if files.label else []))}
+    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    label = hashes.get(files.label)
+    digest = _digest({"images": [hashes[path] for path in files.images], "label": label})
+    # Everything that a prepared volume depends on, beside its name.
+    key = {
+        "files": digest,
+        "channels": len(dataset.task.channels),
+        "values": list(dataset.task.structures.values()) if label else None,
+        "slice_axis": dataset.slice_axis,
         "spec": dataclasses.asdict(spec),
         "n4_threads": preprocess.N4_THREADS,
         "versions": {
@@ -112,41 +222,52 @@ def _key(files: acdc.Files, spec: preprocess.Spec) -> str:
             "scikit-image": skimage.__version__,
         },
     }
+    return _Job(dataset, request, spec, files, contents, digest, cache_dir / f"{_digest(key)}.npz", prepare)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        with scan.opened(path, None) as stream:
+            return stream.read()
+    except OSError as error:
+        raise scan.unreadable(path, error) from error
+
+
+def _digest(content) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _hash(path: pathlib.Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise nifti.unreadable(path, error) from error
-
-
-def _load_entry(task: _Task) -> preprocess.Prepared | None:
+def _load_entry(job: _Job) -> Prepared | None:
     """The cached volume, or None if there is no entry or only a damaged one."""
+    case = job.request.case
     try:
-        with zipfile.ZipFile(task.entry) as archive:
+        with zipfile.ZipFile(job.entry) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("checksum")
-        with np.load(task.entry, allow_pickle=False) as arrays:
-            grid = preprocess.Grid(
+        with np.load(job.entry, allow_pickle=False) as arrays:
+            grid = Grid(
                 tuple(int(n) for n in arrays["native_shape"]),
                 tuple(float(mm) for mm in arrays["spacing"]),
-                task.spec.image_size,
-                task.spec.resolution,
+                job.spec.image_size,
+                job.spec.resolution,
+                int(arrays["axis"]),
             )
-            label = arrays["label"] if task.label == "required" else None
-            return preprocess.Prepared(task.case, arrays["image"], label, grid, task.image)
+            label = arrays["label"] if job.request.label else None
+            prepared = Prepared(case, arrays["image"], label, grid, job.files.images[0], job.digest)
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever a damaged file leads to, it is made again
-        logger.warning(printable(f"{task.entry}: damaged cache entry of {task.case}, made again ({error})"))
+        logger.warning(printable(f"{job.entry}: damaged cache entry of {case}, made again ({error})"))
         return None
+    if job.request.volume:
+        prepared = dataclasses.replace(prepared, volume=job.dataset.decode(case, job.files, job.contents))
+    return prepared
 
 
-def _store(prepared: preprocess.Prepared, entry: pathlib.Path) -> None:
+def _store(prepared: Prepared, entry: pathlib.Path) -> None:
     """Writes an entry so that it is there whole or not at all, whatever happens meanwhile."""
-    arrays = {"image": prepared.image, "native_shape": prepared.grid.native_shape, "spacing": prepared.grid.spacing}
+    grid = prepared.grid
+    arrays = {"image": prepared.image, "native_shape": grid.native_shape, "spacing": grid.spacing, "axis": grid.axis}
     if prepared.label is not None:
         arrays["label"] = prepared.label
     content = io.BytesIO()
@@ -168,82 +289,100 @@ def _make_writable(cache_dir: pathlib.Path) -> None:
         raise MachineError(cache_dir, f"cannot be written ({error.strerror or error})", ROOM) from error
 
 
-def _make_entries(tasks: list[_Task], num_workers: int) -> Iterator[_Task]:
-    """Makes the entries in worker processes; yields each task when it is done.
+def _make_here(jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Prepared | UserError | None]]:
+    """Does the jobs one by one in this process."""
+    for job in jobs:
+        yield job, _raise_if_machine(_make(job))
 
-    Each worker has a pipe of its own, so that one that dies is noticed at once and its case is known.
+
+def _make_in_processes(num_workers: int, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Prepared | UserError | None]]:
+    """Does the jobs in worker processes; yields each with its result when it is done.
+
+    Each worker has a pipe of its own, so that one that dies is noticed at once and its case is known. A
+    `ProcessPoolExecutor` does not tell whose worker died, and before Python 3.12 may hang if one does while it is
+    sent a job.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(tasks))
-    busy, processes = {}, []
+    idle, busy, processes = [], {}, []
     try:
-        for _ in range(min(num_workers, len(tasks))):
+        for _ in range(num_workers):
             connection, remote = context.Pipe()
             process = context.Process(target=_work, args=(remote,), daemon=True)
             with workers.starting():
                 process.start()
             processes.append(process)
             remote.close()
-            busy[connection] = _give(connection, waiting.pop())
-        while busy:
+            idle.append(connection)
+        while True:
+            for job in itertools.islice(jobs, len(idle)):
+                busy[connection := idle.pop()] = job
+                _talk(connection.send, job, job)
+            if not busy:
+                return
             check_signals()  # N4 of one scan at full resolution takes minutes
             for connection in multiprocessing.connection.wait(list(busy), POLL_SECONDS):
-                task = busy.pop(connection)
-                _await(connection, task)
-                if waiting:
-                    busy[connection] = _give(connection, waiting.pop())
-                yield task
+                job = busy.pop(connection)
+                result = _talk(connection.recv, job)
+                idle.append(connection)
+                yield job, _raise_if_machine(result)
     finally:
         for process in processes:
             process.terminate()
             process.join()
 
 
-def _give(connection: multiprocessing.connection.Connection, task: _Task) -> _Task:
+def _talk(action: Callable, job: _Job, *arguments):
+    """Sends to a worker or receives from it."""
     try:
-        connection.send(task)
-    except OSError as error:
-        raise _died(task) from error
-    return task
-
-
-def _await(connection: multiprocessing.connection.Connection, task: _Task) -> None:
-    try:
-        error = connection.recv()
+        return action(*arguments)
     except (EOFError, OSError) as gone:
-        raise _died(task) from gone
-    if error is not None:
-        raise error
-
-
-def _died(task: _Task) -> UserError:
-    check_signals()  # a scheduler's signal reaches all processes, and a worker may be the first to go
-    return UserError(
-        task.case,
-        "the process that prepared it died (killed, or out of memory?)",
-        "free memory or set data.num_workers to 1, and start again",
-    )
+        check_signals()  # a scheduler's signal reaches all processes, and a worker may be the first to go
+        raise UserError(
+            job.request.case,
+            "the process that prepared it died (killed, or out of memory?)",
+            "free memory or set data.num_workers to 1, and start again",
+        ) from gone
 
 
 def _work(connection: multiprocessing.connection.Connection) -> None:
-    """A worker process: makes one entry after the other, answers each with None or an error for the user."""
+    """A worker process: answers each job with its result."""
     workers.start()
     with contextlib.suppress(EOFError):  # there is no more to do
         while True:
-            connection.send(_make_entry(connection.recv()))
+            connection.send(_make(connection.recv()))
 
 
-def _make_entry(task: _Task) -> TfaugError | None:
+def _make(job: _Job) -> Prepared | TfaugError | None:
+    """Prepares a case and stores the entry, or only reads it and returns None; errors are returned."""
     try:
-        volume = acdc.read(task.root, task.case, task.phase, task.label)
-        _store(preprocess.prepare_volume(volume, task.spec), task.entry)
+        with _explained(job.request.case):
+            volume = job.dataset.decode(job.request.case, job.files, job.contents)
+            if not job.prepare:
+                return preprocess.check(volume)
+            prepared = dataclasses.replace(preprocess.prepare_volume(volume, job.spec), digest=job.digest)
+            _store(prepared, job.entry)
+            return dataclasses.replace(prepared, volume=volume) if job.request.volume else prepared
     except TfaugError as error:
         return error
-    except MemoryError:
-        return MachineError(
-            task.case, "there is too little memory to prepare it", "free some, or raise data.resolution"
-        )
+
+
+@contextlib.contextmanager
+def _explained(case: str) -> Iterator[None]:
+    """Turns whatever goes wrong with a case into an error for the user."""
+    try:
+        yield
+    except TfaugError:
+        raise
+    except MemoryError as error:
+        remedy = "free some, or raise data.resolution"
+        raise MachineError(case, "there is too little memory to prepare it", remedy) from error
     except Exception as error:  # of a library, about what none of the checks foresaw
         problem = f"cannot be prepared ({type(error).__name__}: {error})"
-        return UserError(task.case, problem, "replace the scan, or take the case out of the split")
-    return None
+        raise UserError(case, problem, "replace the scan, or take the case out of the split") from error
+
+
+def _raise_if_machine(result: Prepared | TfaugError | None) -> Prepared | UserError | None:
+    """Errors of the machine end everything at once; those of a case wait for the others."""
+    if isinstance(result, MachineError):
+        raise result
+    return result

@@ -1,4 +1,4 @@
-"""Reads every file that an experiment needs before hours are spent on it, and tells all that is wrong at once."""
+"""Loads every case that an experiment needs before hours are spent on it, and tells all that is wrong at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tfaug.data.readers import acdc
-from tfaug.engine import workers
+from tfaug.data import cache
+from tfaug.data.dataset import DataSet
+from tfaug.data.preprocess import Spec
 from tfaug.engine.errors import UserError, printable
 
 
@@ -17,39 +18,54 @@ class Findings(NamedTuple):
     Attributes:
       root: its folder.
       num_cases: how many cases were looked at.
-      num_files: how many scans and labels they should have.
+      num_labels: how many of them should have a label.
       errors: (case, error), each error once, for which a case cannot be used.
       warnings: lines about what is odd but can be used.
     """
 
     root: pathlib.Path
     num_cases: int
-    num_files: int
+    num_labels: int
     errors: list[tuple[str, UserError]]
     warnings: list[str]
 
 
-def examine(root, labelled: Iterable[str], unlabelled: Iterable[str], phase: str = "ES") -> Findings:
-    """Reads each file to its end, as training would, but goes on after an error.
+def examine(
+    dataset: DataSet, labelled: Iterable[str], unlabelled: Iterable[str], spec: Spec, cache_dir, num_workers: int = 2
+) -> Findings:
+    """Loads each case as a training would, see `cache.load_each`, but keeps none of them and goes on after an error.
+
+    What it prepares is in the cache afterwards.
 
     Args:
-      root: the data set's folder, see `acdc`.
-      labelled: cases whose scan and label are read.
-      unlabelled: cases of which only the scan is; a label beside it is never opened.
-      phase: "ES" or "ED".
+      dataset: what to read from.
+      labelled: cases whose image and label are needed.
+      unlabelled: cases of which only the image is; a label beside it is never opened.
+      spec: how to prepare them.
+      cache_dir: where prepared volumes are kept.
+      num_workers: most processes at a time.
 
     Raises:
+      MachineError: the cache cannot be written, or memory runs out.
       Interrupted: a signal asked the program to stop.
     """
-    wanted = [*((case, "required") for case in labelled), *((case, "ignored") for case in unlabelled)]
-    errors, warnings = {}, []
-    checked = ((case, acdc.check(root, case, phase, label)) for case, label in wanted)
-    for case, (case_errors, case_warnings) in workers.progress(checked, len(wanted), "checking", "case"):
-        for error in case_errors:
-            errors.setdefault(str(error), (case, error))  # a missing root is the same error for every case
-        warnings += case_warnings
-    num_files = sum(2 if label == "required" else 1 for _, label in wanted)
-    return Findings(pathlib.Path(root), len(wanted), num_files, list(errors.values()), warnings)
+    requests = [*(cache.Request(case) for case in labelled), *(cache.Request(case, label=False) for case in unlabelled)]
+    failed, warnings = {}, {}
+    for request, result in cache.load_each(dataset, requests, spec, cache_dir, num_workers):
+        if isinstance(result, UserError):
+            failed[request] = result
+        elif result is not None:
+            warnings[request] = cache.warnings(dataset, result)
+    errors = {}
+    for request in filter(failed.get, requests):  # workers finish in any order
+        errors.setdefault(str(failed[request]), (request.case, failed[request]))  # a missing root is one error
+    return Findings(
+        dataset.root,
+        len(requests),
+        sum(request.label for request in requests),
+        list(errors.values()),
+        [line for request in requests for line in warnings.get(request, ())],
+    )
 
 
 def report(findings: Findings) -> str:
@@ -63,7 +79,9 @@ def report(findings: Findings) -> str:
             ],
         )
     else:
-        text = f"{printable(str(findings.root))}: {findings.num_cases} cases ({findings.num_files} files) are fine"
+        cases = "1 case" if findings.num_cases == 1 else f"{findings.num_cases} cases"
+        verb = "is" if findings.num_cases == 1 else "are"
+        text = f"{printable(str(findings.root))}: {cases} ({findings.num_labels} labelled) {verb} fine"
     return "\n".join([text, *(f"warning: {warning}" for warning in findings.warnings)])
 
 
@@ -73,16 +91,7 @@ def refuse(findings: Findings) -> None:
     Raises:
       UserError: the first one; it tells how many more there are.
     """
-    if not findings.errors:
-        return
-    first = findings.errors[0][1]
-    if len(findings.errors) == 1:
-        raise first
-    raise UserError(
-        first.subject,
-        f"{first.problem}, and there are {len(findings.errors) - 1} more problems",
-        f"{first.remedy}; `python train.py --check` with the same flags lists all",
-    )
+    cache.refuse([error for _, error in findings.errors])
 
 
 def _below(root: pathlib.Path, subject: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,7 +13,7 @@ from skimage import transform
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-VERSION = 1  # raise it when results change: cached volumes are then prepared again
+VERSION = 2  # raise it when results change: cached volumes are then prepared again
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
@@ -42,16 +43,18 @@ class Grid:
     """How prepared slices lie in the scan they come from.
 
     Attributes:
-      native_shape: (X, Y, Z) of the scan.
+      native_shape: (X, Y, Z) of the scan; slices lie along Z.
       spacing: mm per voxel of the scan along X, Y, Z.
       image_size: pixels along each side of a prepared slice.
       resolution: mm per pixel of a prepared slice.
+      axis: the file's axis that became Z.
     """
 
     native_shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     image_size: int
     resolution: float
+    axis: int = 2
 
     @property
     def rescaled_shape(self) -> tuple[int, int]:
@@ -65,11 +68,13 @@ class Prepared:
     """One scan, ready for the networks.
 
     Attributes:
-      case: name of the patient's folder.
-      image: [Z, H, W] float32; H and W are the scan's X and Y, in file order.
-      label: [Z, H, W] uint8, or None for an unlabelled scan.
+      case: its name.
+      image: [Z, H, W, C] float32; H and W are the X and Y of its `Volume`.
+      label: [Z, H, W] uint8, the classes of the task, or None for an unlabelled scan.
       grid: the way back to the scan.
-      path: the scan's file.
+      path: the file of the first channel.
+      digest: SHA-256 of the contents of its files, "" if unknown.
+      volume: the scan on its own grid, if it was asked for.
     """
 
     case: str
@@ -77,30 +82,51 @@ class Prepared:
     label: np.ndarray | None
     grid: Grid
     path: pathlib.Path
+    digest: str = ""
+    volume: Volume | None = None
 
 
 def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
-    """Corrects the bias field, normalises, rescales in plane, crops or pads (section 3.2).
+    """Corrects the bias field and normalises, channel by channel; rescales in plane, crops or pads (section 3.2).
 
     Raises:
       UserError: the image cannot be normalised, or N4 fails on it.
     """
-    normalise(volume.image, volume.path)  # N4 would turn a constant into noise
-    image = volume.image
-    if spec.n4_shrink:
-        image = correct_bias(image, volume.spacing, spec.n4_shrink, volume.case)
-    grid = Grid(volume.image.shape, volume.spacing, spec.image_size, spec.resolution)
+    check(volume)  # N4 would turn a constant into noise
+    grid = Grid(volume.image.shape[:3], volume.spacing, spec.image_size, spec.resolution, volume.axis)
     return Prepared(
         case=volume.case,
-        image=_to_network(normalise(image, volume.path), grid, order=1).astype(np.float32),
+        image=np.stack([_prepare_channel(channel, volume, spec, grid) for channel in _channels(volume)], axis=-1),
         label=None if volume.label is None else _to_network(volume.label, grid, order=0).astype(np.uint8),
         grid=grid,
         path=volume.path,
     )
 
 
+def check(volume: Volume) -> None:
+    """The quick part of `prepare_volume`.
+
+    Raises:
+      UserError: a channel of the image cannot be normalised.
+    """
+    for channel in _channels(volume):
+        normalise(channel, volume.path)
+
+
+def _channels(volume: Volume) -> Iterator[np.ndarray]:
+    """Each channel, [X, Y, Z]."""
+    return (volume.image[..., c] for c in range(volume.image.shape[-1]))
+
+
+def _prepare_channel(image: np.ndarray, volume: Volume, spec: Spec, grid: Grid) -> np.ndarray:
+    """[X, Y, Z] to [Z, H, W] float32."""
+    if spec.n4_shrink:
+        image = correct_bias(image, volume.spacing, spec.n4_shrink, volume.case)
+    return _to_network(normalise(image, volume.path), grid, order=1).astype(np.float32)
+
+
 def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarray:
-    """Divides `image` by the smooth bias field that N4 finds.
+    """Divides one channel by the smooth bias field that N4 finds.
 
     Args:
       image: [X, Y, Z] float32.
@@ -142,7 +168,7 @@ def _n4_failed(case: str, problem: str) -> UserError:
 
 
 def normalise(image: np.ndarray, subject) -> np.ndarray:
-    """(x - p2) / (p98 - p2) with the volume's percentiles, not clipped.
+    """(x - p2) / (p98 - p2) with the percentiles of one channel [X, Y, Z], not clipped.
 
     Raises:
       UserError: about `subject`: the percentiles coincide, or voxels lie too far from the others.
@@ -172,11 +198,11 @@ def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
     compared. What lies outside the crop is background.
 
     Args:
-      probabilities: [Z, H, W, C], a softmax or a one-hot mask.
+      probabilities: [Z, H, W, num_classes], a softmax or a one-hot label.
       grid: of the scan.
 
     Returns:
-      [X, Y, Z] uint8, the most probable class.
+      [X, Y, Z] uint8, the most probable class; `to_file_order` puts the axes back.
     """
     mask = np.zeros(grid.native_shape, np.uint8)
     for z, scores in enumerate(probabilities):
@@ -184,6 +210,11 @@ def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
         native = [_resize(whole[..., c], grid.native_shape[:2], order=1) for c in range(whole.shape[-1])]
         mask[..., z] = np.argmax(native, axis=0)
     return mask
+
+
+def to_file_order(array: np.ndarray, axis: int) -> np.ndarray:
+    """An array [X, Y, Z, ...] of a `Volume`'s grid with its axes as in the scan's file; `axis` is the volume's."""
+    return np.moveaxis(array, 2, axis)
 
 
 def _to_network(volume: np.ndarray, grid: Grid, order: int) -> np.ndarray:
@@ -200,12 +231,12 @@ def _resize(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray
 def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Crops or zero-pads the first two axes about the centre; with the shapes exchanged it is its own inverse."""
     out = np.zeros((*shape, *image.shape[2:]), image.dtype)
-    rows, columns = (_overlap(n, size) for n, size in zip(image.shape, shape))
+    rows, columns = (overlap(n, size) for n, size in zip(image.shape, shape))
     out[rows[1], columns[1]] = image[rows[0], columns[0]]
     return out
 
 
-def _overlap(n: int, size: int) -> tuple[slice, slice]:
+def overlap(n: int, size: int) -> tuple[slice, slice]:
     """The part that an axis of `n` and one of `size` pixels share when centred: (in the first, in the second)."""
     shared = min(n, size)
     return tuple(slice((m - shared) // 2, (m - shared) // 2 + shared) for m in (n, size))

@@ -99,20 +99,19 @@ class Task:
         Raises:
           UserError: names the first value that is no structure's, and how many voxels have it.
         """
-        found, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         known = {0: 0, **{value: index for index, value in enumerate(self.structures.values(), start=1)}}
-        classes = np.zeros(len(found), np.uint8)
-        for k, value in enumerate(found.tolist()):
+        classes = np.zeros_like(values, np.uint8)
+        for value in np.unique(values.ravel("K")).tolist():
             if value not in known:
                 listed = ", ".join(f"{number} {name}" for name, number in self.structures.items())
-                count = "1 voxel" if counts[k] == 1 else f"{counts[k]} voxels"
+                count = np.count_nonzero(values == value)
                 raise UserError(
                     subject,
-                    f"holds the label {value:.16g} in {count}",
+                    f"holds the label {value:.16g} in {'1 voxel' if count == 1 else f'{count} voxels'}",
                     f"use 0 background, {listed} and no other value",
                 )
-            classes[k] = known[value]
-        return classes[inverse].reshape(values.shape)
+            np.copyto(classes, known[value], where=values == value)
+        return classes
 
     def to_values(self, classes: np.ndarray) -> np.ndarray:
         """Turns classes into the user's values, uint8 if they fit and else uint16; the inverse of `to_classes`."""

@@ -2,10 +2,10 @@
 
 ROOT/patient001/Info.cfg                        lines `key: value`; ED and ES give the frame numbers
 ROOT/patient001/patient001_frame01.nii.gz       one frame, for ED and for ES
-ROOT/patient001/patient001_frame01_gt.nii.gz    the expert's labels; unlabelled patients need none
+ROOT/patient001/patient001_frame01_gt.nii.gz    the reference label; unlabelled patients need none
 
-ROOT may also be the folder that the official archive unpacks to. Any folder name will do as a case's name,
-as long as its files begin with it.
+ROOT may also be the folder that the official archive unpacks to. Any folder name will do as a case's name, as long as
+its files begin with it. The config's `data.phase` chooses the frame, "ES" by default.
 """
 
 from __future__ import annotations
@@ -13,103 +13,90 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
+from tfaug.data import scan
+from tfaug.data.readers import base
+from tfaug.data.readers.base import Files, Listing
+from tfaug.data.task import Task
+from tfaug.engine.errors import UserError, nearest
 
-from tfaug.data import nifti
-from tfaug.data.preprocess import normalise
-from tfaug.engine.errors import UserError, printable
-from tfaug.types import NUM_CLASSES, STRUCTURES, Volume
-
+STRUCTURES = {"RV": 1, "Myo": 2, "LV": 3}
 PHASES = ("ES", "ED")
 SUBFOLDERS = ("", "training", "testing", "database/training", "database/testing")
 FRAME = re.compile(r"(?P<case>.+)_frame(?P<number>[0-9]+)(?P<label>_gt)?\.nii(\.gz)?", re.DOTALL)
 MAX_INFO_SIZE = 2**16  # bytes
-MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
-FITTING = "replace the label by the one that belongs to the image"
 
 
-class Files(NamedTuple):
-    """Where one case's frame lies; `label` is None if labels are ignored."""
+class Reader(base.Reader):
+    """The patients of a folder in one phase of the heartbeat."""
 
-    image: pathlib.Path
-    label: pathlib.Path | None
+    looks_for = "folders of patients, each with an Info.cfg"
 
+    def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
+        super().__init__(root, options)
+        self._phase = options.get("phase", "ES")
+        if self._phase not in PHASES:
+            raise UserError("data.phase", f"{self._phase!r} is unknown", nearest(str(self._phase), PHASES))
 
-def locate(root, case: str, phase: str = "ES", label: str = "required") -> Files:
-    """Finds a case's files without opening them.
+    @staticmethod
+    def recognises(root: pathlib.Path) -> bool:
+        """Whether any patient's Info.cfg is there."""
+        return any(any(pathlib.Path(root, subfolder).glob("*/Info.cfg")) for subfolder in SUBFOLDERS)
 
-    Args:
-      root: the data set's folder, see the module's description.
-      case: name of the patient's folder.
-      phase: "ES" or "ED".
-      label: "required", or "ignored" for unlabelled use.
+    def task(self) -> Task:
+        """The challenge's coding."""
+        return Task(STRUCTURES)
 
-    Raises:
-      UserError: the root, the case, its Info.cfg or a key of it, the frame or the label is missing or not
-        unique, or the folder holds frames that Info.cfg does not name.
-    """
-    try:
-        folder = _folder(pathlib.Path(root), case)
-        info_file = folder / "Info.cfg"
-        numbers = _frame_numbers(info_file)
-        if phase not in numbers:
-            raise UserError(info_file, f"has no line `{phase}: <frame number>`", "add it")
-        image = _only_frame(folder, numbers, phase, is_label=False)
-        return Files(image, _only_frame(folder, numbers, phase, is_label=True) if label == "required" else None)
-    except OSError as error:
-        raise nifti.unreadable(error.filename or root, error) from error
+    def cases(self) -> Listing:
+        """Every folder with an Info.cfg; a patient without a label of the phase is unlabelled.
 
+        Raises:
+          UserError: as `locate`.
+        """
+        with self._explained():
+            found = [
+                path.parent.name
+                for subfolder in SUBFOLDERS
+                for path in (self.root / subfolder).glob("*/Info.cfg")
+                if not path.parent.name.startswith(".")
+            ]
+            labelled, unlabelled = [], []
+            for case in sorted(set(found)):
+                (labelled if self._has_label(case) else unlabelled).append(case)
+            return Listing(tuple(labelled), tuple(unlabelled))
 
-def read(root, case: str, phase: str = "ES", label: str = "required") -> Volume:
-    """Reads one case; arguments as for `locate`.
+    def locate(self, case: str, label: bool = True) -> Files:
+        """Finds the frame and its label, see `base.Reader.locate`.
 
-    Raises:
-      UserError: as `locate` and `nifti.read`; or the label does not fit the image, or has values other
-        than 0, 1, 2, 3.
-    """
-    files = locate(root, case, phase, label)
-    scan = nifti.read(files.image)
-    mask = None if files.label is None else _read_label(files.label, scan)
-    return Volume(case, scan.array, mask, scan.spacing, files.image)
+        Raises:
+          UserError: the root, the case, its Info.cfg or a key of it, the frame or the label is missing or not unique,
+            or the folder holds frames that Info.cfg does not name.
+        """
+        with self._explained():
+            folder, numbers = self._open(case)
+            image = _only_frame(folder, numbers, self._phase, is_label=False)
+            return Files((image,), _only_frame(folder, numbers, self._phase, is_label=True) if label else None)
 
+    def _has_label(self, case: str) -> bool:
+        folder, numbers = self._open(case)
+        return any(number == numbers[self._phase] for _, number in _frames(folder, numbers, is_label=True))
 
-def check(root, case: str, phase: str = "ES", label: str = "required") -> tuple[list[UserError], list[str]]:
-    """Everything that is wrong with one case, for a report on a whole data set.
+    def _open(self, case: str) -> tuple[pathlib.Path, dict[str, int]]:
+        """The folder of a case, and the frame number of each phase, the wanted one among them."""
+        folder = _folder(self.root, case)
+        numbers = _frame_numbers(folder / "Info.cfg")
+        if self._phase not in numbers:
+            raise UserError(folder / "Info.cfg", f"has no line `{self._phase}: <frame number>`", "add it")
+        return folder, numbers
 
-    Returns:
-      The errors for which the case cannot be used, and the warnings despite which it can.
-    """
-    errors, warnings, scan = [], [], None
-    with _collected(errors):
-        image = locate(root, case, phase, "ignored").image
-        scan = nifti.read(image)
-        normalise(scan.array, image)
-    if label == "required":
-        with _collected(errors):
-            path = locate(root, case, phase, label).label
-            absent = absent_structures(_read_label(path, scan))
-            if absent:
-                warnings.append(printable(f"{path}: no voxel is labelled {' or '.join(absent)}"))
-    return errors, warnings
-
-
-@contextlib.contextmanager
-def _collected(errors: list[UserError]) -> Iterator[None]:
-    """Adds the error that ends the block to `errors`, unless it is there already."""
-    try:
-        yield
-    except UserError as error:
-        if str(error) not in map(str, errors):
-            errors.append(error)
-
-
-def absent_structures(label: np.ndarray) -> list[str]:
-    """The names of the structures of which `label` has no voxel."""
-    present = np.bincount(label.ravel(), minlength=NUM_CLASSES)
-    return [name for value, name in enumerate(STRUCTURES, start=1) if not present[value]]
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise scan.unreadable(error.filename or self.root, error) from error
 
 
 def _folder(root: pathlib.Path, case: str) -> pathlib.Path:
@@ -117,14 +104,13 @@ def _folder(root: pathlib.Path, case: str) -> pathlib.Path:
         raise UserError(root, "is not a folder", "set data.root to the folder that holds the patients")
     if case in ("", ".", "..") or set(case) & set("/\\\0"):
         raise UserError(repr(case), "is not the name of a folder", "name a patient's folder without a path")
-    for subfolder in SUBFOLDERS:
-        if (root / subfolder / case).is_dir():
-            return root / subfolder / case
-    raise UserError(
-        root / case,
-        "does not exist",
-        "add the patient, take it out of the split, or set data.root to the folder that holds it",
-    )
+    found = [root / subfolder / case for subfolder in SUBFOLDERS if (root / subfolder / case).is_dir()]
+    if not found:
+        remedy = "add the patient, take it out of the split, or set data.root to the folder that holds it"
+        raise UserError(root / case, "does not exist", remedy)
+    if len(found) > 1:
+        raise UserError(found[0], f"has the same name as {found[1]}", "rename one of the patients, or remove it")
+    return found[0]
 
 
 def _frame_numbers(info_file: pathlib.Path) -> dict[str, int]:
@@ -146,8 +132,8 @@ def _frame_numbers(info_file: pathlib.Path) -> dict[str, int]:
     return numbers
 
 
-def _only_frame(folder: pathlib.Path, numbers: dict[str, int], phase: str, is_label: bool) -> pathlib.Path:
-    """The one image or label of `phase`; every frame in the folder must be the case's and one of `numbers`."""
+def _frames(folder: pathlib.Path, numbers: Mapping[str, int], is_label: bool) -> list[tuple[pathlib.Path, int]]:
+    """The images or the labels in a folder with their numbers; each must be the case's, and one of `numbers`."""
     found = []
     for path in sorted(folder.iterdir()):
         match = FRAME.fullmatch(path.name)
@@ -157,8 +143,13 @@ def _only_frame(folder: pathlib.Path, numbers: dict[str, int], phase: str, is_la
             raise UserError(
                 path, "is not a frame that the folder's name and Info.cfg call for", "remove it, or correct Info.cfg"
             )
-        if int(match["number"]) == numbers[phase]:
-            found.append(path)
+        found.append((path, int(match["number"])))
+    return found
+
+
+def _only_frame(folder: pathlib.Path, numbers: Mapping[str, int], phase: str, is_label: bool) -> pathlib.Path:
+    """The one image or label of `phase`."""
+    found = [path for path, number in _frames(folder, numbers, is_label) if number == numbers[phase]]
     kind = "label" if is_label else "image"
     if not found:
         name = f"{folder.name}_frame{numbers[phase]:02d}{'_gt' if is_label else ''}.nii.gz"
@@ -169,26 +160,5 @@ def _only_frame(folder: pathlib.Path, numbers: dict[str, int], phase: str, is_la
         names = ", ".join(path.name for path in found)
         raise UserError(folder, f"has more than one {kind} of {phase} ({names})", "remove all but one")
     if not found[0].is_file():
-        raise UserError(found[0], "is not a file, or a link that leads nowhere", nifti.REPLACE)
+        raise UserError(found[0], "is not a file, or a link that leads nowhere", scan.REPLACE)
     return found[0]
-
-
-def _read_label(path: pathlib.Path, scan: nifti.Scan | None) -> np.ndarray:
-    """[X, Y, Z] uint8; compared with its image, unless that could not be read (None)."""
-    label = nifti.read(path, np.float64)  # float32 would round what is not quite a label
-    if scan is not None:
-        if label.array.shape != scan.array.shape:
-            raise UserError(path, f"has the shape {label.array.shape}, its image {scan.array.shape}", FITTING)
-        if not np.allclose(label.spacing, scan.spacing, rtol=1e-3):
-            raise UserError(path, f"has the voxel size {label.spacing} mm, its image {scan.spacing} mm", FITTING)
-        # The forms of one file may differ: a label may follow any of its image's.
-        apart = [np.abs(a - b).max() for a in nifti.directions(label.header) for b in nifti.directions(scan.header)]
-        if apart and min(apart) > MAX_DIRECTION_ERROR:
-            raise UserError(path, "is mirrored or rotated against its image", FITTING)
-    values = np.unique(label.array)
-    wrong = values[~np.isin(values, range(NUM_CLASSES))]
-    if wrong.size:
-        raise UserError(
-            path, f"holds the label {wrong[0]:.16g}", "use 0 background, 1 RV, 2 Myo, 3 LV and no other value"
-        )
-    return label.array.astype(np.uint8)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import abc
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from tfaug.data import images
+from tfaug.data.scan import Scan
 from tfaug.data.task import Task
+from tfaug.engine.errors import UserError
+
+MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
+MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner, not from its centre, are half a voxel off
 
 
 class Files(NamedTuple):
     """Where one case lies.
 
     Attributes:
-      images: one 3D file a channel, in the order of the task's channels.
+      images: one 3D file a channel, in the order of the task's channels; or one file that holds all of them.
       label: None for unlabelled use.
     """
 
@@ -33,13 +42,15 @@ class Listing(NamedTuple):
     unlabelled: tuple[str, ...]
 
 
-class Reader:
-    """A folder layout; one subclass a file, and its name in `readers.READERS`.
+class Reader(abc.ABC):
+    """A folder layout; one subclass a file, and its name in `readers.READERS`. Instances can be pickled.
 
     Args:
       root: the data set's folder.
       options: the config's section `data`, as a dict; a layout may read keys of its own from it.
     """
+
+    looks_for = ""  # what `recognises` goes by, for the user
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
         self.root = pathlib.Path(root)
@@ -47,20 +58,25 @@ class Reader:
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
         """Whether a folder has this layout; looks at names only."""
-        raise NotImplementedError
+        return False
 
+    @abc.abstractmethod
     def task(self) -> Task | None:
-        """What the folder says of structures and channels; None if only the config can tell."""
-        raise NotImplementedError
+        """What the folder says of structures; None if only the config can tell."""
 
+    def channels(self) -> tuple[str, ...]:
+        """The names of a scan's channels, in the order of `Files.images`."""
+        return ("image",)
+
+    @abc.abstractmethod
     def cases(self) -> Listing:
         """Every case of the folder.
 
         Raises:
           UserError: the folder contradicts itself.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds a case's files without opening them.
 
@@ -71,8 +87,80 @@ class Reader:
         Raises:
           UserError: a file is missing or not unique.
         """
-        raise NotImplementedError
 
     def patient(self, case: str) -> str:
         """Whose scan a case is: cases of one patient never fall into different splits."""
         return case
+
+
+class CaseData(NamedTuple):
+    """The content of a case's files, axes in file order.
+
+    Attributes:
+      image: [X, Y, Z, C] float32.
+      label: [X, Y, Z] uint8 classes, or None.
+      spacing: mm per voxel along X, Y, Z.
+      path: the first channel's file.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    spacing: tuple[float, float, float]
+    path: pathlib.Path
+
+
+def read_case(reader: Reader, task: Task, case: str, label: bool = True) -> CaseData:
+    """Locates and reads a case, see `Reader.locate` and `read_files`."""
+    return read_files(reader.locate(case, label), task)
+
+
+def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] | None = None) -> CaseData:
+    """Reads the files of a case and checks that they belong together.
+
+    Args:
+      files: where they are.
+      task: its channels are the image's, its structures the label's.
+      contents: the bytes of files that have been read already.
+
+    Raises:
+      UserError: as `images.read`; or the channels or the label do not fit in shape, voxel size, direction or place, or
+        the label has a value that is no structure's.
+    """
+    contents = contents or {}
+    num_channels = len(task.channels)
+    if len(files.images) not in (1, num_channels):
+        problem = f"has {len(files.images)} files where the task has {num_channels} channels"
+        raise UserError(files.images[0], problem, "give a file for each, or one 4D file for all")
+    in_one_file = num_channels // len(files.images)
+    scans = [images.read(path, np.float32, contents.get(path), in_one_file) for path in files.images]
+    first = scans[0]
+    for path, channel in zip(files.images[1:], scans[1:]):
+        _check_fit(path, channel, first, "first channel", "resample the channels of a case to one grid")
+    classes = None
+    if files.label is not None:
+        label = images.read(files.label, None, contents.get(files.label))  # float32 would round what is not quite whole
+        _check_fit(files.label, label, first, "image", "replace the label by the one that belongs to the image")
+        classes = task.to_classes(label.array, files.label)
+    arrays = [scan.array if scan.array.ndim == 4 else scan.array[..., None] for scan in scans]
+    image = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
+    return CaseData(image, classes, first.spacing, files.images[0])
+
+
+def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remedy: str) -> None:
+    """Refuses a label or channel on another grid than its case's first file, which errors call `name`."""
+    shape, expected = scan.array.shape[:3], reference.array.shape[:3]
+    if shape != expected:
+        raise UserError(path, f"has the shape {shape}, its {name} {expected}", remedy)
+    if not np.allclose(scan.spacing, reference.spacing, rtol=1e-3):
+        raise UserError(path, f"has the voxel size {scan.spacing} mm, its {name} {reference.spacing} mm", remedy)
+    # The transforms of one file may differ: a label may follow any of its image's.
+    pairs = [(ours, theirs) for ours in scan.frames for theirs in reference.frames]
+    aligned = [pair for pair in pairs if np.abs(pair[0].axes - pair[1].axes).max() <= MAX_DIRECTION_ERROR]
+    if pairs and not aligned:
+        raise UserError(path, f"is mirrored or rotated against its {name}", remedy)
+    # An origin of 0, 0, 0 is what programs write that know none.
+    known = [(ours, theirs) for ours, theirs in aligned if ours.origin.any() and theirs.origin.any()]
+    shifts = [theirs.axes.T @ (ours.origin - theirs.origin) for ours, theirs in known]
+    if shifts and min(np.abs(shift / reference.spacing).max() for shift in shifts) > MAX_SHIFT:
+        distance = min(np.linalg.norm(shift) for shift in shifts)
+        raise UserError(path, f"lies {distance:.3g} mm away from its {name}", remedy)

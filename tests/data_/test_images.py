@@ -1,0 +1,307 @@
+"""NRRD and MetaImage files, held against SimpleITK; what all formats share, labels above all."""
+
+import os
+import zlib
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from patients import nifti_bytes, write_nifti
+
+from tfaug.data import images
+from tfaug.engine.errors import UserError
+
+SHAPE = (9, 8, 5)
+IMAGE = np.random.default_rng(0).integers(0, 120, SHAPE).astype(np.int16)
+SPACING = (1.5, 1.25, 8.0)
+AXES = nibabel.eulerangles.euler2mat(0.4, -0.2, 3.1) @ np.diag([1, 1, -1])
+RAS = np.diag([-1, -1, 1])
+
+
+def write(path, array=IMAGE, compress=True):
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(SPACING)
+    image.SetDirection(AXES.ravel().tolist())
+    image.SetOrigin((10, -20, 30.5))
+    sitk.WriteImage(image, str(path), useCompression=compress)
+    return path
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii.gz", ".nii", ".NRRD", ".Nii.GZ"])
+def test_every_real_type_and_the_geometry_are_as_simpleitk_wrote_them(tmp_path, suffix, dtype, compress):
+    path = write(tmp_path / f"image{suffix.lower()}", IMAGE.astype(dtype), compress).rename(tmp_path / f"image{suffix}")
+    scan = images.read(path, dtype=None)
+    assert scan.array.dtype == dtype
+    np.testing.assert_array_equal(scan.array, IMAGE)
+    np.testing.assert_allclose(scan.spacing, SPACING, rtol=1e-6)
+    for frame in scan.frames:
+        np.testing.assert_allclose(frame.axes, RAS @ AXES, atol=1e-3 if ".nii" in suffix.lower() else 1e-12)
+        np.testing.assert_allclose(frame.origin, [-10, 20, 30.5])
+    assert scan.frames
+    assert images.read(path, content=path.read_bytes()).array.dtype == np.float32
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior", "right-anterior-superior", "LAS", "scanner-xyz"])
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_nrrd_of_other_programs_is_read_as_simpleitk_reads_it(tmp_path, space, endian):
+    path = tmp_path / "image.nrrd"
+    path.write_bytes(nrrd({"space": space, "endian": endian}, IMAGE.astype(">i2" if endian == "big" else "<i2")))
+    scan, theirs = images.read(path), sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(scan.array, sitk.GetArrayFromImage(theirs).T)
+    np.testing.assert_allclose(scan.spacing, theirs.GetSpacing())
+    (frame,) = scan.frames
+    np.testing.assert_allclose(frame.axes, RAS @ np.reshape(theirs.GetDirection(), (3, 3)), atol=1e-12)
+    np.testing.assert_allclose(frame.origin, RAS @ theirs.GetOrigin())
+
+
+def test_an_nrrd_without_directions_has_no_frame(tmp_path):
+    path = tmp_path / "image.nrrd"
+    path.write_bytes(nrrd({"space": None, "space directions": None, "space origin": None, "spacings": "1.5 1.25 8"}))
+    assert images.read(path)[1:] == (SPACING, ())
+
+
+def nrrd(changed=(), array=IMAGE, magic="NRRD0005"):
+    """The lines of a 3D Slicer file, uncompressed; None removes a field."""
+    fields = {
+        "type": "int16",
+        "dimension": "3",
+        "space": "left-posterior-superior",
+        "sizes": "9 8 5",
+        "space directions": "(0,1.5,0) (-1.25,0,0) (0,0,8)",
+        "kinds": "domain domain domain",
+        "endian": "little",
+        "encoding": "raw",
+        "space origin": "(10,-20,30.5)",
+        **dict(changed),
+    }
+    lines = [f"{key}: {value}" for key, value in fields.items() if value is not None]
+    head = "\n".join([magic, "# a comment", *lines, "Segment0_Name:=LV", "", ""])
+    return head.encode() + array.tobytes(order="F")
+
+
+def mha(changed=(), array=IMAGE):
+    fields = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "False",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+        "Offset": "10 -20 30.5",
+        "ElementSpacing": "1.5 1.25 8",
+        "DimSize": "9 8 5",
+        "ElementType": "MET_SHORT",
+        **dict(changed),
+    }
+    fields = {**fields, "ElementDataFile": fields.pop("ElementDataFile", "LOCAL")}
+    lines = [f"{key} = {value}\n" for key, value in fields.items() if value is not None]
+    return "".join(lines).encode() + array.tobytes(order="F")
+
+
+def with_nan(value):
+    image = IMAGE.astype(np.float32)
+    image[3, 2, 1] = value
+    return image
+
+
+NRRD_FAULTS = [
+    ("D1", nrrd()[:-1], "ends before the last voxel"),
+    ("D1 header", nrrd()[:60], "ends within its header"),
+    ("D5", b"", "is empty"),
+    ("D6", b"see the other folder\n", "not an NRRD file"),
+    ("D7", nrrd({"sizes": "32767 32767 32767"}), "more than"),
+    ("D7 short data", nrrd({"sizes": "400 400 400"}), "ends before"),
+    ("D8", nrrd() + bytes(10), "more data"),
+    ("D9", nrrd({"sizes": "-9 8 5"}), "impossible shape"),
+    ("D10", nrrd({"sizes": "9 0 5"}), "impossible shape"),
+    ("sizes", nrrd({"sizes": "9 8"}), "sizes '9 8' where 3 sizes"),
+    ("sizes huge", nrrd({"sizes": "9 8 " + "5" * 5000}), "where 3 sizes"),
+    ("D11", nrrd({"space directions": "(0,0,0) (0,1,0) (0,0,8)"}), "length 0"),
+    ("D11 missing", nrrd({"space directions": None}), "no spacings"),
+    ("D12", nrrd({"space directions": None, "spacings": "1.5 -1 8"}), "voxel size"),
+    ("D13", nrrd({"space directions": None, "spacings": "1.5 nan 8"}), "where 3 numbers"),
+    ("D13 absurd", nrrd({"space directions": "(0,1.5,0) (-1.25,0,0) (0,0,8e30)"}), "voxel size"),
+    ("D13 metres", nrrd({"space units": '"m" "m" "m"'}), "another unit"),
+    ("D16", nrrd({"space directions": "(1,1,0) (0,1,0) (0,0,8)"}), "not orthogonal"),
+    ("D16 origin", nrrd({"space origin": "(1,inf,0)"}), "space origin .* where 3 numbers"),
+    ("D17", nrrd({"type": "float"}, with_nan(np.nan)), "NaN or infinite"),
+    ("D19 block", nrrd({"type": "block"}), "type 'block' where real numbers"),
+    ("D19 RGB", nrrd({"kinds": "RGB-color domain domain"}), "rgb-color"),
+    ("D20", nrrd({"dimension": "4"}), "dimension '4' where 3"),
+    ("no endian", nrrd({"endian": None}), "no endian"),
+    ("encoding", nrrd({"encoding": "bzip2"}), "encoding 'bzip2'"),
+    ("skip", nrrd({"byte skip": "-1"}), "byte skip '-1'"),
+    ("twice", nrrd({"type": "int16\ntype: uint8"}), "type twice"),
+    ("detached", nrrd({"data file": "../../etc/passwd"}), "in another file; save it again as one file"),
+    ("magic", nrrd(magic="NRRD0009"), "not an NRRD file"),
+]
+MHA_FAULTS = [
+    ("D1", mha()[:-1], "ends before the last voxel"),
+    ("D1 header", mha()[:60], "ends within its header"),
+    (
+        "D2",
+        mha({"CompressedData": "True"}, np.frombuffer(zlib.compress(IMAGE.tobytes())[:-4] + bytes(4), "u1")),
+        "check",
+    ),
+    ("D3", mha({"CompressedData": "True"}, np.frombuffer(zlib.compress(IMAGE.tobytes())[:-1], "u1")), "end early"),
+    ("D4", mha({"CompressedData": "True"}), "cut off or damaged"),
+    ("D5", b"", "is empty"),
+    ("D6", b"see the other folder\n", "not a MetaImage file"),
+    ("D7", mha({"DimSize": "32767 32767 32767"}), "more than"),
+    ("D8", mha() + bytes(10), "more data"),
+    ("D10", mha({"DimSize": "9 0 5"}), "impossible shape"),
+    ("D11", mha({"ElementSpacing": "1.5 0 8"}), "voxel size"),
+    ("D11 missing", mha({"ElementSpacing": None}), "no ElementSize"),
+    ("D12", mha({"ElementSpacing": "1.5 -1 8"}), "voxel size"),
+    ("D13", mha({"ElementSpacing": "1.5 nan 8"}), "where 3 numbers"),
+    ("D16", mha({"TransformMatrix": "1 0 0 0.6 0.8 0 0 0 1"}), "not orthogonal"),
+    ("D16 length", mha({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}), "not of length 1"),
+    ("D17", mha({"ElementType": "MET_FLOAT"}, with_nan(-np.inf)), "NaN or infinite"),
+    ("D18", mha({"ElementToIntensityFunctionSlope": "2"}), "Slope '2'"),
+    ("D19", mha({"ElementNumberOfChannels": "3"}), "ElementNumberOfChannels '3'"),
+    ("D19 type", mha({"ElementType": "MET_STRING"}), "real numbers"),
+    ("D20", mha({"NDims": "4"}), "NDims '4' where 3"),
+    ("ASCII", mha({"BinaryData": "False"}), "BinaryData 'False'"),
+    ("no object", mha({"ObjectType": "Tube"}), "ObjectType 'Tube'"),
+    ("detached", mha({"ElementDataFile": "/etc/passwd"}), "in another file"),
+    ("detached list", mha({"ElementDataFile": "LIST"}), "in another file"),
+]
+FAULTS = [
+    *((f"{name} nrrd", ".nrrd", content, expect) for name, content, expect in NRRD_FAULTS),
+    *((f"{name} mha", ".mha", content, expect) for name, content, expect in MHA_FAULTS),
+]
+
+
+@pytest.mark.parametrize(("suffix", "content", "expect"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])
+def test_faulty_file_is_one_line_that_names_it(tmp_path, suffix, content, expect):
+    path = tmp_path / f"image{suffix}"
+    path.write_bytes(content)
+    for given in (None, content):
+        with pytest.raises(UserError, match=expect) as caught:
+            images.read(path, content=given)
+        assert caught.value.subject == str(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_the_files_that_the_faults_are_made_of_are_sound(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    path.write_bytes({".nrrd": nrrd, ".mha": mha}[suffix]())
+    np.testing.assert_array_equal(images.read(path).array, IMAGE)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_random_damage_never_ends_in_a_traceback_or_in_other_voxels(tmp_path, suffix, compress):
+    """Cuts and flips; those of an uncompressed file hit its header, where nothing but sense protects it."""
+    rng = np.random.default_rng(3)
+    intact = write(tmp_path / f"intact{suffix}", compress=compress).read_bytes()
+    header = len(intact) - IMAGE.nbytes
+    path, rejected = tmp_path / f"image{suffix}", 0
+    for trial in range(400):
+        damaged = bytearray(intact)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(intact)) :]
+        else:
+            damaged[rng.integers(len(intact) if compress else header)] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            scan = images.read(path)
+        except UserError:
+            rejected += 1
+            continue
+        assert np.isfinite(scan.array).all() and min(scan.spacing) > 0
+        if compress and scan.array.shape == SHAPE:
+            assert np.array_equal(scan.array, IMAGE) or b"MET_USHORT" in damaged or b"unsigned" in damaged
+    assert rejected > 130
+
+
+@pytest.mark.parametrize("name", ["image.dcm", "image", "image.mhd", "image.nhdr", ".nrrd", "image.gz"])
+def test_other_formats_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"in no format that tfaug reads; give one of \.nii\.gz, \.nii, \.nrrd, \.mha"):
+        images.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["image.nrrd", "image.mha", "image.nii"])
+def test_d26_a_pipe_or_a_missing_file(tmp_path, name):
+    with pytest.raises(UserError, match="No such file"):
+        images.read(tmp_path / name)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="not a regular file"):
+        images.read(tmp_path / name)
+
+
+def test_d39_nifti_2(tmp_path):
+    scan = nibabel.Nifti2Image(IMAGE, None)
+    scan.header.set_zooms(SPACING)
+    nibabel.save(scan, tmp_path / "image.nii.gz")
+    found = images.read(tmp_path / "image.nii.gz")
+    np.testing.assert_array_equal(found.array, IMAGE)
+    assert found.spacing == SPACING
+
+
+def test_random_damage_of_a_nifti_2_header_never_ends_in_a_traceback(tmp_path):
+    nibabel.save(nibabel.Nifti2Image(IMAGE, np.diag([1.5, 1.25, 8, 1])), tmp_path / "intact.nii")
+    intact, rng = (tmp_path / "intact.nii").read_bytes(), np.random.default_rng(4)
+    for trial in range(400):
+        damaged = bytearray(intact)
+        damaged[rng.integers(544)] = rng.integers(256)
+        if trial % 3 == 0:
+            del damaged[rng.integers(len(intact)) :]
+        try:
+            scan = images.read(tmp_path / "intact.nii", content=bytes(damaged))
+        except UserError:
+            continue
+        assert scan.array.shape == SHAPE and np.isfinite(scan.array).all()
+
+
+def test_d40_a_large_ct_is_within_bounds(tmp_path):
+    content = nifti_bytes(np.zeros((512, 512, 1), np.int16), dim=[3, 512, 512, 300, 1, 1, 1, 1])
+    with pytest.raises(UserError, match="ends before the last voxel"):  # its header is not to blame
+        images.read(tmp_path / "ct.nii", content=content)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_label_lies_where_its_scan_lies(tmp_path, suffix, dtype):
+    scan = write(tmp_path / f"scan{suffix}")
+    label = (IMAGE > 60).astype(dtype) * np.iinfo(dtype).max
+    images.write_label(tmp_path / f"label{suffix}", label, scan)
+    found, expected = images.read(tmp_path / f"label{suffix}", None), images.read(scan)
+    assert found.array.dtype == dtype
+    np.testing.assert_array_equal(found.array, label)
+    assert found.spacing == pytest.approx(expected.spacing, rel=1e-12)
+    for ours, theirs in zip(found.frames, expected.frames):
+        np.testing.assert_allclose(ours.axes, theirs.axes, atol=1e-12)
+        np.testing.assert_allclose(ours.origin, theirs.origin, atol=1e-12)
+    ours, theirs = (sitk.ReadImage(str(tmp_path / f"{kind}{suffix}")) for kind in ("label", "scan"))
+    assert ours.IsSameImageGeometryAs(theirs, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii"])
+def test_a_label_that_cannot_be_written_is_the_machines_fault(tmp_path, suffix):
+    scan = write(tmp_path / f"scan{suffix}")
+    with pytest.raises(OSError):
+        images.write_label(tmp_path / f"nowhere/label{suffix}", (IMAGE > 60).astype(np.uint8), scan)
+
+
+def test_a_label_for_a_scan_that_is_damaged(tmp_path):
+    (tmp_path / "scan.nrrd").write_bytes(b"NRRD0004\n")
+    with pytest.raises(UserError, match="scan.nrrd: ends within its header"):
+        images.write_label(tmp_path / "label.nrrd", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nrrd")
+
+
+def test_several_channels_are_the_fourth_axis_of_a_nifti_file(tmp_path):
+    path = write_nifti(tmp_path / "image.nii.gz", np.stack([IMAGE, IMAGE + 1], -1))
+    np.testing.assert_array_equal(images.read(path, channels=2).array, np.stack([IMAGE, IMAGE + 1], -1))
+    with pytest.raises(UserError, match="holds 2 channels where 3 are expected"):
+        images.read(path, channels=3)
+    with pytest.raises(UserError, match="4 dimensions where 3 are expected"):
+        images.read(path)
+    for name in ("image.nii", "image.mha"):
+        with pytest.raises(UserError, match="holds 1 channel.? where 2 are expected"):
+            images.read(write(tmp_path / name), channels=2)

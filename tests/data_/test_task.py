@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from tfaug.data.task import Task
+from tfaug.engine.errors import UserError
+
+TASK = Task({"left": 85, "right": 255, "middle": 170})
+VALUES = np.array([[0, 85, 170], [255, 255, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_values_become_classes_in_the_order_of_the_structures_and_back(dtype, order):
+    classes = TASK.to_classes(VALUES.astype(dtype, order=order), "label.nii")
+    np.testing.assert_array_equal(classes, [[0, 1, 3], [2, 2, 0]])
+    assert classes.dtype == np.uint8
+    np.testing.assert_array_equal(TASK.to_values(classes), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("value", "expect"), [(7, "the label 7 in 2 voxels"), (-1, "the label -1 in"), (85.5, "the label 85.5 in")]
+)
+def test_a_value_that_is_no_structure_is_named_and_counted(value, expect):
+    values = VALUES.astype(np.float64)
+    values[:, 0] = value
+    with pytest.raises(UserError, match=f"label.nii: holds {expect}.*0 background, 85 left, 255 right, 170 middle"):
+        TASK.to_classes(values, "label.nii")

@@ -1,0 +1,84 @@
+"""A data set as the rest of tfaug sees it: cases by name, slices along the last axis."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfaug.data.readers import base
+from tfaug.data.readers.base import Files, Listing, Reader
+from tfaug.data.task import Task
+from tfaug.types import Volume
+
+EQUAL_SPACING = 1e-3  # of the largest: headers hold spacings as rounded numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A folder's reader with its task; it can be pickled.
+
+    Attributes:
+      reader: knows the folder's layout.
+      task: the structures and channels.
+      slice_axis: which axis of the files is sliced: 0, 1, 2, or "auto", see `sliced_axis`.
+    """
+
+    reader: Reader
+    task: Task
+    slice_axis: int | str = "auto"
+
+    @property
+    def root(self) -> pathlib.Path:
+        """The data set's folder."""
+        return self.reader.root
+
+    def cases(self) -> Listing:
+        """Every case of the folder, see `Reader.cases`."""
+        return self.reader.cases()
+
+    def patient(self, case: str) -> str:
+        """Whose scan a case is."""
+        return self.reader.patient(case)
+
+    def locate(self, case: str, label: bool = True) -> Files:
+        """The files of a case, not opened, see `Reader.locate`."""
+        return self.reader.locate(case, label)
+
+    def read(self, case: str, label: bool = True) -> Volume:
+        """Reads a case.
+
+        Args:
+          case: its name.
+          label: False for unlabelled use: a label is not looked for.
+
+        Raises:
+          UserError: a file is missing, damaged, or does not fit the others or the task.
+        """
+        return self.decode(case, self.locate(case, label))
+
+    def decode(self, case: str, files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> Volume:
+        """Reads the files of a case; `contents` are the bytes of those that have been read already.
+
+        Raises:
+          UserError: as `read`.
+        """
+        found = base.read_files(files, self.task, contents)
+        axis = sliced_axis(found.spacing) if self.slice_axis == "auto" else self.slice_axis
+        others = [k for k in range(3) if k != axis]
+        return Volume(
+            case,
+            np.moveaxis(found.image, axis, 2),
+            None if found.label is None else np.moveaxis(found.label, axis, 2),
+            tuple(found.spacing[k] for k in (*others, axis)),
+            axis,
+            found.path,
+        )
+
+
+def sliced_axis(spacing) -> int:
+    """The axis with the largest spacing, as slices are thicker than pixels; the last one of those that are equal."""
+    longest = max(spacing)
+    return max(axis for axis in range(3) if spacing[axis] >= longest * (1 - EQUAL_SPACING))

@@ -1,0 +1,94 @@
+"""Reads and writes scans in any of the formats that tfaug knows; the suffix of a file's name tells which it is."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import pathlib
+import types
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfaug.data import itk, nifti
+from tfaug.data.scan import REPLACE, Scan, opened, unreadable
+from tfaug.engine.errors import UserError
+
+FORMATS = {suffix: module for module in (nifti, itk) for suffix in module.SUFFIXES}
+SUFFIXES = tuple(FORMATS)
+
+
+def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, channels: int = 1) -> Scan:
+    """Reads one scalar volume, or one of several channels, to the end of its file.
+
+    Memory is taken only as data arrives, and never for more voxels than the header declares or `scan.MAX_VOXELS`.
+
+    Args:
+      path: the file.
+      dtype: of the array; None keeps that of the file, or float32 if the header scales its values.
+      content: the bytes of the file, if they have been read already.
+      channels: 1 reads a 3D file; more are the fourth axis of a NIfTI file.
+
+    Raises:
+      UserError: the file cannot be opened, is damaged (the checksum of compressed data is verified), or is not a
+        real-valued volume with a sound header and finite voxels.
+    """
+    path = pathlib.Path(path)
+    module = _format(path)
+    with _explained(path), opened(path, content) as stream:
+        scan = module.read(path, stream, channels)
+    array = scan.array
+    if dtype is not None:
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite voxels are reported below
+            array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise UserError(path, "holds NaN or infinite voxels", REPLACE)
+    return scan._replace(array=array)
+
+
+def write_label(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
+    """Writes a label with the geometry of a scan.
+
+    Args:
+      path: of the label; its suffix is that of `like`, or another of the same format.
+      values: [X, Y, Z] uint8 or uint16, axes in the scan's file order.
+      like: the scan.
+
+    Raises:
+      UserError: the scan cannot be read.
+      OSError: the label cannot be written.
+    """
+    path, like = pathlib.Path(path), pathlib.Path(like)
+    module = _format(like)
+    if _format(path) is not module:
+        raise ValueError(f"{path.name} and {like.name} are of different formats")
+    with _explained(like), opened(like, None) as stream:
+        geometry = module.geometry(like, stream)
+    module.write_label(path, values, geometry)
+
+
+def suffix(path: pathlib.Path) -> str | None:
+    """The one of `SUFFIXES` that a file's name ends in, as it is spelled there; None if there is none."""
+    name = pathlib.Path(path).name.lower()
+    return next((known for known in SUFFIXES if name.endswith(known) and len(name) > len(known)), None)
+
+
+def _format(path: pathlib.Path) -> types.ModuleType:
+    found = suffix(path)
+    if found is None:
+        raise UserError(path, "is in no format that tfaug reads", f"give one of {', '.join(SUFFIXES)}")
+    return FORMATS[found]
+
+
+@contextlib.contextmanager
+def _explained(path: pathlib.Path) -> Iterator[None]:
+    """Turns the errors of a damaged or missing file into those for the user."""
+    try:
+        yield
+    except gzip.BadGzipFile as error:
+        raise UserError(path, f"is not an intact gzip file ({error})", REPLACE) from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(path, f"is cut off or damaged ({error})", REPLACE) from error
+    except OSError as error:
+        raise unreadable(path, error) from error

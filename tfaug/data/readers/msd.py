@@ -1,0 +1,208 @@
+"""Folders of the Medical Segmentation Decathlon, and raw folders of nnU-Net v1 and v2.
+
+ROOT/dataset.json                  `labels`, and `channel_names` or `modality`; `file_ending` if it is not .nii.gz
+ROOT/imagesTr/CASE_0000.nii.gz     the first channel, CASE_0001 the second, ...; or CASE.nii.gz, which holds them all
+ROOT/labelsTr/CASE.nii.gz          the reference label; a case without one is unlabelled
+ROOT/imagesTs                      unlabelled cases; may be missing
+
+Each case counts as a patient of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tfaug.data import images, scan
+from tfaug.data.readers import base
+from tfaug.data.readers.base import Files, Listing
+from tfaug.data.task import Task
+from tfaug.engine.errors import UserError
+
+CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})", re.DOTALL)
+MAX_JSON_SIZE = 2**26  # bytes
+
+
+class Reader(base.Reader):
+    """The cases that `dataset.json` is about."""
+
+    looks_for = "dataset.json beside imagesTr"
+
+    def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
+        super().__init__(root, options)
+        self._file = self.root / "dataset.json"
+        self._content = _read_json(self._file)
+        self._suffix = self._content.get("file_ending", ".nii.gz")
+        if self._suffix not in images.SUFFIXES:
+            raise self._wrong(f"has the file_ending {self._suffix!r}", f"give one of {', '.join(images.SUFFIXES)}")
+        self._channels = self._read_channels()
+        self._found: tuple[dict, dict, dict] | None = None
+
+    @staticmethod
+    def recognises(root: pathlib.Path) -> bool:
+        """Whether dataset.json is there."""
+        return pathlib.Path(root, "dataset.json").is_file()
+
+    def task(self) -> Task:
+        """The structures in the order of their values.
+
+        Raises:
+          UserError: `labels` is missing, or not one value for each name.
+        """
+        labels = self._content.get("labels")
+        if not isinstance(labels, dict) or not labels:
+            raise self._wrong("has no labels", 'add them, for example "labels": {"background": 0, "liver": 1}')
+        pairs = list(labels.items())
+        if all(isinstance(name, str) for name in labels.values()):  # {"1": "liver"}
+            pairs = [(name, int(value) if re.fullmatch("[0-9]{1,9}", value) else value) for value, name in pairs]
+        for name, value in pairs:
+            if isinstance(value, list):
+                raise self._wrong(
+                    f"makes {name!r} a region of the labels {value}",
+                    "give it one value: overlapping structures are not supported",
+                )
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise self._wrong(f"gives the label {name!r} the value {value!r}", "give a whole number")
+            if name == "ignore":
+                raise self._wrong("has an 'ignore' label", "leave it out, and label every voxel")
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise self._wrong("has two labels of one name", "give each its own")
+        background = [name for name, value in pairs if value == 0]
+        if len(background) != 1:
+            raise self._wrong(f"has {len(background)} labels of the value 0", "give it to background alone")
+        structures = {name: value for name, value in sorted(pairs, key=lambda pair: pair[1]) if value}
+        try:
+            return Task(structures, self._channels)
+        except UserError as error:
+            raise self._wrong(f"has labels that cannot be used: {error.problem}", error.remedy) from error
+
+    def channels(self) -> tuple[str, ...]:
+        """As dataset.json names them."""
+        return self._channels
+
+    def cases(self) -> Listing:
+        """The cases of imagesTr and imagesTs.
+
+        Raises:
+          UserError: dataset.json tells another number of labelled cases or names one that is missing, or as `locate`.
+        """
+        training, test, labels = self._files()
+        labelled = tuple(sorted(labels))
+        count = self._content.get("numTraining", len(labelled))
+        if count != len(labelled):
+            problem = f"gives numTraining as {count!r}, but labelsTr holds {_counted(len(labelled), 'label')}"
+            raise self._wrong(problem, "correct it, or add what is missing")
+        listed = self._content.get("training")
+        for entry in listed if isinstance(listed, list) else ():
+            name = str(entry.get("label", "")) if isinstance(entry, dict) else ""
+            if name and pathlib.PurePosixPath(name).name.removesuffix(self._suffix) not in labels:
+                raise self._wrong(f"names {name!r}, which is missing", "add the file, or take it out of the list")
+        return Listing(labelled, tuple(sorted({*training, *test} - {*labels})))
+
+    def locate(self, case: str, label: bool = True) -> Files:
+        """Finds the channels and the label of a case, see `base.Reader.locate`.
+
+        Raises:
+          UserError: the case, a channel of it or its label is missing, there are more channels than dataset.json
+            names, or the files of the folder contradict each other.
+        """
+        training, test, labels = self._files()
+        found = training.get(case) or test.get(case)
+        if found is None:
+            raise UserError(
+                self.root / "imagesTr" / case, "does not exist", "add the case, or take it out of the split"
+            )
+        if label and case not in labels:
+            path = self.root / "labelsTr" / f"{case}{self._suffix}"
+            raise UserError(path, "is missing", "add it, or take the case out of the split")
+        return Files(self._in_order(case, found), labels[case] if label else None)
+
+    def _in_order(self, case: str, found: Mapping[int | None, pathlib.Path]) -> tuple[pathlib.Path, ...]:
+        if None in found:
+            return (found[None],)
+        paths = tuple(path for _, path in sorted(found.items()))
+        wanted = range(len(self._channels))
+        for number in sorted({*wanted} ^ {*found}):
+            if number in found:
+                problem = f"is channel {number + 1}, but dataset.json names {_counted(len(wanted), 'channel')}"
+                raise UserError(found[number], problem, "remove it, or name it in dataset.json")
+            path = paths[0].with_name(f"{case}_{number:04d}{self._suffix}")
+            raise UserError(path, f"is missing (the channel {self._channels[number]})", "add it, or remove the case")
+        return paths
+
+    def _files(self) -> tuple[dict, dict, dict]:
+        """The images of imagesTr and imagesTs (case: {channel number, or None for all: path}), the labels by case."""
+        if self._found is None:
+            try:
+                self._found = self._list()
+            except OSError as error:
+                raise scan.unreadable(error.filename or self.root, error) from error
+        return self._found
+
+    def _list(self) -> tuple[dict, dict, dict]:
+        labels = dict(self._stems("labelsTr"))
+        stems = dict(self._stems("imagesTr"))
+        if not stems:
+            problem = f"holds no {self._suffix} files"
+            raise UserError(self.root / "imagesTr", problem, "set data.root to the folder of dataset.json, or add them")
+        # A label is named as its case: this tells a case called heart_0001 from the second channel of a case heart.
+        whole = bool(stems.keys() & labels) if labels else not all(map(CHANNEL.fullmatch, stems))
+        training = self._by_case(stems, whole)
+        test = self._by_case(dict(self._stems("imagesTs")), whole)
+        for case in sorted(training.keys() & test):
+            raise UserError(self.root / "imagesTs" / case, "is also the name of a case in imagesTr", "rename one")
+        for case in sorted(labels.keys() - training):
+            raise UserError(labels[case], "has no image in imagesTr", "add it, or remove the label")
+        return training, test, labels
+
+    def _stems(self, folder: str) -> list[tuple[str, pathlib.Path]]:
+        """The files of a subfolder by their names without the suffix; none if there is no such folder."""
+        if not (self.root / folder).is_dir():
+            return []
+        paths = [path for path in sorted((self.root / folder).iterdir()) if not path.name.startswith(".")]
+        return [(p.name[: -len(self._suffix)], p) for p in paths if p.name.endswith(self._suffix)]
+
+    def _by_case(self, stems: Mapping[str, pathlib.Path], whole: bool) -> dict[str, dict[int | None, pathlib.Path]]:
+        cases: dict[str, dict[int | None, pathlib.Path]] = {}
+        for stem, path in stems.items():
+            match = CHANNEL.fullmatch(stem)
+            if whole:
+                cases[stem] = {None: path}
+            elif match is None:
+                problem = "has neither a label of its name nor the number of a channel, as CASE_0000 has"
+                raise UserError(path, problem, "rename it")
+            else:
+                cases.setdefault(match["case"], {})[int(match["number"])] = path
+        return cases
+
+    def _read_channels(self) -> tuple[str, ...]:
+        found = self._content.get("channel_names", self._content.get("modality"))
+        if not isinstance(found, dict) or sorted(found) != sorted(str(n) for n in range(len(found))) or not found:
+            raise self._wrong(
+                "has no channel_names (or modality)", 'add them, for example "channel_names": {"0": "MR"}'
+            )
+        return tuple(str(found[str(number)]) for number in range(len(found)))
+
+    def _wrong(self, problem: str, remedy: str) -> UserError:
+        return UserError(self._file, problem, remedy)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(MAX_JSON_SIZE)
+        content = json.loads(text)
+    except OSError as error:
+        raise scan.unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(path, f"is not JSON ({error})", "correct it") from error
+    if not isinstance(content, dict):
+        raise UserError(path, "is not a JSON object", "correct it")
+    return content
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,114 @@
+"""Images and labels whose names follow two patterns, joined by what the star stands for: the case.
+
+data.images    "images/*" by default; "*/t1.nii.gz" or "scans/*_mr.nrrd" are others. Several, separated by commas, are
+               the channels.
+data.labels    "labels/*" by default; a case without a label is unlabelled.
+
+A star at the end leaves the suffix out of the case's name, and what fits the pattern of labels is no image. Structures
+come from `data.structures`. Each case counts as a patient of its own.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+from tfaug.data import images, scan
+from tfaug.data.readers import base
+from tfaug.data.readers.base import Files, Listing
+from tfaug.data.task import Task
+from tfaug.engine.errors import UserError
+
+
+class Reader(base.Reader):
+    """The cases that have an image."""
+
+    looks_for = "folders images and labels"
+
+    def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
+        super().__init__(root, options)
+        patterns = (options.get("images") or "images/*").split(",")
+        self._images = tuple(_checked(pattern.strip(), "data.images") for pattern in patterns)
+        self._labels = _checked((options.get("labels") or "labels/*").strip(), "data.labels")
+        self._found: tuple[list[dict], dict] | None = None
+
+    @staticmethod
+    def recognises(root: pathlib.Path) -> bool:
+        """Whether the two default folders are there."""
+        return all(pathlib.Path(root, name).is_dir() for name in ("images", "labels"))
+
+    def task(self) -> Task | None:
+        """None: files alone do not tell."""
+        return None
+
+    def channels(self) -> tuple[str, ...]:
+        """One for each pattern of images."""
+        if len(self._images) == 1:
+            return super().channels()
+        return tuple(f"image {number}" for number in range(1, len(self._images) + 1))
+
+    def cases(self) -> Listing:
+        """Cases with a label, and those with an image alone.
+
+        Raises:
+          UserError: no file fits the pattern of images, a label has no image, or two files fit one case.
+        """
+        channels, labels = self._files()
+        if not channels[0]:
+            raise UserError(self.root, f"holds no file of the pattern {self._images[0]!r}", "set data.images")
+        every = {case for channel in channels for case in channel}
+        for case in sorted(labels.keys() - every):
+            raise UserError(labels[case], "has no image", f"add it ({self._images[0]}), or remove the label")
+        return Listing(tuple(sorted(labels)), tuple(sorted(every - labels.keys())))
+
+    def locate(self, case: str, label: bool = True) -> Files:
+        """Finds the files of a case, see `base.Reader.locate`.
+
+        Raises:
+          UserError: one is missing, or two fit it.
+        """
+        channels, labels = self._files()
+        wanted = [*zip(channels, self._images), *([(labels, self._labels)] if label else [])]
+        for found, pattern in wanted:
+            if case not in found:
+                path = self.root / pattern.replace("*", case)
+                raise UserError(path, "does not exist", "add it, or take the case out of the split")
+        return Files(tuple(channel[case] for channel in channels), labels[case] if label else None)
+
+    def _files(self) -> tuple[list[dict], dict]:
+        """The paths by case: of each channel, and of the labels."""
+        if self._found is None:
+            try:
+                labels = self._matching(self._labels)
+                self._found = [self._matching(pattern, set(labels.values())) for pattern in self._images], labels
+            except OSError as error:
+                raise scan.unreadable(error.filename or self.root, error) from error
+        return self._found
+
+    def _matching(self, pattern: str, others: Set[pathlib.Path] = frozenset()) -> dict[str, pathlib.Path]:
+        before, after = pattern.split("*")
+        expression = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}", re.DOTALL)
+        cases: dict[str, pathlib.Path] = {}
+        for path in sorted(self.root.glob(pattern)):
+            match = expression.fullmatch(path.relative_to(self.root).as_posix())
+            suffix = images.suffix(path)
+            if match is None or suffix is None or path in others or "." in (path.name[0], match[1][0]):
+                continue
+            case = match[1] if after else match[1][: -len(suffix)]
+            if case in cases:
+                raise UserError(path, f"is of the same case as {cases[case].name}", "remove one, or rename it")
+            cases[case] = path
+        return cases
+
+
+def _checked(pattern: str, key: str) -> str:
+    path = pathlib.PurePosixPath(pattern)
+    if pattern.count("*") != 1 or set(pattern) & set("?[]\\\0"):
+        raise UserError(
+            key, f"{pattern!r} is not a pattern", "write one star for the name of the case, as in 'images/*'"
+        )
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(key, f"{pattern!r} leaves the data set's folder", "give a path below data.root, without '..'")
+    return str(path)
