@@ -1,6 +1,9 @@
 """NRRD and MetaImage files, held against SimpleITK; what all formats share, labels above all."""
 
+import gzip
 import os
+import struct
+import tracemalloc
 import zlib
 
 import nibabel
@@ -193,6 +196,25 @@ def test_the_files_that_the_faults_are_made_of_are_sound(tmp_path, suffix):
     np.testing.assert_array_equal(images.read(path).array, IMAGE)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("image.nrrd", nrrd({"sizes": "400 400 400"})),
+        ("image.nrrd", nrrd({"encoding": "gzip"}, np.frombuffer(gzip.compress(bytes(60 * 2**20), 1), "u1"))),
+        ("image.mha", mha({"CompressedData": "True"}, np.frombuffer(zlib.compress(bytes(60 * 2**20), 1), "u1"))),
+    ],
+    ids=["D7 declares 128 MB", "D8 nrrd of 60 MB", "D8 mha of 60 MB"],
+)
+def test_memory_follows_the_smaller_of_declared_and_real_size(tmp_path, name, content):
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="more data|ends before"):
+            images.read(tmp_path / name, content=content)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
 def test_random_damage_never_ends_in_a_traceback_or_in_other_voxels(tmp_path, suffix, compress):
@@ -280,6 +302,55 @@ def test_a_label_lies_where_its_scan_lies(tmp_path, suffix, dtype):
         np.testing.assert_allclose(ours.origin, theirs.origin, atol=1e-12)
     ours, theirs = (sitk.ReadImage(str(tmp_path / f"{kind}{suffix}")) for kind in ("label", "scan"))
     assert ours.IsSameImageGeometryAs(theirs, 1e-9, 1e-9)
+
+
+def headers():
+    """Of NIfTI scans; the first is as ACDC's are, with a true qform beside a unit sform."""
+    found = {name: nibabel.Nifti1Header() for name in ("acdc", "both", "qform only")}
+    found["NIfTI-2"] = nibabel.Nifti2Header()
+    found["big endian, sform only"] = nibabel.Nifti1Header(endianness=">")
+    affine = nibabel.affines.from_matvec(AXES * SPACING, [1, 2, 3])
+    for name, header in found.items():
+        header.set_data_dtype(np.int16)
+        header.set_data_shape(SHAPE)
+        header.set_zooms(SPACING)
+        header.set_xyzt_units("mm", "sec")
+        header.set_qform(affine, code=0 if "sform only" in name else 1)
+        header.set_sform(np.eye(4) if name == "acdc" else affine, code=0 if name == "qform only" else 2)
+    return found
+
+
+@pytest.mark.parametrize("name", headers())
+def test_a_label_has_both_transforms_of_its_nifti_scan_as_they_are(tmp_path, name):
+    header = headers()[name]
+    kind = nibabel.Nifti2Image if name == "NIfTI-2" else nibabel.Nifti1Image
+    nibabel.save(kind(IMAGE, None, header), tmp_path / "scan.nii.gz")
+    images.write_label(tmp_path / "label.nii.gz", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii.gz")
+    scan, label = (nibabel.load(tmp_path / f"{kind}.nii.gz") for kind in ("scan", "label"))
+    np.testing.assert_array_equal(np.asarray(label.dataobj), IMAGE > 60)
+    np.testing.assert_array_equal(label.affine, scan.affine)
+    for transform in ("get_qform", "get_sform"):
+        ours, theirs = (getattr(image.header, transform)(coded=True) for image in (label, scan))
+        assert ours[1] == theirs[1]
+        np.testing.assert_array_equal(ours[0], theirs[0])  # None where the code is 0
+    assert label.header.get_zooms() == scan.header.get_zooms()
+    assert label.header.get_xyzt_units() == scan.header.get_xyzt_units()
+    assert label.get_data_dtype() == np.uint8
+    if name != "NIfTI-2":
+        assert struct.unpack("<ff", gzip.open(tmp_path / "label.nii.gz").read(120)[112:]) == (1.0, 0.0)  # scl_*
+
+
+@pytest.mark.parametrize("size", [0, 7, 48, 2**31 - 1, -16])
+def test_a_label_can_be_written_for_every_scan_that_can_be_read(tmp_path, size, capfd):
+    """The scan's header extension is nonsense, and its qform's handedness is neither 1 nor -1."""
+    content = bytearray(nifti_bytes(IMAGE, qform_code=1, vox_offset=384))
+    content[76:80] = struct.pack("<f", 5)  # pixdim[0]
+    content[348:352] = b"\1\0\0\0" + struct.pack("<i", size) + bytes(28)
+    (tmp_path / "scan.nii").write_bytes(content)
+    np.testing.assert_array_equal(images.read(tmp_path / "scan.nii").array, IMAGE)
+    images.write_label(tmp_path / "label.nii", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii")
+    np.testing.assert_array_equal(images.read(tmp_path / "label.nii").array, IMAGE > 60)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".nii"])
