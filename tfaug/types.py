@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """Slices and their labels, always together.
 
     Attributes:
-      image: [N, H, W, 1] float32.
-      label: [N, H, W, 4] float32, one-hot or soft; sums to 1 over the last axis.
+      image: [N, H, W, C] float32.
+      label: [N, H, W, num_classes] float32, one-hot or soft; sums to 1 over the last axis.
     """
 
     image: Any
@@ -49,7 +49,7 @@ class GeneratorBatch(NamedTuple):
 
     Attributes:
       labelled: `Batch` of N affine-augmented labelled slices, which the generator is conditioned on.
-      real: [N, H, W, 1] float32, affine-augmented scans, labelled or not, for the discriminator.
+      real: [N, H, W, C] float32, affine-augmented scans, labelled or not, for the discriminator.
       z: [N, 100] float32 from a unit Gaussian.
       num_original: how many of S's N slices stay as they are, scalar; the others are generated.
     """
@@ -65,7 +65,7 @@ class AdversarialBatch(NamedTuple):
 
     Attributes:
       labelled: `Batch` of N labelled slices.
-      unlabelled: [N, H, W, 1] float32 scans.
+      unlabelled: [N, H, W, C] float32 scans.
     """
 
     labelled: Batch
