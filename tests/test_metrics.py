@@ -19,18 +19,18 @@ def mask(*boxes, shape=(20, 16, 6), label=1):
 
 def test_dice_equals_a_count_by_hand():
     prediction = np.zeros((4, 4, 1), np.uint8)
-    expert = np.zeros((4, 4, 1), np.uint8)
+    reference = np.zeros((4, 4, 1), np.uint8)
     prediction[0, :3] = 2  # 3 voxels
-    expert[0, 1:] = 2  # 3 voxels, 2 of them shared
-    expert[3, :2] = 2  # 2 more: 5 voxels
+    reference[0, 1:] = 2  # 3 voxels, 2 of them shared
+    reference[3, :2] = 2  # 2 more: 5 voxels
     prediction[3, 3] = 1
-    assert metrics.dice(prediction, expert, 2) == pytest.approx(2 * 2 / (3 + 5))
-    assert metrics.dice(prediction, expert, 1) == 0.0
+    assert metrics.dice(prediction, reference, 2) == pytest.approx(2 * 2 / (3 + 5))
+    assert metrics.dice(prediction, reference, 1) == 0.0
 
 
 def test_dice_tells_structures_apart():
-    expert = mask(np.s_[2:8, 2:8, :], label=1)
-    assert metrics.dice(np.where(expert == 1, 3, 0), expert, 1) == 0.0
+    reference = mask(np.s_[2:8, 2:8, :], label=1)
+    assert metrics.dice(np.where(reference == 1, 3, 0), reference, 1) == 0.0
 
 
 def test_dice_does_not_overflow_small_integers():
@@ -39,9 +39,9 @@ def test_dice_does_not_overflow_small_integers():
 
 
 def test_a_shift_by_one_voxel_has_that_voxels_length():
-    expert = mask(np.s_[4:10, 4:9, 2:3])
+    reference = mask(np.s_[4:10, 4:9, 2:3])
     for axis, length in enumerate(SPACING):
-        hd95, assd = metrics.surface_distance(np.roll(expert, 1, axis), expert, 1, SPACING)
+        hd95, assd = metrics.surface_distance(np.roll(reference, 1, axis), reference, 1, SPACING)
         if axis == 2:  # the whole slice is surface, and all of it moved
             assert (hd95, assd) == pytest.approx((length, length))
         else:  # some voxels lie on both masks
@@ -50,9 +50,9 @@ def test_a_shift_by_one_voxel_has_that_voxels_length():
 
 
 def test_distances_of_two_points():
-    expert, prediction = mask(np.s_[3, 4, 1]), mask(np.s_[5, 7, 2])
+    reference, prediction = mask(np.s_[3, 4, 1]), mask(np.s_[5, 7, 2])
     expected = math.hypot(2 * 1.5, 3 * 2.0, 1 * 10.0)
-    assert metrics.surface_distance(prediction, expert, 1, SPACING) == pytest.approx((expected, expected))
+    assert metrics.surface_distance(prediction, reference, 1, SPACING) == pytest.approx((expected, expected))
 
 
 def test_only_surfaces_count():
@@ -65,9 +65,9 @@ def test_only_surfaces_count():
 
 def test_pooled_mean_and_larger_directed_percentile():
     """1 voxel against itself plus 9 more in a row: directed distances {0} and {0, 1, ..., 9} voxels."""
-    expert, prediction = mask(np.s_[2:12, 3, 1]), mask(np.s_[2, 3, 1])
+    reference, prediction = mask(np.s_[2:12, 3, 1]), mask(np.s_[2, 3, 1])
     row = 1.5 * np.arange(10)
-    for one, other in ((prediction, expert), (expert, prediction)):
+    for one, other in ((prediction, reference), (reference, prediction)):
         hd95, assd = metrics.surface_distance(one, other, 1, SPACING)
         assert hd95 == pytest.approx(np.percentile(row, 95))  # pooled, as MedPy does, it would be less
         assert assd == pytest.approx(row.sum() / 11)  # the mean of the two directed means would be row.mean() / 2
@@ -84,12 +84,12 @@ def test_concentric_balls_are_their_radii_apart():
 def test_the_crop_changes_no_distance():
     rng = np.random.default_rng(0)
     blobs = [ndimage.gaussian_filter(rng.normal(size=(30, 28, 7)), 2) > 0.05 for _ in range(2)]
-    prediction, expert = (np.pad(b, ((3, 9), (6, 2), (1, 0))).astype(int) for b in blobs)
-    surfaces = [m.astype(bool) & ~ndimage.binary_erosion(m) for m in (prediction, expert)]
+    prediction, reference = (np.pad(b, ((3, 9), (6, 2), (1, 0))).astype(int) for b in blobs)
+    surfaces = [m.astype(bool) & ~ndimage.binary_erosion(m) for m in (prediction, reference)]
     points = [np.argwhere(s) * SPACING for s in surfaces]
     between = np.linalg.norm(points[0][:, None] - points[1][None], axis=-1)
     directed = between.min(axis=1), between.min(axis=0)
-    hd95, assd = metrics.surface_distance(prediction, expert, 1, SPACING)
+    hd95, assd = metrics.surface_distance(prediction, reference, 1, SPACING)
     assert hd95 == pytest.approx(max(np.percentile(d, 95) for d in directed))
     assert assd == pytest.approx(np.concatenate(directed).mean())
 
@@ -98,9 +98,9 @@ def test_empty_masks():
     empty, full = mask(), mask(np.s_[3:6, 3:6, 1:3])
     assert metrics.dice(empty, empty, 1) == 1.0
     assert metrics.surface_distance(empty, empty, 1, SPACING) == (0.0, 0.0)
-    for prediction, expert in ((empty, full), (full, empty)):
-        assert metrics.dice(prediction, expert, 1) == 0.0
-        assert all(map(math.isnan, metrics.surface_distance(prediction, expert, 1, SPACING)))
+    for prediction, reference in ((empty, full), (full, empty)):
+        assert metrics.dice(prediction, reference, 1) == 0.0
+        assert all(map(math.isnan, metrics.surface_distance(prediction, reference, 1, SPACING)))
 
 
 def test_masks_of_different_shapes_are_refused():

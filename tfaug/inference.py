@@ -11,7 +11,7 @@ from tfaug.compat import keras
 
 
 def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from slices [Z, H, W] float32 to class probabilities [Z, H, W, 4] float32.
+    """A function from slices [Z, H, W, C] float32 to class probabilities [Z, H, W, num_classes] float32.
 
     Runs at most `batch_size` slices at a time. TensorFlow traces it once, for any number of slices.
     """
@@ -21,14 +21,14 @@ def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray],
         return tf.nn.softmax(segmenter(image, training=False))
 
     def predict(image: np.ndarray) -> np.ndarray:
-        parts = np.array_split(image[..., np.newaxis], -(-len(image) // batch_size))
+        parts = np.array_split(image, -(-len(image) // batch_size))
         return np.concatenate([probabilities(tf.constant(part)).numpy() for part in parts])
 
     return predict
 
 
-def frozen(generator: keras.Model) -> Callable:
-    """A function from (image [N, H, W, 1], z [N, 100]) to the fields of a trained, fixed generator."""
+def inference_mode(generator: keras.Model) -> Callable:
+    """A function from (image [N, H, W, C], z [N, 100]) to the fields of a trained generator, left as it is."""
 
     def generate(image, z):
         return generator([image, z], training=False)

@@ -29,15 +29,15 @@ class SurfaceDistance(NamedTuple):
     assd: float
 
 
-def dice(prediction: np.ndarray, expert: np.ndarray, structure: int) -> float:
-    """The Dice similarity coefficient 2 |P and E| / (|P| + |E|) of one structure; see above for empty masks.
+def dice(prediction: np.ndarray, reference: np.ndarray, structure: int) -> float:
+    """The Dice similarity coefficient 2 |P and R| / (|P| + |R|) of one structure; see above for empty masks.
 
     Args:
       prediction: [X, Y, Z] integer mask.
-      expert: the same.
-      structure: the structure's label.
+      reference: the same.
+      structure: the structure's class.
     """
-    predicted, true = _masks(prediction, expert, structure)
+    predicted, true = _masks(prediction, reference, structure)
     total = predicted.sum() + true.sum()
     if total == 0:
         return 1.0
@@ -45,7 +45,7 @@ def dice(prediction: np.ndarray, expert: np.ndarray, structure: int) -> float:
 
 
 def surface_distance(
-    prediction: np.ndarray, expert: np.ndarray, structure: int, spacing: Sequence[float]
+    prediction: np.ndarray, reference: np.ndarray, structure: int, spacing: Sequence[float]
 ) -> SurfaceDistance:
     """The 95th percentile Hausdorff distance and the average symmetric surface distance of one structure.
 
@@ -58,11 +58,11 @@ def surface_distance(
 
     Args:
       prediction: [X, Y, Z] integer mask.
-      expert: the same.
-      structure: the structure's label.
+      reference: the same.
+      structure: the structure's class.
       spacing: mm per voxel along X, Y, Z.
     """
-    predicted, true = _masks(prediction, expert, structure)
+    predicted, true = _masks(prediction, reference, structure)
     if not predicted.any() and not true.any():
         return SurfaceDistance(0.0, 0.0)
     if not predicted.any() or not true.any():
@@ -121,7 +121,7 @@ def intensity_diagnostics(intensity_fields: np.ndarray) -> dict[str, float]:
     """Describes intensity fields of the same images under several z.
 
     Args:
-      intensity_fields: [K, N, H, W, 1], dI for K draws of z and N images.
+      intensity_fields: [K, N, H, W, C], dI for K draws of z and N images.
 
     Returns:
       mean and maximum of |dI|; `diversity`, the standard deviation over z, averaged over pixels and images (0 for a
@@ -135,10 +135,10 @@ def intensity_diagnostics(intensity_fields: np.ndarray) -> dict[str, float]:
     }
 
 
-def _masks(prediction, expert, structure):
-    if prediction.shape != expert.shape:
-        raise ValueError(f"prediction {prediction.shape} and expert {expert.shape} lie on different grids")
-    return prediction == structure, expert == structure
+def _masks(prediction, reference, structure):
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} lie on different grids")
+    return prediction == structure, reference == structure
 
 
 def _surface(mask):

@@ -15,10 +15,10 @@ SIZE = (48, 64)
 TRANSFORMS = [Affine(), Elastic(), ContrastBrightness(), MixUp()]
 
 
-def random_batch(num_slices=6):
+def random_batch(num_slices=6, channels=1, num_classes=4):
     rng = np.random.default_rng(0)
-    image = rng.random((num_slices, *SIZE, 1), np.float32)
-    label = np.eye(4, dtype=np.float32)[rng.integers(0, 4, (num_slices, *SIZE))]
+    image = rng.random((num_slices, *SIZE, channels), np.float32)
+    label = np.eye(num_classes, dtype=np.float32)[rng.integers(0, num_classes, (num_slices, *SIZE))]
     return Batch(tf.constant(image), tf.constant(label))
 
 
@@ -73,11 +73,24 @@ def test_runs_in_a_tf_data_map_as_it_does_eagerly(transform):
 
 
 @parametrize_transform
-def test_labels_stay_distributions(transform):
-    batch = random_batch()
+@pytest.mark.parametrize("num_classes", [2, 4, 7])
+def test_labels_stay_distributions(transform, num_classes):
+    batch = random_batch(num_classes=num_classes)
     label = transform.apply(batch, transform.sample(batch, streams.key(4, "test"))).label.numpy()
-    assert label.min() >= 0
+    assert label.shape == (6, *SIZE, num_classes) and label.min() >= 0
     np.testing.assert_allclose(label.sum(-1), 1, atol=1e-6)
+
+
+@parametrize_transform
+def test_each_channel_is_transformed_as_it_would_be_alone(transform):
+    """By the same draw: channels stay on one grid, and none leaks into another."""
+    batch = random_batch(channels=3)
+    params = transform.sample(batch, streams.key(5, "test"))
+    whole = transform.apply(batch, params)
+    for channel in range(3):
+        alone = transform.apply(Batch(batch.image[..., channel : channel + 1], batch.label), params)
+        np.testing.assert_allclose(whole.image[..., channel], alone.image[..., 0], atol=1e-6)
+        np.testing.assert_array_equal(whole.label, alone.label)
 
 
 def affine(angle=0.0, scale=1.0, flip=False):

@@ -5,15 +5,15 @@ import tensorflow as tf
 from tfaug.data import pipeline
 from tfaug.types import Batch
 
-SIZE = 8
+SIZE, CLASSES = 8, 6
 
 
 def numbered_slices(num_slices, with_label=True, first=0):
-    """Slice s is filled with the number `first` + s, its label with the class s % 4."""
+    """Slice s holds the number `first` + s, and its negative as second channel; its label is the class s % CLASSES."""
     numbers = np.arange(first, first + num_slices)
     image = np.broadcast_to(numbers[:, None, None], (num_slices, SIZE, SIZE)).astype(np.float32)
-    label = (image % 4).astype(np.uint8) if with_label else None
-    return pipeline.slices([image], None if label is None else [label])
+    label = (image % CLASSES).astype(np.uint8) if with_label else None
+    return pipeline.slices([np.stack([image, -image], axis=-1)], None if label is None else [label])
 
 
 def keep(batch, step, purpose):
@@ -42,9 +42,10 @@ def test_seed_and_purpose_each_give_another_order():
 
 
 def test_image_and_label_come_from_the_same_slice():
-    batch = pipeline.labelled_batches(numbered_slices(9), 20, keep, seed=0)(step_of(0))
-    assert batch.image.shape == (20, SIZE, SIZE, 1) and batch.label.shape == (20, SIZE, SIZE, 4)
-    np.testing.assert_array_equal(np.argmax(batch.label, -1), batch.image[..., 0].numpy() % 4)
+    batch = pipeline.labelled_batches(numbered_slices(9), CLASSES, 20, keep, seed=0)(step_of(0))
+    assert batch.image.shape == (20, SIZE, SIZE, 2) and batch.label.shape == (20, SIZE, SIZE, CLASSES)
+    np.testing.assert_array_equal(np.argmax(batch.label, -1), batch.image[..., 0].numpy() % CLASSES)
+    np.testing.assert_array_equal(batch.image[..., 1], -batch.image[..., 0])
     np.testing.assert_array_equal(np.sum(batch.label, -1), 1)
 
 
@@ -53,7 +54,7 @@ def test_iterating_from_the_middle_gives_what_iterating_from_the_start_gave():
         noise = tf.random.stateless_normal(batch.image.shape, pipeline.seed_at(0, purpose, step))
         return Batch(batch.image + noise, batch.label)
 
-    make = pipeline.generator_batches(numbered_slices(5), numbered_slices(9, False), 6, shift, seed=4)
+    make = pipeline.generator_batches(numbered_slices(5), numbered_slices(9, False), CLASSES, 6, shift, seed=4)
     from_start, from_three = pipeline.iterate(make, 0), pipeline.iterate(make, 3)
     whole = [next(from_start) for _ in range(5)]
     for late in whole[3:]:
@@ -63,16 +64,18 @@ def test_iterating_from_the_middle_gives_what_iterating_from_the_start_gave():
 
 
 def test_generator_batch_takes_labelled_and_real_from_their_own_pools():
-    make = pipeline.generator_batches(numbered_slices(5), numbered_slices(9, False, first=100), 8, keep, seed=0)
+    make = pipeline.generator_batches(
+        numbered_slices(5), numbered_slices(9, False, first=100), CLASSES, 8, keep, seed=0
+    )
     batch = make(step_of(0))
-    assert batch.labelled.image.numpy().max() < 100 <= batch.real.numpy().min()
-    assert batch.real.shape == (8, SIZE, SIZE, 1) and batch.z.shape == (8, 100)
+    assert batch.labelled.image[..., 0].numpy().max() < 100 <= batch.real[..., 0].numpy().min()
+    assert batch.real.shape == (8, SIZE, SIZE, 2) and batch.z.shape == (8, 100)
     assert batch.num_original == 4
 
 
 def test_released_partition_keeps_5_to_14_of_20_original():
     make = pipeline.generator_batches(
-        numbered_slices(5), numbered_slices(5, False), 20, keep, seed=0, released_partition=True
+        numbered_slices(5), numbered_slices(5, False), CLASSES, 20, keep, seed=0, released_partition=True
     )
     drawn = {int(make(step_of(step)).num_original) for step in range(120)}
     assert drawn == set(range(5, 15))

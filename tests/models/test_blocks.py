@@ -17,20 +17,20 @@ def test_centred_upsampling_alone_treats_left_and_right_alike(centred):
 
 
 def test_weights_are_a_pure_function_of_the_seed():
-    one, same, other = (unet(32, filters=2, seed=seed).get_weights() for seed in (3, 3, 4))
+    one, same, other = (unet(32, 4, filters=2, seed=seed).get_weights() for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(one, same))
     assert not np.array_equal(one[0], other[0])
 
 
 def test_convolutions_start_as_normal_of_the_right_spread():
-    kernel = unet(32, seed=0).get_layer("enc_c5_b").kernel.numpy()
+    kernel = unet(32, 4, seed=0).get_layer("enc_c5_b").kernel.numpy()
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.01)
     assert np.abs(kernel).max() > 3 * kernel.std()  # untruncated
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_initial_fields_follow_the_scale_of_the_head(kind):
-    usual, small = (generator(kind, 32, 4, seed=1, head_scale=scale) for scale in (1.0, 0.1))
+    usual, small = (generator(kind, 32, filters=4, seed=1, head_scale=scale) for scale in (1.0, 0.1))
     inputs = [tf.random.stateless_normal(shape, [1, 2]) for shape in ((2, 32, 32, 1), (2, 100))]
     fields = [model(inputs, training=True).numpy() for model in (usual, small)]
     if kind == "intensity":

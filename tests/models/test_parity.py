@@ -71,7 +71,7 @@ def build(kind, numbers):
     models = (
         generator(kind, size, half_pixel_centers=False),
         discriminator(size),
-        unet(size, half_pixel_centers=False),
+        unet(size, 4, half_pixel_centers=False),
     )
     return models, [fill(model, seed) for model in models]
 
@@ -120,7 +120,7 @@ def test_fields_images_losses_and_gradients(kind, numbers, inputs):
 @pytest.mark.parametrize(
     "model, expected",
     [
-        (lambda: unet(224), 1_949_508),
+        (lambda: unet(224, 4), 1_949_508),
         (lambda: generator("deform", 224), 753_618),
         (lambda: generator("intensity", 224), 753_344),
         (lambda: discriminator(224), 1_499_489),

@@ -7,7 +7,7 @@ import math
 
 import tensorflow as tf
 
-from tfaug.types import NUM_CLASSES, Batch
+from tfaug.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Affine:
         image = _resample(batch.image, matrices, size, "BILINEAR")
         label = _resample(batch.label, matrices, size, "NEAREST")
         outside = tf.reduce_max(label, axis=-1, keepdims=True) == 0
-        background = tf.one_hot(0, NUM_CLASSES)
+        background = tf.one_hot(0, batch.label.shape[-1])
         return Batch(image, tf.where(outside, background, label))
 
 

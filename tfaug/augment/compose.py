@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from tfaug import plugins
 from tfaug.augment.methods import AFFINE, GENERATORS, Method
+from tfaug.engine.errors import UserError
 from tfaug.types import Batch
 
 
 class Augmenter:
     """Applies transforms by name, each with its own stream of draws.
 
+    A transform has two methods, made of TensorFlow operations: `sample(batch, seed)` draws parameters (any structure of
+    tensors) from a [2] seed, and `apply(batch, params)` returns a `Batch` of the same shapes and types. A method may
+    name a class of the user's own, "my_module:Blur", which is made without arguments.
+
     Args:
-      transforms: objects with `sample(batch, seed)` and `apply(batch, params)`, by name.
+      transforms: by name.
       seed_at: function from (purpose, step) to a [2] seed.
       released_partition: see `shares`.
     """
 
     def __init__(self, transforms: Mapping[str, object], seed_at: Callable, released_partition: bool = False):
-        self.transforms = transforms
+        self.transforms = dict(transforms)
         self.seed_at = seed_at
         self.released_partition = released_partition
 
@@ -29,7 +36,14 @@ class Augmenter:
         return self._in_turn(AFFINE, batch, step, purpose)
 
     def method(self, method: Method) -> Callable:
-        """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size."""
+        """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.
+
+        Raises:
+          UserError: a transform is unknown, or the user's own does not have the two methods.
+        """
+        for name in method.transforms:
+            if name not in self.transforms:
+                self.transforms[name] = _load(name, self.transforms)
 
         def augment(batch: Batch, step, purpose: str) -> Batch:
             batch = self._in_turn(method.first, batch, step, purpose)
@@ -49,11 +63,28 @@ class Augmenter:
 
         return augment
 
+    def check(self, method: Method, image_size: int, channels: int, num_classes: int) -> None:
+        """Traces the user's own transforms of a method on slices of the given sizes.
+
+        Raises:
+          UserError: one fails, or does not return a `Batch` of the shapes and types that it was given.
+        """
+        self.method(method)
+        side = [2, image_size, image_size]
+        batch = Batch(tf.TensorSpec([*side, channels]), tf.TensorSpec([*side, num_classes]))
+        for name in method.transforms:
+            if ":" in name:
+                _check(name, self.transforms[name], batch)
+
     def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
         """What has been done to each slice of a batch that `method` makes; generated ones are `first` as well."""
         recipes = [method.first, *method.generated]
         sizes = self.shares(batch_size, len(method.generated), step, purpose) if method.generated else [batch_size]
-        names = ["+".join(recipe) or "original" for recipe, size in zip(recipes, sizes) for _ in range(int(size))]
+        names = [
+            "+".join(map(plugins.short_name, recipe)) or "original"
+            for recipe, size in zip(recipes, sizes)
+            for _ in range(int(size))
+        ]
         if method.mixup:
             half = batch_size // 2
             names[half:] = [f"{name}+mixup" for name in names[half:]]
@@ -86,6 +117,46 @@ class Augmenter:
             params = self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
             batch = self.transforms[name].apply(batch, params)
         return batch
+
+
+def _load(name, known):
+    transform = plugins.load(name, known, "transform")
+    if isinstance(transform, type):
+        try:
+            transform = transform()
+        except Exception as error:  # it is the user's code, and may fail in any way
+            problem = f"cannot be made without arguments ({type(error).__name__}: {error})"
+            raise UserError(f"transform {name}", problem, "give its arguments defaults") from error
+    for method in ("sample", "apply"):
+        try:
+            inspect.signature(getattr(transform, method)).bind(None, None)
+        except (AttributeError, TypeError) as error:
+            remedy = "write sample(self, batch, seed) and apply(self, batch, params)"
+            raise UserError(f"transform {name}", f"has no suitable method {method!r} ({error})", remedy) from error
+    return transform
+
+
+def _check(name, transform, batch):
+    def once(batch, seed):
+        return transform.apply(batch, transform.sample(batch, seed))
+
+    try:
+        made = tf.function(once).get_concrete_function(batch, tf.TensorSpec([2], tf.int64)).structured_outputs
+    except Exception as error:  # it is the user's code, and may fail in any way
+        cause = str(error).strip().splitlines()[-1].strip()
+        remedy = "make it of TensorFlow operations; others go into tf.numpy_function"
+        raise UserError(f"transform {name}", f"fails ({cause})", remedy) from error
+    remedy = "let `apply` return a tfaug.types.Batch of the shapes and types that it is given"
+    if not isinstance(made, Batch):
+        raise UserError(f"transform {name}", f"returns an object of type {type(made).__name__}", remedy)
+    for field, part, given in zip(Batch._fields, made, batch):
+        if not tf.is_tensor(part) or not given.is_compatible_with(part):
+            returned = f"{part.dtype.name} {part.shape}" if tf.is_tensor(part) else repr(part)
+            raise UserError(
+                f"transform {name}",
+                f"returns the {field} {returned} for one of {given.dtype.name} {given.shape}",
+                remedy,
+            )
 
 
 def _split(batch, sizes):

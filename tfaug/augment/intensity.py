@@ -11,7 +11,9 @@ from tfaug.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class ContrastBrightness:
-    """Per slice, x = (x - mean) * contrast + mean, then x + brightness; mean is that slice's own.
+    """Per slice, x = (x - mean) * contrast + mean, then x + brightness.
+
+    The mean is that of the slice's channel; its channels share contrast and brightness.
 
     Attributes:
       contrast_range: uniform range of the contrast.
@@ -48,5 +50,5 @@ class ContrastBrightness:
         """Changes the image, which is not clipped; the label stays."""
         contrast = params["contrast"][:, None, None, None]
         brightness = params["brightness"][:, None, None, None]
-        mean = tf.reduce_mean(batch.image, axis=[1, 2, 3], keepdims=True)
+        mean = tf.reduce_mean(batch.image, axis=[1, 2], keepdims=True)
         return Batch((batch.image - mean) * contrast + mean + brightness, batch.label)

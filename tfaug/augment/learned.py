@@ -14,7 +14,7 @@ def transform_image(kind: str, image, field):
     Args:
       kind: "deform" or "intensity".
       image: [N, H, W, C] float32.
-      field: v [N, H, W, 2] in pixels, or dI [N, H, W, 1].
+      field: v [N, H, W, 2] in pixels, which moves all channels alike, or dI [N, H, W, C].
 
     Returns:
       [N, H, W, C] float32.
@@ -32,7 +32,7 @@ class Learned:
 
     Args:
       kind: "deform" or "intensity".
-      generate: function from (image [N, H, W, 1], z [N, 100]) to fields.
+      generate: function from (image [N, H, W, C], z [N, 100]) to fields.
     """
 
     def __init__(self, kind: str, generate):

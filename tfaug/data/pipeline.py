@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug import streams
-from tfaug.types import NUM_CLASSES, Z_DIM, AdversarialBatch, Batch, GeneratorBatch
+from tfaug.types import Z_DIM, AdversarialBatch, Batch, GeneratorBatch
 
 Augment = Callable[[Batch, tf.Tensor, str], Batch]  # (batch, step, whose stream of draws)
 
@@ -21,8 +21,8 @@ class Slices(NamedTuple):
     """All 2D slices of some volumes.
 
     Attributes:
-      image: [S, H, W, 1] float32.
-      label: [S, H, W] uint8, or None where only images are used.
+      image: [S, H, W, C] float32.
+      label: [S, H, W] uint8 classes, or None where only images are used.
     """
 
     image: tf.Tensor
@@ -30,9 +30,9 @@ class Slices(NamedTuple):
 
 
 def slices(images: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None = None) -> Slices:
-    """Stacks volumes' [Z, H, W] images and labels along Z."""
+    """Stacks volumes' images [Z, H, W, C] and labels [Z, H, W] along Z."""
     label = None if labels is None else tf.constant(np.concatenate(labels))
-    return Slices(tf.constant(np.concatenate(images)[..., np.newaxis]), label)
+    return Slices(tf.constant(np.concatenate(images)), label)
 
 
 def seed_at(seed: int, purpose: str, step) -> tf.Tensor:
@@ -63,11 +63,12 @@ def indices(num_slices: int, batch_size: int, step, seed: int, purpose: str) -> 
     return tf.ensure_shape(tf.concat(orders, 0)[offset : offset + batch_size], [batch_size])
 
 
-def labelled_batches(slices: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
+def labelled_batches(slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int) -> Callable:
     """Batches to train a segmenter on.
 
     Args:
       slices: labelled.
+      num_classes: of the labels, background included.
       batch_size: N.
       augment: applied to each batch.
       seed: of the run.
@@ -78,36 +79,45 @@ def labelled_batches(slices: Slices, batch_size: int, augment: Augment, seed: in
 
     def make(step) -> Batch:
         chosen = indices(slices.image.shape[0], batch_size, step, seed, "labelled")
-        label = tf.one_hot(tf.gather(slices.label, chosen), NUM_CLASSES)
+        label = tf.one_hot(tf.gather(slices.label, chosen), num_classes)
         return augment(Batch(tf.gather(slices.image, chosen), label), step, "labelled")
 
     return make
 
 
-def image_batches(slices: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
-    """Batches of images alone, for a discriminator or as unlabelled scans; arguments as for `labelled_batches`.
+def image_batches(slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int) -> Callable:
+    """Batches of images alone, for a discriminator or as unlabelled scans.
+
+    Arguments as for `labelled_batches`: a transform sees each image with a label that is all background.
 
     Returns:
-      Function from the step (int64 scalar) to [N, H, W, 1] images.
+      Function from the step (int64 scalar) to [N, H, W, C] images.
     """
 
     def make(step) -> tf.Tensor:
         chosen = indices(slices.image.shape[0], batch_size, step, seed, "real")
         image = tf.gather(slices.image, chosen)
-        no_label = tf.one_hot(tf.zeros(image.shape[:3], tf.int32), NUM_CLASSES)
+        no_label = tf.one_hot(tf.zeros(image.shape[:3], tf.int32), num_classes)
         return augment(Batch(image, no_label), step, "real").image
 
     return make
 
 
 def generator_batches(
-    labelled: Slices, real: Slices, batch_size: int, augment: Augment, seed: int, released_partition: bool = False
+    labelled: Slices,
+    real: Slices,
+    num_classes: int,
+    batch_size: int,
+    augment: Augment,
+    seed: int,
+    released_partition: bool = False,
 ) -> Callable:
     """Batches to learn an augmentation from.
 
     Args:
       labelled: X_L, to condition the generator on.
       real: the scans that the discriminator is shown.
+      num_classes: of the labels, background included.
       batch_size: N, of either.
       augment: the affine augmentation of both.
       seed: of the run.
@@ -117,8 +127,8 @@ def generator_batches(
     Returns:
       Function from the step (int64 scalar) to its `GeneratorBatch`.
     """
-    make_labelled = labelled_batches(labelled, batch_size, augment, seed)
-    make_real = image_batches(real, batch_size, augment, seed)
+    make_labelled = labelled_batches(labelled, num_classes, batch_size, augment, seed)
+    make_real = image_batches(real, num_classes, batch_size, augment, seed)
 
     def make(step) -> GeneratorBatch:
         z = tf.random.stateless_normal([batch_size, Z_DIM], seed_at(seed, "z", step))
@@ -131,14 +141,16 @@ def generator_batches(
     return make
 
 
-def adversarial_batches(labelled: Slices, unlabelled: Slices, batch_size: int, augment: Augment, seed: int) -> Callable:
-    """Batches to train a segmenter adversarially on; arguments as for `generator_batches`.
+def adversarial_batches(
+    labelled: Slices, unlabelled: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int
+) -> Callable:
+    """Batches to train a segmenter on with unlabelled scans; arguments as for `generator_batches`.
 
     Returns:
       Function from the step (int64 scalar) to its `AdversarialBatch`.
     """
-    make_labelled = labelled_batches(labelled, batch_size, augment, seed)
-    make_unlabelled = image_batches(unlabelled, batch_size, augment, seed)
+    make_labelled = labelled_batches(labelled, num_classes, batch_size, augment, seed)
+    make_unlabelled = image_batches(unlabelled, num_classes, batch_size, augment, seed)
 
     def make(step) -> AdversarialBatch:
         return AdversarialBatch(make_labelled(step), make_unlabelled(step))

@@ -1,1 +1,103 @@
-"""The three networks: segmenter, conditional generator, discriminator."""
+"""The networks by name: segmenters, conditional generators, discriminators.
+
+A config names one of these, or the user's own function as "my_module:function". The function is called with keyword
+arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
+
+| role | arguments | input | output, float32 |
+| --- | --- | --- | --- |
+| segmenter | image_size, num_classes, channels, seed | image | logits [N, H, W, num_classes] |
+| generator | kind, image_size, channels, seed | [image, z] | field: v [N, H, W, 2] or dI [N, H, W, channels] |
+| discriminator | image_size, channels, seed | image | logits [N, 1], positive for "a scan" |
+
+image is [N, H, W, channels] float32, H and W are image_size, z is [N, 100]. The field of kind "deform" is v in pixels,
+(row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must follow from
+`seed` alone, or runs will differ. Of the options in `config.model` (filters, half_pixel_centers, norm_momentum,
+head_scale) a function gets those that it has parameters for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfaug import plugins
+from tfaug.compat import keras
+from tfaug.engine.errors import UserError
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import generator
+from tfaug.models.unet import unet
+from tfaug.types import Z_DIM
+
+SEGMENTERS: Mapping[str, Callable[..., keras.Model]] = {"unet": unet}
+GENERATORS: Mapping[str, Callable[..., keras.Model]] = {"conditional": generator}
+DISCRIMINATORS: Mapping[str, Callable[..., keras.Model]] = {"dcgan": discriminator}
+
+_ROLES = {"segmenter": SEGMENTERS, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
+
+
+def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> keras.Model:
+    """Builds a network by its name.
+
+    Args:
+      role: "segmenter", "generator" or "discriminator".
+      name: the network's, of this tfaug or "my_module:function".
+      options: of these the network's function gets those that it has parameters for.
+      **arguments: all that the table above lists for the role.
+
+    Raises:
+      UserError: the name is unknown, or the user's function does not do what the table says.
+    """
+    key = f"model.{role}"
+    function = plugins.load(name, _ROLES[role], key)
+    if name in _ROLES[role]:
+        return function(**arguments, **_accepted(function, options))
+    remedy = f"see tfaug.models for what a {role} takes and returns"
+    try:
+        options = _accepted(function, options)
+        inspect.signature(function).bind(**arguments, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(key, f"{name} cannot be called with {', '.join(arguments)} ({error})", remedy) from error
+    try:
+        model = function(**arguments, **options)
+    except Exception as error:  # it is the user's code, and may fail in any way
+        raise UserError(key, f"{name} failed ({type(error).__name__}: {error})", remedy) from error
+    if problem := _mismatch(model, *_shapes(role, **arguments)):
+        raise UserError(key, f"{name} {problem}", remedy)
+    return model
+
+
+def _accepted(function, options):
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(options)
+    return {option: value for option, value in options.items() if option in parameters}
+
+
+def _shapes(role, image_size, channels, kind=None, num_classes=None, seed=None):
+    """The shapes of a network's inputs, and of its output."""
+    del seed
+    image = (None, image_size, image_size, channels)
+    if role == "segmenter":
+        return [image], (*image[:3], num_classes)
+    if role == "generator":
+        return [image, (None, Z_DIM)], (*image[:3], 2) if kind == "deform" else image
+    return [image], (None, 1)
+
+
+def _mismatch(model, inputs, output):
+    """What is wrong with a user's model, in words; "" if nothing is."""
+    if not isinstance(model, keras.Model):
+        return f"returns an object of type {type(model).__name__}, not a keras.Model of tfaug.compat"
+    if not model.inputs or not model.outputs:
+        return "returns a model without fixed inputs, not keras.Model(inputs, outputs)"
+    for what, tensors, expected in (("inputs", model.inputs, inputs), ("outputs", model.outputs, [output])):
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        compatible = (tf.TensorShape(shape).is_compatible_with(wanted) for shape, wanted in zip(shapes, expected))
+        if len(shapes) != len(expected) or not all(compatible):
+            return f"has {what} of the shapes {shapes}, not {expected}"
+    if model.outputs[0].dtype != tf.float32:
+        return f"has an output of type {model.outputs[0].dtype.name}, not float32"
+    return ""

@@ -98,7 +98,7 @@ def frozen_statistics(*models: keras.Model):
     One network's update runs the others in training mode too; only its own may change. Works by momentum 1, which a
     `tf.function` reads while it is traced.
     """
-    norms = [layer for model in models for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    norms = [part for model in models for part in model.submodules if isinstance(part, layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:

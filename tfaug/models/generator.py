@@ -14,6 +14,7 @@ KINDS = ("deform", "intensity")
 def generator(
     kind: str,
     image_size: int,
+    channels: int = 1,
     filters: int = 16,
     half_pixel_centers: bool = True,
     norm_momentum: float = 0.99,
@@ -25,6 +26,7 @@ def generator(
     Args:
       kind: "deform" or "intensity".
       image_size: side of the square image, a multiple of 32.
+      channels: of the image.
       filters: channels at full resolution.
       half_pixel_centers: see `blocks.Upsample`.
       norm_momentum: of the batch norms' moving statistics.
@@ -32,11 +34,12 @@ def generator(
       head_scale: of the last layer's initial weights, and with it of the fields that learning starts from.
 
     Returns:
-      A model from (image [N, H, W, 1], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in pixels
-      (row, column), "intensity" gives dI [N, H, W, 1] in (-1, 1), in units of the normalised image.
+      A model from (image [N, H, W, channels], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in
+      pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in (-1, 1), in units of
+      the normalised image.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
-    image = keras.Input((image_size, image_size, 1), name="image")
+    image = keras.Input((image_size, image_size, channels), name="image")
     z = keras.Input((Z_DIM,), name="z")
 
     side = image_size // 32
@@ -53,17 +56,18 @@ def generator(
     x = keras.layers.Concatenate(name="concat")([noise, x])
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
-    field = _HEADS[kind](x, functools.partial(block, scale=head_scale))
+    field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
     return keras.Model([image, z], field, name=f"generator_{kind}")
 
 
-def _deformation_head(x, block):
+def _deformation_head(x, channels, block):
+    del channels
     v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
-def _intensity_head(x, block):
-    mask = block(x, 1, 1, "int_c1", activation=None, norm=False, bias=False)
+def _intensity_head(x, channels, block):
+    mask = block(x, channels, 1, "int_c1", activation=None, norm=False, bias=False)
     return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
 
 

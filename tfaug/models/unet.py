@@ -6,13 +6,14 @@ import functools
 
 from tfaug.compat import keras
 from tfaug.models.blocks import Upsample, conv
-from tfaug.types import NUM_CLASSES
 
 DEPTH = 5
 
 
 def unet(
     image_size: int,
+    num_classes: int,
+    channels: int = 1,
     filters: int = 16,
     half_pixel_centers: bool = True,
     norm_momentum: float = 0.99,
@@ -22,16 +23,18 @@ def unet(
 
     Args:
       image_size: side of the square image, a multiple of 16.
+      num_classes: the structures and background.
+      channels: of the image.
       filters: channels at full resolution; they double at each of the four poolings.
       half_pixel_centers: see `blocks.Upsample`.
       norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
 
     Returns:
-      A model from [N, H, W, 1] images to [N, H, W, 4] float32 logits.
+      A model from [N, H, W, channels] images to [N, H, W, num_classes] float32 logits.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
-    image = keras.Input((image_size, image_size, 1), name="image")
+    image = keras.Input((image_size, image_size, channels), name="image")
 
     x, encoded = image, {}
     for level in range(1, DEPTH + 1):
@@ -53,6 +56,6 @@ def unet(
 
     for name in ("seg_c1_a", "seg_c1_b", "seg_c1_c"):
         x = block(x, filters, 3, name)
-    x = block(x, NUM_CLASSES, 3, "seg_fin_layer", activation=None, norm=False)
+    x = block(x, num_classes, 3, "seg_fin_layer", activation=None, norm=False)
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(image, logits, name="segmenter")
