@@ -16,6 +16,7 @@ from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors
 from tfaug.engine.run_dir import check_path, read_report
 from tfaug.table1 import plan, results
+from tfaug.types import STRUCTURES
 
 STAGES = {
     "all": "both of the next, then evaluate",
@@ -85,7 +86,7 @@ def main() -> None:
         print(experiment.evaluate_run(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:
         result = results.of_run(segmenter, config, method, commit=commit, **experiment.provenance(segmenter))
-        results.save(cli.results(), result, config)
+        results.save(cli.results(), result, config, STRUCTURES)
     print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
 
 
@@ -98,7 +99,7 @@ def fill_table1(config, workdir: pathlib.Path) -> None:
     folder = cli.results().absolute()
     grid = plan.Grid(tuple(dict.fromkeys(methods)), sizes, sets, REPEATS.value)
     jobs = plan.missing(config, grid, workdir, folder)
-    results.bind(folder, config)
+    results.bind(folder, config, STRUCTURES)
     done = len(results.load(folder))
     print(
         f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True

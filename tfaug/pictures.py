@@ -7,7 +7,7 @@ are drawn on canvases of their own, never through pyplot, whose global state wou
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,6 @@ from matplotlib import image as mpl_image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-from tfaug.types import STRUCTURES
 
 # Three of the colours that Okabe and Ito chose to be told apart by everybody; none of them is a grey.
 COLOURS = {"RV": "#56B4E9", "Myo": "#F0E442", "LV": "#D55E00"}
@@ -70,6 +68,7 @@ def overlay(
     experts: Sequence[np.ndarray] | None = None,
     columns: int = 5,
     one_window: bool = False,
+    colours: Mapping[str, str] = COLOURS,
 ) -> np.ndarray:
     """Tiles of scans with the contours of their masks.
 
@@ -80,6 +79,7 @@ def overlay(
       experts: integer masks drawn dashed in the same colours, or None.
       columns: tiles in a row, at most.
       one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own range of greys.
+      colours: of the structures by name, in the order of their classes.
     """
     columns = min(columns, len(images))
     shared = _window(np.concatenate([np.ravel(image) for image in images])) if one_window else None
@@ -90,10 +90,10 @@ def overlay(
             continue
         _scan(tile, images[k], shared if one_window else _window(images[k]))
         if experts is not None:
-            _contours(tile, experts[k], linestyle="dashed")
-        _contours(tile, masks[k])
+            _contours(tile, experts[k], linestyle="dashed", colours=colours)
+        _contours(tile, masks[k], colours=colours)
         tile.set_title(titles[k], fontsize=FONT, pad=3)
-    _legend(figure, with_expert=experts is not None)
+    _legend(figure, with_expert=experts is not None, colours=colours)
     return rendered(figure)
 
 
@@ -168,6 +168,7 @@ def draws_panel(
     generated: Sequence[np.ndarray],
     generated_labels: Sequence[np.ndarray],
     kind: str,
+    colours: Mapping[str, str] = COLOURS,
 ) -> np.ndarray:
     """What a generator makes of one image for several z: above the fields, below the images with their labels.
 
@@ -178,6 +179,7 @@ def draws_panel(
       generated: for each z, the generated image [X, Y].
       generated_labels: for each z, its integer mask.
       kind: "deform" or "intensity".
+      colours: of the structures by name, in the order of their classes.
     """
     figure, tiles = _canvas(2, 1 + len(fields), left=TITLE, bars=(len(fields),))
     title, shown = _fields(tiles[0, 1:], fields, kind)
@@ -185,12 +187,12 @@ def draws_panel(
     window = _window(image)
     for tile, scan, mask in zip(tiles[1], (image, *generated), (label, *generated_labels)):
         _scan(tile, scan, window)
-        _contours(tile, mask)
+        _contours(tile, mask, colours=colours)
     _scan(tiles[0, 0], image, window)
     for k, tile in enumerate(tiles[0]):
         tile.set_title(f"z {k}" if k else "input", fontsize=FONT, pad=3)
     _name_rows(tiles, (title, "generated"))
-    _legend(figure)
+    _legend(figure, colours=colours)
     return rendered(figure)
 
 
@@ -258,11 +260,11 @@ def _window(image):
     return np.percentile(image, (1, 99))
 
 
-def _contours(tile, mask, linestyle="solid"):
-    for label, structure in enumerate(STRUCTURES, start=1):
+def _contours(tile, mask, linestyle="solid", colours=COLOURS):
+    for label, colour in enumerate(colours.values(), start=1):
         inside = (mask.T == label).astype(np.float32)
         if inside.any() and not inside.all():
-            tile.contour(inside, levels=[0.5], colors=COLOURS[structure], linestyles=linestyle, linewidths=1.2)
+            tile.contour(inside, levels=[0.5], colors=colour, linestyles=linestyle, linewidths=1.2)
 
 
 def _canvas(rows, columns, left=0.0, titled_rows=False, bars=()):
@@ -309,8 +311,8 @@ def _name_rows(tiles, names):
         row[0].set_ylabel(name, fontsize=FONT, labelpad=3)
 
 
-def _legend(figure, with_expert=False):
-    lines = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in COLOURS.items()}
+def _legend(figure, with_expert=False, colours=COLOURS):
+    lines = {name: Line2D([], [], color=colour, linewidth=2) for name, colour in colours.items()}
     if with_expert:
         lines["prediction"] = Line2D([], [], color="black")
         lines["expert"] = Line2D([], [], color="black", linestyle="dashed")

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from configs import phantom
-from tfaug.table1 import render, results
+from tfaug.table1 import paper, render, results
 from tfaug.table1.table import compute, load
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -24,7 +24,7 @@ def test_the_document_shows_what_the_results_give(config):
 
 
 def test_the_default_config_goes_on_with_the_results(config):
-    assert results.decisive(phantom.get_config()) == config
+    assert results.decisive(phantom.get_config(), paper.STRUCTURES) == config
 
 
 def test_results_come_from_commits():

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
+from tfaug.engine.errors import printable
 from tfaug.engine.files import replacing
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
-from tfaug.table1.table import DRAWS, LEVEL, VALUES, Correlation, Table, compute, load, marks
+from tfaug.table1.table import DRAWS, LEVEL, Correlation, Table, compute, load, marks
 
 _UNITS = {"pairs": ("patients and runs", "p"), "patients": ("patients", "patients_p"), "runs": ("runs", "runs_p")}
 _TESTED = ("difference", *(name for unit, (_, p) in _UNITS.items() for name in (unit, p, f"{p}_holm")))
@@ -45,7 +46,7 @@ def write(folder) -> str:
         "table1.md": markdown(table),
         "table1.tex": latex(table),
         "table1.csv": csv(table),
-        "table1_dice.csv": table.scores.to_csv(index=False, lineterminator="\n"),
+        "table1_dice.csv": table.scores.to_csv(lineterminator="\n"),
     }
     for name, content in contents.items():
         with replacing(folder / name, "make room, or make the folder writable") as path:
@@ -58,7 +59,7 @@ def csv(table: Table) -> str:
     rows = []
     for method, row in paper.ROWS.items():
         for n in table.counts:
-            for name in VALUES:
+            for name in table.columns:
                 line = {"method": method, "num_labelled": n, "structure": name, "runs": 0}
                 if (method, n, name) in table.cells.index:
                     line.update(table.cells.loc[(method, n, name)])
@@ -84,7 +85,8 @@ def markdown(table: Table) -> str:
         signs = "".join(MARKS[ref] if corrected else f"({MARKS[ref]})" for ref, corrected in found)
         return f"{text} {signs}".rstrip()
 
-    head = ["`--aug`", "in the paper", *(f"{name}, N_L = {n}" for n in table.counts for name in (*VALUES, "runs"))]
+    columns = [*map(_in_pipes, table.columns), "runs"]
+    head = ["`--aug`", "in the paper", *(f"{name}, N_L = {n}" for n in table.counts for name in columns)]
     lines = [
         [f"`{method}`" if ours else "", _plain_name(method) if ours else "the paper", *texts]
         for method, ours, texts in _lines(table, cell, "-")
@@ -110,10 +112,10 @@ def latex(table: Table) -> str:
         signs = "".join(_LATEX_MARKS[ref] if corrected else f"({_LATEX_MARKS[ref]})" for ref, corrected in found)
         return f"${mean:.3f}{below}" + (f"^{{{signs}}}$" if signs else "$")
 
-    width = len(VALUES) + 1
+    width = len(table.columns) + 1
     firsts = range(2, 2 + width * len(table.counts), width)
     groups = ["", *(rf"\multicolumn{{{width}}}{{c}}{{$N_L = {n}$}}" for n in table.counts)]
-    head = ["Method", *(name for _ in table.counts for name in (*VALUES, "runs"))]
+    head = ["Method", *(_latex_text(name) for _ in table.counts for name in (*table.columns, "runs"))]
     lines = [
         [_latex_name(method) if ours else r"\quad the paper", *texts]
         for method, ours, texts in _lines(table, cell, "--")
@@ -127,7 +129,7 @@ def latex(table: Table) -> str:
             r"\label{tab:table1}",
             r"\medskip",
             r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{l{' rrrrr' * len(table.counts)}}}",
+            rf"\begin{{tabular}}{{l{(' ' + width * 'r') * len(table.counts)}}}",
             r"\toprule",
             _latex_row(groups),
             "".join(rf"\cmidrule(lr){{{first}-{first + width - 1}}}" for first in firsts),
@@ -145,30 +147,32 @@ def latex(table: Table) -> str:
 def _lines(table: Table, cell: _Cell, absent: str) -> Iterator[tuple[str, bool, list[str]]]:
     """Every row: its method, whether the numbers are ours (or the paper's), and the texts of its cells."""
     for method, row in paper.ROWS.items():
-        ours, theirs = [], []
+        texts = []
         for n in table.counts:
-            for name in VALUES:
+            for name in table.columns:
                 found = table.cells.loc[(method, n, name)] if (method, n, name) in table.cells.index else None
                 if found is None or not found.runs:
-                    ours.append(absent)
+                    texts.append(absent)
                 else:
-                    ours.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
-                if n in row.dice:
-                    printed = [(ref, True) for ref, sign in MARKS.items() if sign == row.marks[n].get(name)]
-                    theirs.append(cell(_papers(row, n, name), np.nan, printed))
-                else:
-                    theirs.append(absent)
-            ours.append(str(_num_runs(table, method, n)))
-            theirs.append("15" if n in row.dice else absent)
-        yield method, True, ours
+                    texts.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
+            texts.append(str(table.num_runs(method, n)))
+        yield method, True, texts
         if table.with_paper:
-            yield method, False, theirs
+            yield method, False, _printed(table, row, cell, absent)
 
 
-def _num_runs(table, method, num_labelled):
-    scores = table.scores
-    chosen = scores[(scores.method == method) & (scores.num_labelled == num_labelled)]
-    return len(chosen[["labelled_set", "seed"]].drop_duplicates())
+def _printed(table, row, cell, absent):
+    """The texts of the paper's own cells."""
+    texts = []
+    for n in table.counts:
+        if n not in row.dice:
+            texts += [absent] * (len(table.columns) + 1)
+            continue
+        for name in table.columns:
+            found = [(reference, True) for reference, sign in MARKS.items() if sign == row.marks[n].get(name)]
+            texts.append(cell(_papers(row, n, name), np.nan, found))
+        texts.append(str(paper.NUM_RUNS))
+    return texts
 
 
 def _papers(row, num_labelled, name):
@@ -184,7 +188,7 @@ def _legend(table):
         "seed and patient); in brackets where Holm's correction takes it back."
     )
     if table.with_paper:
-        yield "the paper: its printed numbers and marks, means over 15 runs; the mean over structures is ours."
+        yield f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures is ours."
     else:
         yield (
             "The paper's numbers are of ACDC and are not shown beside other data. (They are if data.root is set, the "
@@ -198,11 +202,12 @@ def _tests(table):
         found = frame.droplevel(["method", "reference", "num_labelled"])
         start = [str(n), f"`{method}` > `{reference}`"]
         differences = {name: f"{difference:+.3f}" for name, difference in found.difference.items()}
-        lines.append([*start, "difference", *(differences.get(name, "-") for name in VALUES)])
+        lines.append([*start, "difference", *(differences.get(name, "-") for name in table.columns)])
         for unit, (what, p) in _UNITS.items():
             texts = {name: f"{_p(row[p])} ({_p(row[f'{p}_holm'])})" for name, row in found.iterrows()}
-            lines.append([*start, f"p of {found[unit].max()} {what}", *(texts.get(name, "-") for name in VALUES)])
-    return _pipes(["N_L", "alternative", "", *VALUES], lines)
+            what = f"p of {found[unit].max()} {what}"
+            lines.append([*start, what, *(texts.get(name, "-") for name in table.columns)])
+    return _pipes(["N_L", "alternative", "", *map(_in_pipes, table.columns)], lines)
 
 
 def _p(value):
@@ -227,6 +232,11 @@ def _pipes(head, lines):
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
+def _in_pipes(name):
+    """A structure's name in a Markdown table: it may be any text."""
+    return printable(name).replace("|", r"\|")
+
+
 def _plain_name(method):
     """The printed name as text: Aug_{A,GD} becomes Aug_A,GD."""
     return re.sub("[{}]", "", paper.ROWS[method].name.replace("10^{-3}", "0.001"))
@@ -235,6 +245,12 @@ def _plain_name(method):
 def _latex_name(method):
     name = paper.ROWS[method].name.replace("10^{-3}", "$10^{-3}$")
     return re.sub(r"(λ?)_\{([\w,]+)\}", r"$\1_{\\mathrm{\2}}$", name).replace("λ", r"\lambda")
+
+
+def _latex_text(name):
+    """Any text in LaTeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(name))
 
 
 def _latex_caption():
