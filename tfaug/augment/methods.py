@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from tfaug import plugins
+from tfaug.engine.errors import UserError
 
 # The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it
 # (lambda_adv = lambda_big = 0 otherwise).
@@ -19,25 +22,42 @@ GENERATORS: Mapping[str, tuple[str, bool]] = {
 class Method:
     """One way of training the segmenter.
 
+    A transform is named as `Augmenter` knows it, or is the user's own, "my_module:Blur".
+
     Attributes:
       first: transforms applied to the whole batch, in turn.
       generated: recipes, each a tuple of transforms applied in turn. They replace the second half of the batch, an
         even share each.
       mixup: whether the second half is then mixed with slices drawn from the whole batch.
-      adversary: what the predictions are compared with by a discriminator: "" for no adversarial training, "expert"
-        for the experts' label maps (adv_sl), "unlabelled" for predictions on unlabelled scans (adv_ssl).
+      rule: the update rule: one of `tfaug.steps.RULES`, or the user's own, "my_module:rule".
+
+    Raises:
+      TypeError: `first` or `generated` is not made of tuples of names.
     """
 
     first: tuple[str, ...] = ()
     generated: tuple[tuple[str, ...], ...] = ()
     mixup: bool = False
-    adversary: str = ""
+    rule: str = "segment"
+
+    def __post_init__(self):
+        """Refuses a string where a tuple is meant, as in `generated=("deform",)`: it would be read by letters."""
+        if not isinstance(self.generated, tuple):
+            raise TypeError(f"Method.generated is {self.generated!r}, not a tuple of tuples of names")
+        for recipe in (self.first, *self.generated):
+            if not isinstance(recipe, tuple) or not all(isinstance(name, str) for name in recipe):
+                raise TypeError(f"a recipe of a Method is {recipe!r}, not a tuple of names such as ('affine',)")
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """The names of all transforms, each once."""
+        names = [*self.first, *(name for recipe in self.generated for name in recipe)]
+        return tuple(dict.fromkeys([*names, "mixup"] if self.mixup else names))
 
     @property
     def generators(self) -> tuple[str, ...]:
         """The names of the generators that must have been learned before."""
-        used = {transform for recipe in self.generated for transform in recipe}
-        return tuple(name for name in GENERATORS if name in used)
+        return tuple(name for name in GENERATORS if name in self.transforms)
 
 
 AFFINE = ("affine",)
@@ -55,6 +75,27 @@ METHODS: Mapping[str, Method] = {
     "aff_gd_gi": Method(AFFINE, V_I_VI),
     "aff_mixup": Method(AFFINE, mixup=True),
     "aff_gd_gi_mixup": Method(AFFINE, V_I_VI, mixup=True),
-    "adv_sl": Method(AFFINE, adversary="expert"),
-    "adv_ssl": Method(AFFINE, adversary="unlabelled"),
+    "adv_sl": Method(AFFINE, rule="adversarial_sl"),
+    "adv_ssl": Method(AFFINE, rule="adversarial_ssl"),
 }
+
+
+def table(names: Iterable[str]) -> dict[str, Method]:
+    """The methods that a config names, by the short names that flags, folders and tables show, in the config's order.
+
+    Args:
+      names: of `METHODS`, or of a `Method` in the user's own module, "my_module:blur".
+
+    Raises:
+      UserError: a name stands for nothing or for no `Method`, or two have the same short name.
+    """
+    rows: dict[str, Method] = {}
+    for name in names:
+        method, short = plugins.load(name, METHODS, "methods"), plugins.short_name(name)
+        if not isinstance(method, Method):
+            kind = type(method).__name__
+            raise UserError("methods", f"{name!r} is of type {kind}", "make it a tfaug.augment.methods.Method")
+        if short in rows:
+            raise UserError("methods", f"two methods have the name {short!r}", "name each once")
+        rows[short] = method
+    return rows
