@@ -24,7 +24,7 @@ def main() -> None:
     if TABLE1.value:
         from tfaug.table1 import render
 
-        print(render.write(cli.results()))
+        print(render.write(cli.results(), METHODS))
     if FIGURES.value:
         from tfaug.table1 import figures
 

@@ -97,7 +97,7 @@ def fill_table1(config, workdir: pathlib.Path) -> None:
     if not re.fullmatch(r"((tcp|tls)://.+:\d+)?", SCHEDULER.value):
         raise UserError("--scheduler", f"cannot be {SCHEDULER.value!r}", "give tcp://HOST:PORT")
     folder = cli.results().absolute()
-    grid = plan.Grid(tuple(dict.fromkeys(methods)), sizes, sets, REPEATS.value)
+    grid = plan.Grid({method: METHODS[method] for method in methods}, sizes, sets, REPEATS.value)
     jobs = plan.missing(config, grid, workdir, folder)
     results.bind(folder, config, STRUCTURES)
     done = len(results.load(folder))

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from configs import phantom
+from tfaug.augment.methods import METHODS
 from tfaug.table1 import paper, render, results
 from tfaug.table1.table import compute, load
 
@@ -19,7 +20,7 @@ def config():
 
 def test_the_document_shows_what_the_results_give(config):
     text = (DOCS / "table1-phantom.md").read_text(encoding="utf-8")
-    for section in render.markdown(compute(load(FOLDER), config)).split("\n\n")[1:]:
+    for section in render.markdown(compute(load(FOLDER), config, METHODS)).split("\n\n")[1:]:
         assert section in text
 
 

@@ -10,6 +10,7 @@ from matplotlib import image as mpl_image
 
 from configs import phantom
 from tfaug import evaluation, experiment, pictures
+from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
@@ -51,8 +52,8 @@ def result(method, dice, n=1, labelled_set=1, seed=0, num_structures=3):
     return Result(method, n, labelled_set, seed, 500, 0.5, dice, 60.0, "abc", 1, "2.15.1")
 
 
-def compute(found, config, task=TASK):
-    return table.compute(found, results.decisive(config, task.names))
+def compute(found, config, task=TASK, methods=METHODS):
+    return table.compute(found, results.decisive(config, task.names), methods)
 
 
 @pytest.fixture
@@ -75,6 +76,16 @@ def test_boxes_hold_every_run_and_patient_in_the_structures_colours(config, figu
     runs = [[text.get_text() for text in axes.texts][:-1] for axes in (above, below)]
     assert runs == [["2", *"0" * 12], [*"0" * 12, "1"]]
     assert [label.get_text() for label in below.get_xticklabels()] == list(paper.ROWS)
+
+
+def test_boxes_of_two_structures_and_of_a_users_methods(config, figure):
+    task, methods = Task({"wall": 1, "lumen": 2}), {"blur": Method(AFFINE), "aff": METHODS["aff"]}
+    found = [result(method, [0.1, 0.5, 0.9], num_structures=2) for method in ("aff", "blur", "none")]
+    (axes,) = figures.box_plots(compute(found, config, task, methods)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["blur", "aff"]
+    middles = [np.mean(box.get_path().get_extents().intervalx) for box in axes.patches]
+    assert middles == pytest.approx([-0.195, 0.195, 0.805, 1.195])
+    assert [box.get_facecolor() for box in axes.patches] == 2 * [colors.to_rgba(c) for c in task.colours.values()]
 
 
 def columns(axes):
@@ -104,6 +115,14 @@ def test_the_order_has_the_best_on_top_and_lines_join_the_same_method(config, fi
     falling = [result(m, [v] * 3) for m, v in {"none": 0.3, "aff": 0.2, "aff_gd_gi": 0.1}.items()]
     (axes,) = figures.order(compute(falling, config)).axes
     assert {tuple(line.get_ydata()): line.get_color() for line in axes.lines}[0, 2] == figures.FALLEN
+
+
+def test_the_order_leaves_out_what_the_paper_lacks(config, figure):
+    methods = {"blur": Method(AFFINE), "none": Method(), "aff": Method(AFFINE)}
+    (axes,) = figures.order(compute([result(m, [0.5] * 3) for m in methods], config, methods=methods)).axes
+    assert [text.get_text() for text in columns(axes)[0]] == ["aff", "none"]
+    with pytest.raises(UserError, match="the order of methods"):
+        figures.order(compute([result("blur", [0.5] * 3)], config, methods={"blur": Method(AFFINE)}))
 
 
 def test_there_is_no_order_of_one_method(config):
@@ -172,6 +191,15 @@ def test_figure_2_reads_masks_in_the_users_values_and_the_axes_of_the_files(conf
     window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
     np.testing.assert_array_equal(overlay["masks"][2], np.roll(label, 2, axis=0)[(*window, z)])
     assert list(overlay["colours"]) == ["tumour", "liver", "vessel"]
+
+
+def test_figure_2_shows_the_methods_of_the_config_in_its_order(config, overlay, tmp_path):
+    found = [result(method, [0.1, 0.9, 0.4]) for method in ("aff", "blur", "none")]
+    for run in found:
+        train(config, tmp_path / "runs", run, 0)
+    got = compute(found, config, methods={"none": Method(), "blur": Method(AFFINE)})
+    figures.segmentations(got, 1, config, tmp_path / "runs", Data)
+    assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "blur"]
 
 
 def test_figure_2_refuses_data_of_other_structures(config, overlay, tmp_path):
@@ -256,7 +284,7 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tm
         for n in (1, 3):
             results.save(folder, result(method, [row.mean(n)] * 3, n), config, TASK.names)
     train(config, tmp_path / "runs", result("aff", [0.1, 0.2, 0.3]), 1)
-    lines = figures.draw(folder, config, tmp_path / "runs", Data)
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
     drawn = ["figure2-n1.png", "boxplots.png", "order.png"]
     assert sorted(path.name for path in folder.glob("*.png")) == sorted(drawn)
     assert [line for line in lines if "not drawn" not in line] == [str(folder / name) for name in drawn]
@@ -268,15 +296,22 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tm
         assert mpl_image.imread(folder / name).std() > 0.02
 
 
+def test_figure_3_is_of_generators_that_the_methods_use(config, tmp_path):
+    results.save(tmp_path / "results", result("aff_gd", [0.1, 0.2, 0.3]), config, TASK.names)
+    methods = {name: METHODS[name] for name in ("aff", "aff_gd")}
+    lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", methods, Data)
+    assert [line.split()[0] for line in lines if "figure3" in line] == ["figure3-deform.png"]
+
+
 def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tmp_path):
     folder = tmp_path / "results"
     results.save(folder, result("aff", [0.1, 0.2, 0.3]), config, TASK.names)
     steps, config.segment.num_steps = config.segment.num_steps, 7
-    lines = figures.draw(folder, config, tmp_path / "runs", Data)
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
     assert sum(f"segment.num_steps: {steps} -> 7" in line for line in lines) == 3
     assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
 
 
 def test_no_results_are_one_line(config, tmp_path):
     with pytest.raises(UserError, match="holds no results"):
-        figures.draw(tmp_path, config, tmp_path, Data)
+        figures.draw(tmp_path, config, tmp_path, METHODS, Data)

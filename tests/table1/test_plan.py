@@ -1,7 +1,7 @@
 import pytest
 
 from configs import phantom
-from tfaug.augment.methods import METHODS
+from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.engine.errors import UserError
 from tfaug.table1 import plan
 from tfaug.table1.plan import Grid
@@ -12,8 +12,9 @@ def config():
     return phantom.get_config()
 
 
-def missing(config, tmp_path, *grid):
-    return plan.missing(config, Grid(*grid), tmp_path / "runs", tmp_path / "results")
+def missing(config, tmp_path, methods, *grid):
+    rows = {method: METHODS[method] for method in methods}
+    return plan.missing(config, Grid(rows, *grid), tmp_path / "runs", tmp_path / "results")
 
 
 def finish(tmp_path, *names):
@@ -62,6 +63,13 @@ def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):
         "--aug=aff_gd_gi_mixup": [deform, intensity],
         "--aug=aff_gd_noreg": [noreg],
     }
+
+
+def test_a_users_method_is_a_job_after_its_generators(config, tmp_path):
+    grid = Grid({"blur": Method(AFFINE, (("intensity", "my_module:Blur"),))}, (3,), (1,), 1)
+    _, learned, job = plan.missing(config, grid, tmp_path / "runs", tmp_path / "results")
+    assert job.name == "phantom-n3-set1-seg-blur-seed0" and job.flags[:2] == ("--stage=seg", "--aug=blur")
+    assert job.needs == ("data", learned.name) and learned.name == "phantom-n3-set1-aug-intensity-seed0"
 
 
 def test_all_methods_of_one_set_and_seed_come_before_the_next(config, tmp_path):

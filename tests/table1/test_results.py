@@ -95,6 +95,22 @@ def test_dice_is_in_the_order_of_the_structures_however_many(tmp_path, config):
     assert results.task_of(results.read_config(tmp_path / "two")).names == ("posterior", "anterior")
 
 
+def test_methods_may_be_added_and_dropped_and_may_be_the_users(folder, config):
+    with config.unlocked():
+        config.methods = ("aff", "my_module:blur")
+    results.save(folder, RESULT._replace(method="blur"), config, STRUCTURES)
+    assert [result.method for result in results.load(folder)] == ["aff", "blur"]
+
+
+def test_the_same_splits_are_the_same_config_wherever_they_come_from(folder, config):
+    with config.unlocked():
+        config.splits.file, config.splits.random = "/elsewhere/splits.json", {}
+    results.bind(folder, config, STRUCTURES)
+    config.splits.validation = ("patient001",)
+    with pytest.raises(UserError, match="splits.validation"):
+        results.bind(folder, config, STRUCTURES)
+
+
 def change(**values):
     def damage(path):
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -116,6 +132,7 @@ DAMAGES = {
     "format": change(tfaug_result=2),
     "extra": change(more=1),
     "method": change(method="best"),
+    "method of a module": change(method="my_module:aff"),
     "method type": change(method=["aff"]),
     "dice above 1": change(dice=dict.fromkeys(CASES, (0.5, 0.5, 1.5))),
     "dice NaN": change(dice=dict.fromkeys(CASES, (0.5, 0.5, math.nan))),

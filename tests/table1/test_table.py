@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from configs import acdc, phantom
+from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, render, results, table
 from tfaug.table1.results import Result
@@ -52,8 +53,8 @@ def config(structures=STRUCTURES, **changes):
     return results.decisive(values, structures)
 
 
-def compute(found, structures=STRUCTURES, **changes):
-    return table.compute(found, config(structures, **changes))
+def compute(found, structures=STRUCTURES, methods=METHODS, **changes):
+    return table.compute(found, config(structures, **changes), methods)
 
 
 def scores(found, structures=STRUCTURES):
@@ -297,6 +298,55 @@ def test_other_structures_fill_every_output():
     assert [row["structure"] for row in rows(render.csv(got))][:3] == [*names, "mean"]
 
 
+OWN = {"blur": Method(AFFINE), "aff_rd": METHODS["aff_rd"], "aff_gd": METHODS["aff_gd"]}
+
+
+def test_the_rows_are_the_methods_of_the_config_in_its_order():
+    found = grid({"aff_rd": 0.4, "aff_gd": 0.5, "none": 0.2, "aff_mixup": 0.3, "blur": 0.6})
+    got = compute(found, methods=OWN)
+    text = render.markdown(got)
+    (_, *body) = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [line.split(" | ")[:2] for line in body] == [
+        ["| `blur`", "not in the paper"],
+        ["| `aff_rd`", "Aug_A,RD"],
+        ["| `aff_gd`", "Aug_A,GD (λ_adv = 1, λ_big = 0.001)"],
+    ]
+    assert "12 runs" in text and "Not shown: aff_mixup, none." in text and "3 of 13" not in text
+    assert r"\texttt{blur} (not in the paper) & $0.5" in render.latex(got)
+    assert list(dict.fromkeys(row["method"] for row in rows(render.csv(got)))) == list(OWN)
+    assert set(got.scores.index.get_level_values("method")) == set(OWN)
+
+
+def test_tests_and_marks_are_those_of_the_rows_that_are_there():
+    got = compute(grid({"aff_rd": 0.4, "aff_gd": 0.5, "aff_ri": 0.4, "aff_gi": 0.5}), methods=OWN)
+    assert set(got.tests.index.get_level_values("reference")) == {"aff_rd"} and got.marks == {"aff_rd": "∗"}
+    for text in (render.markdown(got), render.latex(got), render.csv(got)):
+        assert "over_aff_ri" not in text and "> `aff_ri`" not in text and "dagger" not in text and "†" not in text
+    alone = compute(grid({"blur": 0.4}), methods={"blur": Method(AFFINE)})
+    assert alone.correlations == {} and alone.tests.empty and alone.marks == {}
+    assert "Holm" not in render.markdown(alone) + render.latex(alone) and "Wilcoxon" not in render.latex(alone)
+
+
+def test_the_rank_correlation_ignores_methods_that_the_paper_lacks():
+    values = {"none": 0.3, "aff": 0.2, "aff_rd": 0.4, "aff_gd_gi": 0.5}
+    rows_of_paper = grid(values, noise=0.1)
+    extra = grid({"blur": 0.9}, sets=(1, 2, 3), patients=("other",))
+    assert table.rank_correlation(scores(rows_of_paper + extra), 1) == table.rank_correlation(scores(rows_of_paper), 1)
+
+
+def test_the_papers_numbers_stand_beside_its_own_rows_alone():
+    got = compute(grid({"blur": 0.6, "aff_gd": 0.5}), methods=OWN, **ACDC)
+    lines = render.markdown(got).splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("| `blur`"))
+    assert lines[first + 1].startswith("| `aff_rd`") and lines[first + 2].startswith("|  | the paper | 0.397")
+    assert [row["paper"] for row in rows(render.csv(got)) if row["structure"] == "RV"] == ["", "0.397", "0.487"]
+
+
+def test_methods_without_results_are_one_line():
+    with pytest.raises(UserError, match=r"--config.methods: has none of the results' methods \(aff, none\)"):
+        compute(grid({"none": 0.1, "aff": 0.2}), methods=OWN)
+
+
 ACDC = {"name": "acdc64", "data.root": "DIR", "splits.test": tuple(sorted(paper.TEST_PATIENTS))}
 
 
@@ -340,7 +390,7 @@ def folder(tmp_path):
 
 
 def test_all_statistics_follow_from_the_csv_of_dice(folder):
-    text = render.write(folder)
+    text = render.write(folder, METHODS)
     assert text == (folder / "table1.md").read_text(encoding="utf-8")
     dice = rows((folder / "table1_dice.csv").read_text())
     values = {}
@@ -359,17 +409,17 @@ def test_all_statistics_follow_from_the_csv_of_dice(folder):
 
 def test_the_files_lie_beside_the_results_without_disturbing_them(folder):
     before = results.load(folder)
-    render.write(folder)
+    render.write(folder, METHODS)
     first = {path.name: path.read_bytes() for path in folder.glob("table1*")}
     assert sorted(first) == ["table1.csv", "table1.md", "table1.tex", "table1_dice.csv"]
     assert results.load(folder) == before
-    render.write(folder)
+    render.write(folder, METHODS)
     assert {path.name: path.read_bytes() for path in folder.glob("table1*")} == first
 
 
 def test_no_results_are_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no results; first run"):
-        render.write(tmp_path)
+        render.write(tmp_path, METHODS)
 
 
 def test_the_csv_is_tidy():

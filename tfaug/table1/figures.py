@@ -12,7 +12,7 @@ Methods are called as on the command line, structures have their colours as ever
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from tfaug import evaluation, metrics, pictures, streams
-from tfaug.augment.methods import GENERATORS
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.data import nifti
 from tfaug.engine import run_dir
@@ -33,6 +33,7 @@ from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
 from tfaug.types import Z_DIM
 
+FIGURE_3 = ("deform", "intensity")  # generators
 DRAWS = 4  # of z, in Figure 3
 SURROUNDINGS = 2.0  # side of Figure 2's tiles over that of the labelled region
 BOXES = 0.78  # share of a method's width that its boxes take
@@ -52,13 +53,14 @@ class Variant(NamedTuple):
     seed: int
 
 
-def draw(folder, config: Config, workdir, open_data: OpenData) -> list[str]:
+def draw(folder, config: Config, workdir, methods: Mapping[str, Method], open_data: OpenData) -> list[str]:
     """Draws what can be drawn from a folder of results and, for Figures 2 and 3, from the runs in `workdir`.
 
     Args:
       folder: of the results; the pictures go there.
       config: that of the runs.
       workdir: where they are.
+      methods: what is shown, as `augment.methods.table` returns them.
       open_data: called only if Figure 2 can be drawn.
 
     Returns:
@@ -70,13 +72,13 @@ def draw(folder, config: Config, workdir, open_data: OpenData) -> list[str]:
     """
     folder = pathlib.Path(folder)
     found, shared = load(folder), results.read_config(folder)
-    table = compute(found, shared)
+    table = compute(found, shared, methods)
     drawings: dict[str, Callable[[], np.ndarray]] = {}
     for n in table.counts:
         drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(
             table, n, _checked(config, shared), workdir, open_data
         )
-    for name in ("deform", "intensity"):
+    for name in [name for name in FIGURE_3 if any(name in method.generators for method in methods.values())]:
         drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, _checked(config, shared), workdir)
     drawings["boxplots.png"] = lambda: box_plots(table)
     drawings["order.png"] = lambda: order(table)
@@ -214,12 +216,12 @@ def _scores(table, variant):
 
 
 def _evaluated(table, variant, config, workdir):
-    """The folders of the runs that have results, masks, and this very config, by method in the paper's order."""
+    """The folders of the runs that have results, masks, and this very config, by method in the order of the table."""
     config = _at(config, variant)
     of_segmenter = {key: values for key, values in config.to_dict().items() if key != "augment"}
     wanted = results.decisive(of_segmenter, table.task.names)
     finished = set(_scores(table, variant).index.get_level_values("method"))
-    runs = {method: segmenter_path(config, workdir, method) for method in paper.ROWS if method in finished}
+    runs = {method: segmenter_path(config, workdir, method) for method in table.methods if method in finished}
     return {
         method: run
         for method, run in runs.items()
@@ -230,9 +232,9 @@ def _evaluated(table, variant, config, workdir):
 
 def box_plots(table: Table) -> np.ndarray:
     """Dice of every run and test patient as boxes by method and structure, one row of axes per N_L."""
-    methods, colours = list(paper.ROWS), table.task.colours
+    methods, colours = table.methods, table.task.colours
     width = BOXES / len(colours)
-    size = max(11, 0.12 * len(methods) * len(colours)), 0.9 + 2.9 * len(table.counts)
+    size = max(11, 0.6 * len(methods), 0.12 * len(methods) * len(colours)), 0.9 + 2.9 * len(table.counts)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(table.counts), sharex=True, squeeze=False)[:, 0]
@@ -271,7 +273,7 @@ def box_plots(table: Table) -> np.ndarray:
 
 
 def order(table: Table) -> np.ndarray:
-    """The methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
+    """The paper's methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
 
     Raises:
       UserError: there are fewer than two methods to compare, or none that the paper has with as many labelled volumes.
@@ -282,6 +284,7 @@ def order(table: Table) -> np.ndarray:
     means = {
         n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna() for n in table.correlations
     }
+    means = {n: values[values.index.isin(list(paper.ROWS))] for n, values in means.items()}
     means = {n: values for n, values in means.items() if len(values) > 1}
     if not means:
         raise UserError("the order of methods", "needs results of two of them", "let the grid go on")

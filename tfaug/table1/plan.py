@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
 from tfaug.engine.errors import UserError
 
@@ -16,9 +16,12 @@ _LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
 
 
 class Grid(NamedTuple):
-    """What to fill in: every method on every labelled set of every size, `repeats` times with seeds of its own."""
+    """What to fill in: every method on every labelled set of every size, `repeats` times with seeds of its own.
 
-    methods: Sequence[str]
+    `methods` is as `augment.methods.table` returns it.
+    """
+
+    methods: Mapping[str, Method]
     num_labelled: Sequence[int]
     sets: Sequence[int]
     repeats: int
@@ -98,7 +101,7 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
         runs = {method: segmenter_path(variant, workdir, method) for method in grid.methods}
         proofs = {method: pathlib.Path(folder) / f"{run.name}.json" for method, run in runs.items()}
         todo = [method for method in grid.methods if not proofs[method].exists()]
-        used = {name for method in todo for name in METHODS[method].generators}
+        used = {name for method in todo for name in grid.methods[method].generators}
         # A generator that the config names is there already.
         paths = {name: generator_path(variant, workdir, name) for name in GENERATORS if name in used}
         learned = {name: path for name, path in paths.items() if not config.generators[name]}
@@ -110,7 +113,7 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
         for name, run in learned.items():
             jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
         for method in todo:
-            needs = [learned[name].name for name in METHODS[method].generators if name in learned]
+            needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
             jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proofs[method]))
         if todo:

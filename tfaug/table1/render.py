@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from tfaug.augment.methods import Method
 from tfaug.engine.errors import printable
 from tfaug.engine.files import replacing
 from tfaug.table1 import paper, results
@@ -31,17 +32,21 @@ _TESTS_TEXT = (
 _Cell = Callable[[float, float, Sequence[tuple[str, bool]]], str]
 
 
-def write(folder) -> str:
+def write(folder, methods: Mapping[str, Method]) -> str:
     """Writes table1.md, table1.tex, table1.csv and table1_dice.csv into a folder of results; returns the Markdown.
 
     table1_dice.csv has the Dice of every patient of every run, all that the other three are computed from.
+
+    Args:
+      folder: of the results.
+      methods: the rows, as `augment.methods.table` returns them.
 
     Raises:
       UserError: there are no results, or damaged ones.
       MachineError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
-    table = compute(load(folder), results.read_config(folder))
+    table = compute(load(folder), results.read_config(folder), methods)
     contents = {
         "table1.md": markdown(table),
         "table1.tex": latex(table),
@@ -57,20 +62,20 @@ def write(folder) -> str:
 def csv(table: Table) -> str:
     """Tidy CSV: a row per method, N_L and structure (or "mean"); empty where there is nothing."""
     rows = []
-    for method, row in paper.ROWS.items():
+    for method in table.methods:
         for n in table.counts:
             for name in table.columns:
                 line = {"method": method, "num_labelled": n, "structure": name, "runs": 0}
                 if (method, n, name) in table.cells.index:
                     line.update(table.cells.loc[(method, n, name)])
-                if table.with_paper and n in row.dice:
-                    line["paper"] = _papers(row, n, name)
-                for reference in MARKS:
+                if table.with_paper and method in paper.ROWS and n in paper.COUNTS:
+                    line["paper"] = _papers(paper.ROWS[method], n, name)
+                for reference in table.marks:
                     if (method, reference, n, name) in table.tests.index:
                         tested = table.tests.loc[(method, reference, n, name)]
                         line.update({f"{key}_over_{reference}": tested[key] for key in _TESTED})
                 rows.append(line)
-    over = [f"{key}_over_{reference}" for reference in MARKS for key in _TESTED]
+    over = [f"{key}_over_{reference}" for reference in table.marks for key in _TESTED]
     columns = ["method", "num_labelled", "structure", "mean", "std", "runs", "undefined", "paper", *over]
     frame = pd.DataFrame(rows, columns=columns)
     whole = {name: "Int64" for name in columns if name.split("_over_")[0] in _COUNTS}
@@ -125,7 +130,7 @@ def latex(table: Table) -> str:
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex_caption()}}}",
+            rf"\caption{{{_latex_caption(table)}}}",
             r"\label{tab:table1}",
             r"\medskip",
             r"\resizebox{\textwidth}{!}{%",
@@ -146,7 +151,7 @@ def latex(table: Table) -> str:
 
 def _lines(table: Table, cell: _Cell, absent: str) -> Iterator[tuple[str, bool, list[str]]]:
     """Every row: its method, whether the numbers are ours (or the paper's), and the texts of its cells."""
-    for method, row in paper.ROWS.items():
+    for method in table.methods:
         texts = []
         for n in table.counts:
             for name in table.columns:
@@ -157,15 +162,15 @@ def _lines(table: Table, cell: _Cell, absent: str) -> Iterator[tuple[str, bool, 
                     texts.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
             texts.append(str(table.num_runs(method, n)))
         yield method, True, texts
-        if table.with_paper:
-            yield method, False, _printed(table, row, cell, absent)
+        if table.with_paper and method in paper.ROWS:
+            yield method, False, _printed(table, paper.ROWS[method], cell, absent)
 
 
 def _printed(table, row, cell, absent):
     """The texts of the paper's own cells."""
     texts = []
     for n in table.counts:
-        if n not in row.dice:
+        if n not in paper.COUNTS:
             texts += [absent] * (len(table.columns) + 1)
             continue
         for name in table.columns:
@@ -182,13 +187,17 @@ def _papers(row, num_labelled, name):
 def _legend(table):
     yield "Mean Dice ± standard deviation over runs; a run's value is the mean over its test patients."
     yield "runs: how many there are. Cells with few runs, or other runs than their neighbours, do not compare well."
-    signs = ", ".join(f"{sign} `{reference}`" for reference, sign in MARKS.items())
-    yield (
-        f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled set, "
-        "seed and patient); in brackets where Holm's correction takes it back."
-    )
+    if table.marks:
+        signs = ", ".join(f"{sign} `{reference}`" for reference, sign in table.marks.items())
+        yield (
+            f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled "
+            "set, seed and patient); in brackets where Holm's correction takes it back."
+        )
     if table.with_paper:
-        yield f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures is ours."
+        yield (
+            f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures is "
+            "ours."
+        )
     else:
         yield (
             "The paper's numbers are of ACDC and are not shown beside other data. (They are if data.root is set, the "
@@ -238,11 +247,15 @@ def _in_pipes(name):
 
 
 def _plain_name(method):
-    """The printed name as text: Aug_{A,GD} becomes Aug_A,GD."""
+    """The paper's name as text: Aug_{A,GD} becomes Aug_A,GD."""
+    if method not in paper.ROWS:
+        return "not in the paper"
     return re.sub("[{}]", "", paper.ROWS[method].name.replace("10^{-3}", "0.001"))
 
 
 def _latex_name(method):
+    if method not in paper.ROWS:
+        return rf"\texttt{{{_latex_text(method)}}} (not in the paper)"
     name = paper.ROWS[method].name.replace("10^{-3}", "$10^{-3}$")
     return re.sub(r"(λ?)_\{([\w,]+)\}", r"$\1_{\\mathrm{\2}}$", name).replace("λ", r"\lambda")
 
@@ -253,11 +266,13 @@ def _latex_text(name):
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(name))
 
 
-def _latex_caption():
-    references = ", ".join(f"${sign}$ {_latex_name(reference)}" for reference, sign in _LATEX_MARKS.items())
+def _latex_caption(table):
+    start = r"Mean Dice $\pm$ standard deviation over runs, each the mean over its test patients."
+    if not table.marks:
+        return start
+    references = ", ".join(f"${_LATEX_MARKS[reference]}$ {_latex_name(reference)}" for reference in table.marks)
     return (
-        r"Mean Dice $\pm$ standard deviation over runs, each the mean over its test patients. "
-        f"{references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
+        f"{start} {references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
         "labelled set, seed and patient), in brackets where Holm's correction takes it back. Pairs of one patient are "
         "not independent."
     )

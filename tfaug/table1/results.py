@@ -16,7 +16,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfaug.augment.methods import METHODS
 from tfaug.config import TOLERATED, Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
@@ -30,7 +29,8 @@ DECIMALS = 5
 
 # What varies over the grid, and what decides no number. A run may resume with another precision, the grid may not.
 UNBOUND = frozenset(TOLERATED) - {"precision"} | {
-    *("seed", "num_labelled", "labelled_set"),
+    *("seed", "num_labelled", "labelled_set", "methods"),
+    *("splits.file", "splits.random"),  # what counts is the splits that they give
     *("report_every", "picture_every", "checkpoint_every"),
 }
 
@@ -39,7 +39,7 @@ class Result(NamedTuple):
     """What a trained segmenter achieves on the test patients, and how it was made.
 
     Attributes:
-      method: a row of Table 1.
+      method: a row of the table, by its short name.
       num_labelled: N_L.
       labelled_set: which set of that size, from 1.
       seed: of the run.
@@ -271,8 +271,8 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
         content["dice"] = {case: tuple(map(_score, values)) for case, values in content["dice"].items()}
         result = Result(**content)
         num_structures = len(config["data"]["structures"])
-        if result.method not in METHODS or any(len(values) != num_structures for values in result.dice.values()):
-            raise ValueError("unknown method or structures")
+        if not result.method.isidentifier() or any(len(values) != num_structures for values in result.dice.values()):
+            raise ValueError("no name of a method, or other structures")
         if math.isnan(_score(result.validation_dice)):
             raise ValueError("no validation Dice")
         whole = (result.num_labelled, result.labelled_set, result.seed, result.best_step, result.threads)

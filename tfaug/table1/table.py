@@ -18,13 +18,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tfaug.augment.methods import Method
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
 from tfaug.table1.results import Result
 
-# (method, reference). The whole method should also be better than each kind of random augmentation.
+# (method, reference), tested where both have runs. The whole method should also be better than each kind of random
+# augmentation.
 COMPARISONS = (*paper.COMPARISONS, ("aff_gd_gi", "aff_rd"), ("aff_gd_gi", "aff_ri"))
 
 _CELL = ["method", "num_labelled"]
@@ -59,6 +61,7 @@ class Table(NamedTuple):
 
     Attributes:
       task: the structures; its values are classes.
+      methods: the rows, whether they have results or not, in their order.
       scores: see `scores`.
       cells: see `cells`.
       tests: see `tests`.
@@ -68,6 +71,7 @@ class Table(NamedTuple):
     """
 
     task: Task
+    methods: tuple[str, ...]
     scores: pd.DataFrame
     cells: pd.DataFrame
     tests: pd.DataFrame
@@ -84,6 +88,11 @@ class Table(NamedTuple):
     def columns(self) -> list[str]:
         """The columns of numbers: the structures and their mean."""
         return [*self.task.names, "mean"]
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Of `MARKS` those whose methods are rows."""
+        return {reference: sign for reference, sign in MARKS.items() if reference in self.methods}
 
     def of(self, method: str, num_labelled: int) -> pd.DataFrame:
         """The rows of `scores` of one method and N_L, which may be none."""
@@ -103,13 +112,34 @@ def load(folder) -> list[Result]:
     return found
 
 
-def compute(found: Iterable[Result], config: Mapping[str, Any]) -> Table:
-    """All numbers of the table; `config` is what the results share, as `results.read_config` returns it."""
+def compute(found: Iterable[Result], config: Mapping[str, Any], methods: Mapping[str, Method]) -> Table:
+    """All numbers of the table.
+
+    Args:
+      found: results, also of methods that are not shown.
+      config: what they share, as `results.read_config` returns it.
+      methods: the rows in their order, as `augment.methods.table` returns them.
+
+    Raises:
+      UserError: no row has results.
+    """
     found, task = list(found), results.task_of(config)
-    by_patient = scores(found, task.names)
-    counts = sorted({result.num_labelled for result in found})
-    order = {n: rank_correlation(by_patient, n) for n in counts if n in paper.COUNTS}
-    return Table(task, by_patient, cells(by_patient), tests(by_patient), order, is_acdc(config), _notes(found, config))
+    shown = [result for result in found if result.method in methods]
+    left_out = sorted({result.method for result in found} - {*methods})
+    if not shown:
+        raise UserError("--config.methods", f"has none of the results' methods ({', '.join(left_out)})", "name some")
+    by_patient = scores(shown, task.names)
+    counts = sorted({result.num_labelled for result in shown}) if any(m in paper.ROWS for m in methods) else []
+    return Table(
+        task,
+        tuple(methods),
+        by_patient,
+        cells(by_patient),
+        tests(by_patient),
+        {n: rank_correlation(by_patient, n) for n in counts if n in paper.COUNTS},
+        is_acdc(config),
+        _notes(shown, left_out, config),
+    )
 
 
 def is_acdc(config: Mapping[str, Any]) -> bool:
@@ -273,17 +303,18 @@ def _as_array(frame, methods):
     return values
 
 
-def _notes(found, config):
+def _notes(found, left_out, config):
     data = "the user's" if config["data"]["root"] else "the built-in cohort"
     distinct = {
         name: sorted({str(getattr(r, name) or "unknown") for r in found})
         for name in ("commit", "tensorflow", "threads")
     }
-    return (
+    notes = (
         f"Config `{config['name']}`, data: {data}, {len(config['splits']['test'])} test patients, {len(found)} runs, "
         f"{sum(r.seconds for r in found) / 3600:.1f} hours of training segmenters.",
         "; ".join(f"{name} {', '.join(values)}" for name, values in distinct.items()) + ".",
     )
+    return (*notes, f"Not shown: {', '.join(left_out)}.") if left_out else notes
 
 
 def marks(table: Table, method: str, num_labelled: int, structure: str) -> list[tuple[str, bool]]:
