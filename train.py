@@ -22,7 +22,7 @@ STAGES = {
     "all": "both of the next, then evaluate",
     "aug": "learn a generator",
     "seg": "train a segmenter (with --results: evaluate it, and keep the result there)",
-    "data": "only prepare the patients of all splits",
+    "data": "only prepare the patients of all splits (with --sets: those of these labelled sets)",
     "table1": "fill Table 1",
 }
 STAGE = flags.DEFINE_string("stage", "all", "; ".join(f"{stage}: {text}" for stage, text in STAGES.items()) + ".")
@@ -70,6 +70,9 @@ def main() -> None:
     experiment.set_up_tensorflow(config)
     segmenter = segmenter_path(config, workdir, method)
     if stage == "data":
+        if SETS.present:
+            sizes, sets = plan.numbers("--num_labelled", NUM_LABELLED.value), plan.numbers("--sets", SETS.value)
+            config = plan.union(config, sizes, sets)
         experiment.prepare_data(config)
         return
     if stage == "all" and read_report(segmenter) is None:

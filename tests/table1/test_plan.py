@@ -2,6 +2,7 @@ import pytest
 
 from configs import phantom
 from tfaug.augment.methods import AFFINE, METHODS, Method
+from tfaug.config import cases, check
 from tfaug.engine.errors import UserError
 from tfaug.table1 import plan
 from tfaug.table1.plan import Grid
@@ -114,12 +115,21 @@ def test_a_generator_that_the_config_names_is_not_learned(config, tmp_path):
 
 def test_the_data_are_those_of_all_missing_sets(config, tmp_path):
     finish(tmp_path, "phantom-n1-set2-seg-aff-seed0")
-    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 2, 3), 1)
-    labelled = ("patient002", "patient022", "patient042", "patient062", "patient082")
-    assert set(data.flags[1].removeprefix("--config.splits.labelled.n1=((").removesuffix("),)").split(", ")) == {
-        repr(case) for case in labelled
-    }
-    assert data.flags[2:] == ("--config.num_labelled=1", "--config.labelled_set=1")
+    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 2, 4), 1)
+    assert data.flags == ("--stage=data", "--num_labelled=1,3", "--sets=1,2,4")
+    finish(tmp_path, *(f"phantom-n1-set{k}-seg-aff-seed0" for k in (1, 4)))
+    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 4), 1)
+    assert data.flags == ("--stage=data", "--num_labelled=3", "--sets=1,4")
+
+
+def test_the_union_of_sets_holds_every_case_once_and_keeps_the_other_splits(config):
+    one = plan.union(config, (1, 3), (1, 2))
+    assert one.splits.labelled.n1 == (("patient002", "patient042", "patient022", "patient062", "patient082"),)
+    assert cases(one, "labelled") == one.splits.labelled.n1[0] and cases(one, "test") == cases(config, "test")
+    check(one)
+    assert config.num_labelled == 1 and len(config.splits.labelled.n1) == 5
+    with pytest.raises(UserError, match="no set has 2 volumes"):
+        plan.union(config, (1, 2), (1,))
 
 
 @pytest.mark.parametrize(
