@@ -64,7 +64,7 @@ def test_a_missing_or_empty_folder_has_no_results(tmp_path):
 
 
 def test_another_precision_is_another_config(folder, config):
-    """Though a single run may go on with it."""
+    """Though a single run may resume with it."""
     config.precision = "mixed_bfloat16"
     with pytest.raises(UserError, match='precision: "float32" -> "mixed_bfloat16"'):
         results.bind(folder, config, STRUCTURES)

@@ -287,7 +287,7 @@ def order(table: Table) -> np.ndarray:
     means = {n: values[values.index.isin(list(paper.ROWS))] for n, values in means.items()}
     means = {n: values for n, values in means.items() if len(values) > 1}
     if not means:
-        raise UserError("the order of methods", "needs results of two of them", "let the grid go on")
+        raise UserError("the order of methods", "needs results of two of them", "run the grid further")
     figure = Figure(figsize=(5.4 * len(means), 4.2), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (n, ours) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items()):
