@@ -42,7 +42,7 @@ def test_bad_flags_get_one_line_and_start_nothing(flags, subject, hint, tmp_path
 
 
 def test_a_damaged_result_is_named_and_nothing_started(tmp_path):
-    results.bind(tmp_path / "results", phantom.get_config())
+    results.bind(tmp_path / "results", phantom.get_config(), ("RV", "Myo", "LV"))
     (tmp_path / "results" / "phantom-n1-set1-seg-aff-seed0.json").write_text("{")
     line = error_line(run("train.py", "--stage=table1", "--results=results", cwd=tmp_path))
     assert "phantom-n1-set1-seg-aff-seed0.json" in line

@@ -1,11 +1,15 @@
-"""The committed grid: its document shows what its results give, and today's config can go on with it."""
+"""The committed grid: its document shows what its results give, and today's config can continue it."""
 
+import json
 import pathlib
+import runpy
 
 import pytest
+import tensorflow as tf
 
 from tfaug.configs import phantom
-from tfaug.table1 import render, results
+from tfaug.augment.methods import METHODS
+from tfaug.table1 import paper, render, results
 from tfaug.table1.table import compute, load
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -19,14 +23,45 @@ def config():
 
 def test_the_document_shows_what_the_results_give(config):
     text = (DOCS / "table1-phantom.md").read_text(encoding="utf-8")
-    for section in render.markdown(compute(load(FOLDER), config)).split("\n\n")[1:]:
+    for section in render.markdown(compute(load(FOLDER), config, METHODS)).split("\n\n")[1:]:
         assert section in text
 
 
-def test_the_default_config_goes_on_with_the_results(config):
-    assert results.decisive(phantom.get_config()) == config
+def test_the_default_config_continues_the_results(config):
+    assert results.decisive(phantom.get_config(), paper.STRUCTURES) == config
 
 
 def test_results_come_from_commits():
     commits = {result.commit for result in results.load(FOLDER)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)
+
+
+@pytest.fixture(scope="module")
+def explain():
+    return runpy.run_path(str(DOCS / "explain.py"))
+
+
+def test_the_document_says_what_the_script_prints(explain):
+    text = " ".join((DOCS / "table1-phantom.md").read_text(encoding="utf-8").split())
+    deviations = explain["by_set"](FOLDER, 1).std()
+    sentence = "is {aff_ri:.2f}; that of `aff_gd_gi` is {aff_gd_gi:.2f}, of `aff` and `aff_mixup` {aff:.2f}, and of"
+    assert sentence.format(**deviations) + f" `aff_rd` {deviations.aff_rd:.2f}" in text
+    assert round(deviations.aff, 2) == round(deviations.aff_mixup, 2)
+    means = explain["by_method"](FOLDER, 1)
+    assert f"{(means.validation_dice - means.test).aff_ri:.2f}, all others" in text
+
+
+def test_the_script_reads_runs_at_their_best_step(explain, tmp_path):
+    for name, best in (("deform", 100), ("deform_noreg", 350)):
+        run = tmp_path / f"phantom-n1-set1-aug-{name}-seed0"
+        run.mkdir()
+        (run / "report.json").write_text(json.dumps({"best": 0.5, "best_step": best}))
+        (run / "diagnostics.csv").write_text("step,generator/a,dice/mean\n100,1,0.5\n350,2,0.5\n")
+        with tf.summary.create_file_writer(str(run)).as_default():
+            for step, value in ((100, 0.0), (300, 0.5), (350, 1.0)):
+                for kind in ("fake", "real"):
+                    tf.summary.scalar(f"discriminator/accuracy_{kind}", value, step)
+    found = explain["generators"](tmp_path, 1)
+    assert found["generator/a"].tolist() == [1, 2] and list(found) == ["generator/a"]
+    right = explain["discriminators"](tmp_path, 1)
+    assert right.to_numpy().tolist() == [[0.75, 0.75]] and "noreg" not in right.index[0]

@@ -1,39 +1,59 @@
+import types
+
 import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_.patients import anatomy, write_patient
+from data_.patients import anatomy
 from matplotlib import colors
 from matplotlib import image as mpl_image
 
 from tfaug.configs import phantom
 from tfaug import evaluation, experiment, pictures
+from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.data.preprocess import Grid, Prepared
+from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.engine.run_dir import write_json
 from tfaug.table1 import figures, paper, results, table
 from tfaug.table1.results import Result
-from tfaug.types import STRUCTURES
 
 PATIENTS = ("A", "B", "C")
+TASK = Task({"RV": 1, "Myo": 2, "LV": 3})
+
+
+class Data:
+    """A data set of `PATIENTS`; the files' axes are in another order than those of volumes if `axis` is not 2."""
+
+    def __init__(self, task=TASK, axis=2):
+        self.task, self.axis = task, axis
+
+    def read(self, case):
+        image, label = anatomy(PATIENTS.index(case))
+        channels = np.stack([image, -image], axis=-1).astype(np.float32)
+        return types.SimpleNamespace(image=channels, label=label, axis=self.axis)
+
+    def mask(self, label):
+        """As a file holds it."""
+        return np.moveaxis(self.task.to_values(label), 2, self.axis)
 
 
 @pytest.fixture
 def config(tmp_path):
     values = phantom.get_config()
-    values.data.root, values.data.cache_dir = str(tmp_path / "data"), str(tmp_path / "cache")
+    values.data.root = str(tmp_path / "data")
     values.splits.test = PATIENTS
     return values
 
 
-def result(method, dice, n=1, labelled_set=1, seed=0):
-    dice = {case: tuple(np.broadcast_to(values, 3).tolist()) for case, values in zip(PATIENTS, dice)}
+def result(method, dice, n=1, labelled_set=1, seed=0, num_structures=3):
+    dice = {case: tuple(np.broadcast_to(values, num_structures).tolist()) for case, values in zip(PATIENTS, dice)}
     return Result(method, n, labelled_set, seed, 500, 0.5, dice, 60.0, "abc", 1, "2.15.1")
 
 
-def compute(found, config):
-    return table.compute(found, results.decisive(config))
+def compute(found, config, task=TASK, methods=METHODS):
+    return table.compute(found, results.decisive(config, task.names), methods)
 
 
 @pytest.fixture
@@ -52,10 +72,20 @@ def test_boxes_hold_every_run_and_patient_in_the_structures_colours(config, figu
     medians = [line.get_ydata()[0] for line in above.lines if line.get_color() == "black" and line.get_linewidth() > 1]
     assert medians[:3] == pytest.approx([0.3, 0.5, 0.9])  # 0.3 of 0.1 to 0.5; methods without runs have NaN
     boxes = above.patches[:3]
-    assert [box.get_facecolor() for box in boxes] == [colors.to_rgba(pictures.COLOURS[name]) for name in STRUCTURES]
+    assert [box.get_facecolor() for box in boxes] == [colors.to_rgba(colour) for colour in TASK.colours.values()]
     runs = [[text.get_text() for text in axes.texts][:-1] for axes in (above, below)]
     assert runs == [["2", *"0" * 12], [*"0" * 12, "1"]]
     assert [label.get_text() for label in below.get_xticklabels()] == list(paper.ROWS)
+
+
+def test_boxes_of_two_structures_and_of_a_users_methods(config, figure):
+    task, methods = Task({"wall": 1, "lumen": 2}), {"blur": Method(AFFINE), "aff": METHODS["aff"]}
+    found = [result(method, [0.1, 0.5, 0.9], num_structures=2) for method in ("aff", "blur", "none")]
+    (axes,) = figures.box_plots(compute(found, config, task, methods)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["blur", "aff"]
+    middles = [np.mean(box.get_path().get_extents().intervalx) for box in axes.patches]
+    assert middles == pytest.approx([-0.195, 0.195, 0.805, 1.195])
+    assert [box.get_facecolor() for box in axes.patches] == 2 * [colors.to_rgba(c) for c in task.colours.values()]
 
 
 def columns(axes):
@@ -87,6 +117,14 @@ def test_the_order_has_the_best_on_top_and_lines_join_the_same_method(config, fi
     assert {tuple(line.get_ydata()): line.get_color() for line in axes.lines}[0, 2] == figures.FALLEN
 
 
+def test_the_order_leaves_out_what_the_paper_lacks(config, figure):
+    methods = {"blur": Method(AFFINE), "none": Method(), "aff": Method(AFFINE)}
+    (axes,) = figures.order(compute([result(m, [0.5] * 3) for m in methods], config, methods=methods)).axes
+    assert [text.get_text() for text in columns(axes)[0]] == ["aff", "none"]
+    with pytest.raises(UserError, match="the order of methods"):
+        figures.order(compute([result("blur", [0.5] * 3)], config, methods={"blur": Method(AFFINE)}))
+
+
 def test_there_is_no_order_of_one_method(config):
     with pytest.raises(UserError, match="needs results of two"):
         figures.order(compute([result("none", [0.1] * 3), result("none", [0.1] * 3, n=3)], config))
@@ -94,8 +132,9 @@ def test_there_is_no_order_of_one_method(config):
         figures.order(compute([result("none", [0.1] * 3, n=40), result("aff", [0.1] * 3, n=40)], config))
 
 
-def train(config, workdir, found, shift):
-    """Leaves what a finished and evaluated run leaves: its config and masks, the experts' moved by `shift` rows."""
+def train(config, workdir, found, shift, data=None):
+    """Leaves what a finished and evaluated run leaves: its config and masks, the references moved by `shift` rows."""
+    data = data or Data()
     values = config.copy_and_resolve_references()
     values.num_labelled, values.labelled_set, values.seed = found.num_labelled, found.labelled_set, found.seed
     run = segmenter_path(values, workdir, found.method)
@@ -105,16 +144,9 @@ def train(config, workdir, found, shift):
     for number, case in enumerate(found.dice):
         path = evaluation.mask_file(out, case, "ES")
         path.parent.mkdir(parents=True, exist_ok=True)
-        mask = np.roll(anatomy(number)[1], shift, axis=0).astype(np.uint8)
+        mask = data.mask(np.roll(anatomy(number)[1], shift, axis=0))
         nibabel.save(nibabel.Nifti1Image(mask, np.diag([1.5, 1.25, 8, 1])), path)
     (out / "dice.csv").touch()
-
-
-@pytest.fixture
-def cohort(tmp_path, config):
-    for number, case in enumerate(PATIENTS):
-        write_patient(tmp_path / "data", case, seed=number)
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -122,24 +154,24 @@ def overlay(monkeypatch):
     """What `overlay` was given."""
     given = {}
 
-    def remember(images, masks, titles):
-        given.update(images=images, masks=masks, titles=titles)
+    def remember(images, masks, titles, colours):
+        given.update(images=images, masks=masks, titles=titles, colours=colours)
         return np.zeros((4, 4, 3), np.uint8)
 
     monkeypatch.setattr(pictures, "overlay", remember)
     return given
 
 
-def test_figure_2_shows_the_median_patient_under_every_method(config, cohort, overlay, tmp_path):
+def test_figure_2_shows_the_median_patient_under_every_method(config, overlay, tmp_path):
     found = [result("aff_rd", [0.1, 0.9, 0.4]), result("none", [0.3, 0.5, 0.6]), result("none", [0.3] * 3, seed=1)]
     shifts = (2, 0, 5)
     for run, shift in zip(found, shifts):
         train(config, tmp_path / "runs", run, shift)
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
     image, label = anatomy(2)  # means over the methods: A 0.2, B 0.7, C 0.5
-    scan, expert, none, aff_rd = overlay["titles"]
-    assert scan.startswith("C, slice") and expert == "expert"
-    z = int(scan.split()[-1]) - 1
+    image_title, reference, none, aff_rd = overlay["titles"]
+    assert image_title.startswith("C, slice") and reference == "reference" and overlay["colours"] == TASK.colours
+    z = int(image_title.split()[-1]) - 1
     assert z == evaluation.representative_slices(label)[len(evaluation.representative_slices(label)) // 2]
     window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
     np.testing.assert_array_equal(overlay["images"][0], image.astype(np.float32)[(*window, z)])
@@ -149,7 +181,36 @@ def test_figure_2_shows_the_median_patient_under_every_method(config, cohort, ov
     assert none.split() == ["none", "1.00"] and aff_rd.split()[0] == "aff_rd" and float(aff_rd.split()[1]) < 1
 
 
-def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, cohort, overlay, tmp_path):
+def test_figure_2_reads_masks_in_the_users_values_and_the_axes_of_the_files(config, overlay, tmp_path):
+    data = Data(Task({"tumour": 255, "liver": 85, "vessel": 170}), axis=0)
+    found = [result("none", [0.1, 0.9, 0.4])]
+    train(config, tmp_path / "runs", found[0], 2, data)
+    figures.segmentations(compute(found, config, data.task), 1, config, tmp_path / "runs", lambda: data)
+    label = anatomy(2)[1]
+    z = int(overlay["titles"][0].split()[-1]) - 1
+    window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
+    np.testing.assert_array_equal(overlay["masks"][2], np.roll(label, 2, axis=0)[(*window, z)])
+    assert list(overlay["colours"]) == ["tumour", "liver", "vessel"]
+
+
+def test_figure_2_shows_the_methods_of_the_config_in_its_order(config, overlay, tmp_path):
+    found = [result(method, [0.1, 0.9, 0.4]) for method in ("aff", "blur", "none")]
+    for run in found:
+        train(config, tmp_path / "runs", run, 0)
+    got = compute(found, config, methods={"none": Method(), "blur": Method(AFFINE)})
+    figures.segmentations(got, 1, config, tmp_path / "runs", Data)
+    assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "blur"]
+
+
+def test_figure_2_refuses_data_of_other_structures(config, overlay, tmp_path):
+    found = [result("none", [0.1, 0.9, 0.4])]
+    train(config, tmp_path / "runs", found[0], 2)
+    with pytest.raises(UserError, match="has kidney, the results have RV, Myo, LV"):
+        data = Data(Task({"kidney": 1}))
+        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", lambda: data)
+
+
+def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, overlay, tmp_path):
     found = [
         result("none", [0.1, 0.2, 0.3]),
         result("none", [0.1, 0.2, 0.3], labelled_set=2),
@@ -160,41 +221,40 @@ def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, cohort, ov
     for run in found:
         train(config, tmp_path / "runs", run, 0)
     train(config, tmp_path / "runs", result("aff_gd", [0.1] * 3), 0)  # has no result
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
     assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "aff"]
 
 
-def test_runs_of_another_config_are_not_shown(config, cohort, tmp_path):
+def test_runs_of_another_config_are_not_shown(config, tmp_path):
     found = [result("none", [0.1, 0.2, 0.3])]
     other = config.copy_and_resolve_references()
     other.checkpoint_every = 7  # changes no number
     train(other, tmp_path / "kept", found[0], 0)
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "kept")
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "kept", Data)
     other.segment.num_steps = 7
     train(other, tmp_path / "runs", found[0], 0)
     with pytest.raises(UserError, match="has no evaluated run for N_L = 1"):
-        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
 
 
 @pytest.fixture
 def generator(monkeypatch):
     """A generator of seed 1, set 2, whose field is the first component of z everywhere; and what is drawn of it."""
-    shape, given = (6, 32, 32), {}
-    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    label = np.zeros(shape, np.uint8)
+    image, given = np.random.default_rng(0).normal(size=(6, 32, 32, 2)).astype(np.float32), {}
+    label = np.zeros(image.shape[:-1], np.uint8)
     label[1:6, 8:16, 8:16] = 3
     scan = Prepared("A", image, label, Grid((32, 32, 6), (1.0, 1.0, 8.0), 32, 1.0), None)
 
     def load(config: Config, workdir, name):
         if (config.labelled_set, config.seed) != (2, 1):
             raise UserError(f"set {config.labelled_set}", "there is no generator", "train it")
-        shape = (*image.shape[1:], 2 if name == "deform" else 1)
+        shape = image.shape[1:]  # two components of a deformation, or two channels
         return lambda inputs, training: tf.ones((1, *shape)) * tf.round(4 * inputs[1][:, :1])[..., None, None]
 
     monkeypatch.setattr(experiment, "set_up_tensorflow", lambda config: None)
     monkeypatch.setattr(experiment, "load_generator", load)
     monkeypatch.setattr(experiment, "prepared", lambda config, split: [scan])
-    monkeypatch.setattr(pictures, "draws_panel", lambda *arguments: given.update(arguments=arguments))
+    monkeypatch.setattr(pictures, "draws_panel", lambda *arguments, **named: given.update(arguments=arguments, **named))
     return scan, given
 
 
@@ -205,7 +265,8 @@ def test_figure_3_shows_what_the_first_generator_makes_of_one_slice(config, gene
     figures.generated(compute(found, config), name, config, tmp_path)
     image, label, fields, images, labels, kind = given["arguments"]
     assert kind == name and len(fields) == figures.DRAWS and len({field.flat[0] for field in fields}) > 1
-    np.testing.assert_array_equal(image, scan.image[3])
+    assert given["colours"] == TASK.colours
+    np.testing.assert_array_equal(image, scan.image[3, ..., 0])
     for field, new_image, new_label in zip(fields, images, labels):
         if kind == "intensity":
             np.testing.assert_allclose(new_image, image + field[..., 0], atol=1e-6)
@@ -217,13 +278,13 @@ def test_figure_3_shows_what_the_first_generator_makes_of_one_slice(config, gene
             np.testing.assert_array_equal(new_label, np.roll(label, (int(field.flat[0]),) * 2, (0, 1)))
 
 
-def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tmp_path, cohort):
+def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tmp_path):
     folder = tmp_path / "results"
     for method, row in paper.ROWS.items():
         for n in (1, 3):
-            results.save(folder, result(method, [row.mean(n)] * 3, n), config)
+            results.save(folder, result(method, [row.mean(n)] * 3, n), config, TASK.names)
     train(config, tmp_path / "runs", result("aff", [0.1, 0.2, 0.3]), 1)
-    lines = figures.draw(folder, config, tmp_path / "runs")
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
     drawn = ["figure2-n1.png", "boxplots.png", "order.png"]
     assert sorted(path.name for path in folder.glob("*.png")) == sorted(drawn)
     assert [line for line in lines if "not drawn" not in line] == [str(folder / name) for name in drawn]
@@ -235,15 +296,22 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tm
         assert mpl_image.imread(folder / name).std() > 0.02
 
 
+def test_figure_3_is_of_generators_that_the_methods_use(config, tmp_path):
+    results.save(tmp_path / "results", result("aff_gd", [0.1, 0.2, 0.3]), config, TASK.names)
+    methods = {name: METHODS[name] for name in ("aff", "aff_gd")}
+    lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", methods, Data)
+    assert [line.split()[0] for line in lines if "figure3" in line] == ["figure3-deform.png"]
+
+
 def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tmp_path):
     folder = tmp_path / "results"
-    results.save(folder, result("aff", [0.1, 0.2, 0.3]), config)
+    results.save(folder, result("aff", [0.1, 0.2, 0.3]), config, TASK.names)
     steps, config.segment.num_steps = config.segment.num_steps, 7
-    lines = figures.draw(folder, config, tmp_path / "runs")
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
     assert sum(f"segment.num_steps: {steps} -> 7" in line for line in lines) == 3
     assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
 
 
 def test_no_results_are_one_line(config, tmp_path):
     with pytest.raises(UserError, match="holds no results"):
-        figures.draw(tmp_path, config, tmp_path)
+        figures.draw(tmp_path, config, tmp_path, METHODS, Data)

@@ -4,7 +4,6 @@ import pytest
 from tfaug.configs import splits
 from tfaug.augment.methods import METHODS
 from tfaug.table1 import paper
-from tfaug.types import STRUCTURES
 
 
 def test_the_rows_are_the_methods_in_the_papers_order():
@@ -13,7 +12,9 @@ def test_the_rows_are_the_methods_in_the_papers_order():
 
 
 def test_the_columns_add_up_as_those_of_the_printed_table():
-    sums = {n: [sum(row.dice[n][name] for row in paper.ROWS.values()) for name in STRUCTURES] for n in paper.COUNTS}
+    sums = {
+        n: [sum(row.dice[n][name] for row in paper.ROWS.values()) for name in paper.STRUCTURES] for n in paper.COUNTS
+    }
     np.testing.assert_allclose(sums[1], [6.093, 7.120, 9.291])
     np.testing.assert_allclose(sums[3], [9.846, 9.914, 11.630])
 
@@ -36,7 +37,7 @@ def test_the_columns_add_up_as_those_of_the_printed_table():
 def test_the_numbers_say_what_section_5_says(better, worse):
     for n in paper.COUNTS:
         assert paper.ROWS[better].mean(n) > paper.ROWS[worse].mean(n)
-        assert all(paper.ROWS[better].dice[n][name] > paper.ROWS[worse].dice[n][name] for name in STRUCTURES)
+        assert all(paper.ROWS[better].dice[n][name] > paper.ROWS[worse].dice[n][name] for name in paper.STRUCTURES)
 
 
 def test_marks_are_on_the_compared_methods_and_no_others():

@@ -1,7 +1,8 @@
 import pytest
 
 from tfaug.configs import phantom
-from tfaug.augment.methods import METHODS
+from tfaug.augment.methods import AFFINE, METHODS, Method
+from tfaug.config import cases, check
 from tfaug.engine.errors import UserError
 from tfaug.table1 import plan
 from tfaug.table1.plan import Grid
@@ -12,8 +13,9 @@ def config():
     return phantom.get_config()
 
 
-def missing(config, tmp_path, *grid):
-    return plan.missing(config, Grid(*grid), tmp_path / "runs", tmp_path / "results")
+def missing(config, tmp_path, methods, *grid):
+    rows = {method: METHODS[method] for method in methods}
+    return plan.missing(config, Grid(rows, *grid), tmp_path / "runs", tmp_path / "results")
 
 
 def finish(tmp_path, *names):
@@ -64,6 +66,13 @@ def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):
     }
 
 
+def test_a_users_method_is_a_job_after_its_generators(config, tmp_path):
+    grid = Grid({"blur": Method(AFFINE, (("intensity", "my_module:Blur"),))}, (3,), (1,), 1)
+    _, learned, job = plan.missing(config, grid, tmp_path / "runs", tmp_path / "results")
+    assert job.name == "phantom-n3-set1-seg-blur-seed0" and job.flags[:2] == ("--stage=seg", "--aug=blur")
+    assert job.needs == ("data", learned.name) and learned.name == "phantom-n3-set1-aug-intensity-seed0"
+
+
 def test_all_methods_of_one_set_and_seed_come_before_the_next(config, tmp_path):
     config.seed = 7
     jobs = missing(config, tmp_path, ["none", "aff_gd"], (1, 3), (1, 2), 2)
@@ -106,12 +115,21 @@ def test_a_generator_that_the_config_names_is_not_learned(config, tmp_path):
 
 def test_the_data_are_those_of_all_missing_sets(config, tmp_path):
     finish(tmp_path, "phantom-n1-set2-seg-aff-seed0")
-    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 2, 3), 1)
-    labelled = ("patient002", "patient022", "patient042", "patient062", "patient082")
-    assert set(data.flags[1].removeprefix("--config.splits.labelled.n1=((").removesuffix("),)").split(", ")) == {
-        repr(case) for case in labelled
-    }
-    assert data.flags[2:] == ("--config.num_labelled=1", "--config.labelled_set=1")
+    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 2, 4), 1)
+    assert data.flags == ("--stage=data", "--num_labelled=1,3", "--sets=1,2,4")
+    finish(tmp_path, *(f"phantom-n1-set{k}-seg-aff-seed0" for k in (1, 4)))
+    (data, *_) = missing(config, tmp_path, ["aff"], (1, 3), (1, 4), 1)
+    assert data.flags == ("--stage=data", "--num_labelled=3", "--sets=1,4")
+
+
+def test_the_union_of_sets_holds_every_case_once_and_keeps_the_other_splits(config):
+    one = plan.union(config, (1, 3), (1, 2))
+    assert one.splits.labelled.n1 == (("patient002", "patient042", "patient022", "patient062", "patient082"),)
+    assert cases(one, "labelled") == one.splits.labelled.n1[0] and cases(one, "test") == cases(config, "test")
+    check(one)
+    assert config.num_labelled == 1 and len(config.splits.labelled.n1) == 5
+    with pytest.raises(UserError, match="no set has 2 volumes"):
+        plan.union(config, (1, 2), (1,))
 
 
 @pytest.mark.parametrize(

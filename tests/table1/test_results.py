@@ -12,6 +12,7 @@ from tfaug.table1.results import Result
 
 CASES = ("patient007", "patient008")
 RESULT = Result("aff", 1, 2, 0, 350, 0.5, dict.fromkeys(CASES, (0.25, 0.5, 0.75)), 61.24, "a1b2c3", 1, "2.15.1")
+STRUCTURES = ("RV", "Myo", "LV")
 NAME = "phantom-n1-set2-seg-aff-seed0.json"
 
 
@@ -24,13 +25,13 @@ def config():
 
 @pytest.fixture
 def folder(tmp_path, config):
-    results.save(tmp_path / "results", RESULT, config)
+    results.save(tmp_path / "results", RESULT, config, STRUCTURES)
     return tmp_path / "results"
 
 
 def test_a_result_comes_back_as_it_was_but_for_rounding(folder, config):
     undefined = RESULT._replace(method="none", dice={CASES[0]: (1 / 3, math.nan, 1.0), CASES[1]: (0.0, 0.5, 0.5)})
-    results.save(folder, undefined, config)
+    results.save(folder, undefined, config, STRUCTURES)
     first, second = results.load(folder)
     assert first == RESULT._replace(seconds=61.2)
     assert second.dice[CASES[0]][0] == 0.33333 and math.isnan(second.dice[CASES[0]][1])
@@ -42,7 +43,7 @@ def test_a_file_is_small_and_has_a_patient_a_line(folder, config):
     assert '\n  "patient007": [0.25, 0.5, 0.75],\n' in (folder / NAME).read_text()
     many = RESULT._replace(dice={f"patient{n:03d}": (1 / 3, 2 / 3, 1 / 7) for n in range(20)})
     config.splits.test = tuple(many.dice)
-    results.save(folder / "other", many, config)
+    results.save(folder / "other", many, config, STRUCTURES)
     assert (folder / "other" / NAME).stat().st_size < 4096
 
 
@@ -50,11 +51,11 @@ def test_a_folder_of_results_has_no_paths_and_takes_other_sets_seeds_and_machine
     config.seed, config.num_labelled, config.labelled_set = 1, 3, 5
     config.data.cache_dir, config.data.num_workers = "/elsewhere/cache", 7
     config.checkpoint_every = 7
-    results.save(folder, RESULT._replace(num_labelled=3, labelled_set=5, seed=1), config)
+    results.save(folder, RESULT._replace(num_labelled=3, labelled_set=5, seed=1), config, STRUCTURES)
     assert len(results.load(folder)) == 2
     config.data.root = "/elsewhere/ACDC/"
     config.generators.deform = "/elsewhere/trained"
-    text = json.dumps(results.decisive(config))
+    text = json.dumps(results.decisive(config, STRUCTURES))
     assert '"ACDC"' in text and '"trained"' in text and "elsewhere" not in text
 
 
@@ -63,19 +64,51 @@ def test_a_missing_or_empty_folder_has_no_results(tmp_path):
 
 
 def test_another_precision_is_another_config(folder, config):
-    """Though a single run may go on with it."""
+    """Though a single run may resume with it."""
     config.precision = "mixed_bfloat16"
     with pytest.raises(UserError, match='precision: "float32" -> "mixed_bfloat16"'):
-        results.bind(folder, config)
+        results.bind(folder, config, STRUCTURES)
 
 
 def test_results_of_another_config_are_refused_with_the_difference(folder, config):
     steps, config.segment.num_steps = config.segment.num_steps, 7
     before = (folder / NAME).read_bytes()
-    for act in (lambda: results.bind(folder, config), lambda: results.save(folder, RESULT, config)):
+    for act in (
+        lambda: results.bind(folder, config, STRUCTURES),
+        lambda: results.save(folder, RESULT, config, STRUCTURES),
+    ):
         with pytest.raises(UserError, match=rf"another config \(segment.num_steps: {steps} -> 7\); .*--results"):
             act()
     assert (folder / NAME).read_bytes() == before
+
+
+def test_results_of_other_structures_or_another_order_are_refused(folder, config):
+    for names in (("anterior", "posterior"), ("LV", "Myo", "RV")):
+        with pytest.raises(UserError, match="another config .*data.structures"):
+            results.bind(folder, config, names)
+
+
+def test_dice_is_in_the_order_of_the_structures_however_many(tmp_path, config):
+    found = RESULT._replace(dice=dict.fromkeys(CASES, (0.25, 0.5)))
+    results.save(tmp_path / "two", found, config, ("posterior", "anterior"))
+    assert results.load(tmp_path / "two")[0].dice == found.dice
+    assert results.task_of(results.read_config(tmp_path / "two")).names == ("posterior", "anterior")
+
+
+def test_methods_may_be_added_and_dropped_and_may_be_the_users(folder, config):
+    with config.unlocked():
+        config.methods = ("aff", "my_module:blur")
+    results.save(folder, RESULT._replace(method="blur"), config, STRUCTURES)
+    assert [result.method for result in results.load(folder)] == ["aff", "blur"]
+
+
+def test_the_same_splits_are_the_same_config_wherever_they_come_from(folder, config):
+    with config.unlocked():
+        config.splits.file, config.splits.random = "/elsewhere/splits.json", {}
+    results.bind(folder, config, STRUCTURES)
+    config.splits.validation = ("patient001",)
+    with pytest.raises(UserError, match="splits.validation"):
+        results.bind(folder, config, STRUCTURES)
 
 
 def change(**values):
@@ -99,6 +132,7 @@ DAMAGES = {
     "format": change(tfaug_result=2),
     "extra": change(more=1),
     "method": change(method="best"),
+    "method of a module": change(method="my_module:aff"),
     "method type": change(method=["aff"]),
     "dice above 1": change(dice=dict.fromkeys(CASES, (0.5, 0.5, 1.5))),
     "dice NaN": change(dice=dict.fromkeys(CASES, (0.5, 0.5, math.nan))),
@@ -136,14 +170,39 @@ def test_a_damaged_or_foreign_file_is_named(folder, damage):
 )
 def test_a_damaged_config_is_named(folder, config, text):
     (folder / "config.json").write_text(text)
-    for act in (results.load, results.read_config, lambda folder: results.bind(folder, config)):
+    for act in (results.load, results.read_config, lambda folder: results.bind(folder, config, STRUCTURES)):
         with pytest.raises(UserError, match="config.json"):
             act(folder)
 
 
+def test_results_of_an_older_tfaug_are_refused(folder, config):
+    content = json.loads((folder / "config.json").read_text())
+    content["tfaug_results_of"] = 1
+    (folder / "config.json").write_text(json.dumps(content))
+    for act in (results.load, lambda folder: results.bind(folder, config, STRUCTURES)):
+        with pytest.raises(UserError, match="config.json: is of results of tfaug 0.1.0; choose another --results"):
+            act(folder)
+
+
+@pytest.mark.parametrize("names", [None, {"RV": 1}, "RV", [], ["RV", "RV", "LV"], ["RV", 2, "LV"], ["RV", [], "mean"]])
+def test_structures_that_no_data_set_has_are_named(folder, names):
+    content = json.loads((folder / "config.json").read_text())
+    content["config"]["data"]["structures"] = names
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="config.json"):
+        results.load(folder)
+
+
 @pytest.mark.parametrize(
     "section, value",
-    [("data", None), ("data", {"root": 5}), ("splits", {"test": 5}), ("splits", {"test": [5]}), ("name", 5)],
+    [
+        ("data", None),
+        ("data", {"root": 5}),
+        ("data", {"root": ""}),
+        ("splits", {"test": 5}),
+        ("splits", {"test": [5]}),
+        ("name", 5),
+    ],
 )
 def test_a_config_with_values_of_a_wrong_type_is_named(folder, section, value):
     content = json.loads((folder / "config.json").read_text())
@@ -155,7 +214,7 @@ def test_a_config_with_values_of_a_wrong_type_is_named(folder, section, value):
 
 def test_another_programs_folder_is_left_alone(tmp_path, config):
     (tmp_path / "thesis.tex").write_text("mine")
-    for act in (results.load, lambda folder: results.save(folder, RESULT, config)):
+    for act in (results.load, lambda folder: results.save(folder, RESULT, config, STRUCTURES)):
         with pytest.raises(UserError, match=str(tmp_path)):
             act(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
@@ -176,7 +235,7 @@ def test_a_full_disk_leaves_no_half_result(folder, config, monkeypatch):
     before = (folder / NAME).read_bytes()
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(MachineError, match="No space left"):
-        results.save(folder, RESULT._replace(best_step=1), config)
+        results.save(folder, RESULT._replace(best_step=1), config, STRUCTURES)
     assert (folder / NAME).read_bytes() == before and len(list(folder.iterdir())) == 2
 
 

@@ -10,16 +10,18 @@ import pytest
 from scipy import stats
 
 from tfaug.configs import acdc, phantom
+from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, render, results, table
 from tfaug.table1.results import Result
 
+STRUCTURES = ("RV", "Myo", "LV")
 PATIENTS = tuple(f"P{k:02d}" for k in range(8))
 
 
 def result(method, dice, n=1, labelled_set=1, seed=0):
-    """A run with given Dice by patient: a number for all structures, or three."""
-    dice = {case: tuple(np.broadcast_to(values, 3).tolist()) for case, values in dice.items()}
+    """A run with given Dice by patient: a number for each of three structures, or one for each."""
+    dice = {case: tuple(np.broadcast_to(v, np.shape(v) or 3).tolist()) for case, v in dice.items()}
     return Result(method, n, labelled_set, seed, 500, 0.5, dice, 1800.0, "abc", 1, "2.15.1")
 
 
@@ -44,15 +46,19 @@ def grid(values, n=1, sets=(1, 2), seeds=(0, 1), patients=PATIENTS, noise=0.01):
     ]
 
 
-def config(**changes):
+def config(structures=STRUCTURES, **changes):
     values = phantom.get_config()
     values.splits.test = PATIENTS
     values.update_from_flattened_dict(changes)
-    return results.decisive(values)
+    return results.decisive(values, structures)
 
 
-def compute(found, **changes):
-    return table.compute(found, config(**changes))
+def compute(found, structures=STRUCTURES, methods=METHODS, **changes):
+    return table.compute(found, config(structures, **changes), methods)
+
+
+def scores(found, structures=STRUCTURES):
+    return table.scores(found, structures)
 
 
 def rows(text):
@@ -65,7 +71,7 @@ def test_a_cell_is_the_mean_over_runs_of_means_over_patients():
         result("aff", {"A": (0.5, 0.5, 0.5), "B": (0.7, 0.9, 0.7)}, seed=1),  # 0.6 0.7 0.6
         result("aff", {"A": 0.9, "B": 0.9}, n=3),
     ]
-    cells = table.cells(table.scores(found))
+    cells = table.cells(scores(found))
     assert cells.loc[("aff", 1, "RV"), ["mean", "std", "runs"]].tolist() == pytest.approx([0.4, 0.4 / math.sqrt(2), 2])
     assert cells.loc[("aff", 1, "mean"), "mean"] == pytest.approx((0.4 + 0.5 + 0.575) / 3)
     # The runs' means are 0.35 and 0.6333...
@@ -79,7 +85,7 @@ def test_runs_weigh_the_same_whatever_is_undefined():
         result("aff", {"A": (0.8, 0.2, 0.2), "B": (0.8, 0.2, 0.2)}, seed=1),
         result("aff", {"A": (math.nan, 0.2, 0.2), "B": (math.nan, 0.2, 0.2)}, seed=2),
     ]
-    cells = table.cells(table.scores(found))
+    cells = table.cells(scores(found))
     assert cells.loc[("aff", 1, "RV"), ["mean", "runs", "undefined"]].tolist() == pytest.approx([0.6, 2, 3])
     assert cells.loc[("aff", 1, "Myo"), ["mean", "runs", "undefined"]].tolist() == pytest.approx([0.2, 3, 0])
     assert cells.loc[("aff", 1, "mean"), ["mean", "runs"]].tolist() == pytest.approx([1 / 3, 2])
@@ -110,8 +116,8 @@ def test_holm_rejects_no_more_than_none_and_no_less_than_bonferroni(seed):
 
 
 def test_a_better_method_is_significant_and_a_worse_one_is_not():
-    p = table.tests(table.scores(grid({"aff_gd": 0.60, "aff_gi": 0.50, "aff_rd": 0.58, "aff_ri": 0.52}))).p
-    for name in table.VALUES:
+    p = table.tests(scores(grid({"aff_gd": 0.60, "aff_gi": 0.50, "aff_rd": 0.58, "aff_ri": 0.52}))).p
+    for name in (*STRUCTURES, "mean"):
         assert p["aff_gd", "aff_rd", 1, name] < 0.001
         assert p["aff_gi", "aff_ri", 1, name] > 0.999
 
@@ -119,14 +125,15 @@ def test_a_better_method_is_significant_and_a_worse_one_is_not():
 def test_tests_compare_the_same_patient_of_the_same_run():
     """Noise of patients and runs is five times the difference: only the right pairs show it."""
     found = grid({"aff_gd": 0.51, "aff_rd": 0.50})
-    right = table.tests(table.scores(found)).p["aff_gd", "aff_rd", 1, "mean"]
+    right = table.tests(scores(found)).p["aff_gd", "aff_rd", 1, "mean"]
     assert right < 1e-4
     for key in ("patient", "seed", "labelled_set"):
-        scores = table.scores(found)
-        mine = scores.method == "aff_gd"
-        renamed = dict(zip(scores[key].unique(), np.roll(scores[key].unique(), 1)))
-        scores.loc[mine, key] = scores.loc[mine, key].map(renamed)
-        assert table.tests(scores).p["aff_gd", "aff_rd", 1, "mean"] > 100 * right, key
+        shuffled = scores(found).reset_index()
+        mine = shuffled.method == "aff_gd"
+        renamed = dict(zip(shuffled[key].unique(), np.roll(shuffled[key].unique(), 1)))
+        shuffled.loc[mine, key] = shuffled.loc[mine, key].map(renamed)
+        shuffled = shuffled.set_index(["method", "num_labelled", "labelled_set", "seed", "patient"])
+        assert table.tests(shuffled).p["aff_gd", "aff_rd", 1, "mean"] > 100 * right, key
 
 
 def test_tests_use_common_pairs_and_average_over_runs_for_patients():
@@ -139,7 +146,7 @@ def test_tests_use_common_pairs_and_average_over_runs_for_patients():
         result("aff_gd", {"A": 0.6, "B": 0.6, "C": (math.nan, 0.9, 0.9)}, seed=1),
         result("aff_gd", {"A": 0.0, "B": 0.0, "C": 0.0}, labelled_set=2, seed=2),
     ]
-    tests = table.tests(table.scores(found))
+    tests = table.tests(scores(found))
     assert set(tests.index.get_level_values("method")) == {"aff_gd"}
     myo = tests.loc[("aff_gd", "aff_rd", 1, "Myo")]
     # A: 0.1 0.1, B: 0.2 0.1, C: -0.3 0.4
@@ -156,7 +163,7 @@ def test_what_two_runs_of_three_show_is_no_matter_of_many_patients():
     many = [f"P{number}" for number in range(20)]
     found = [result("aff_rd", dict.fromkeys(many, 0.5), 1, 1, seed) for seed in range(3)]
     found += [result("aff_gd", dict.fromkeys(many, value), 1, 1, seed) for seed, value in enumerate((0.6, 0.65, 0.48))]
-    mean = table.tests(table.scores(found)).loc[("aff_gd", "aff_rd", 1, "mean")]
+    mean = table.tests(scores(found)).loc[("aff_gd", "aff_rd", 1, "mean")]
     assert mean.p < 1e-4 and mean.patients_p < 1e-4
     assert mean.runs == 3 and mean.runs_p == pytest.approx(2 / 8)  # ranks 2, 3 of 1, 2, 3, or more
     assert mean.difference == pytest.approx(0.23 / 3)
@@ -164,8 +171,7 @@ def test_what_two_runs_of_three_show_is_no_matter_of_many_patients():
 
 def test_holm_is_over_all_tests_of_one_number_of_volumes():
     methods = {method: 0.5 for pair in table.COMPARISONS for method in pair}
-    scores = table.scores(grid(methods, noise=0.05) + grid(methods, n=3, seeds=(0,), noise=0.05))
-    tests = table.tests(scores)
+    tests = table.tests(scores(grid(methods, noise=0.05) + grid(methods, n=3, seeds=(0,), noise=0.05)))
     assert len(tests) == 2 * len(table.COMPARISONS) * 4
     for n in (1, 3):
         of_n = tests.xs(n, level="num_labelled")
@@ -192,22 +198,20 @@ def test_the_papers_own_order_has_rho_1_and_its_reverse_minus_1():
         reverse = {method: 1 - value for method, value in values.items()}
         for ours, expected in ((values, 1), (reverse, -1)):
             found = [result(method, {"A": value, "B": value}, n) for method, value in ours.items()]
-            assert table.rank_correlation(table.scores(found), n, draws=10)[:3] == pytest.approx([expected] * 3)
+            assert table.rank_correlation(scores(found), n, draws=10)[:3] == pytest.approx([expected] * 3)
 
 
 def test_rho_is_over_the_methods_present_with_the_papers_numbers_of_that_count():
     values = {"none": 0.3, "aff": 0.2, "aff_rd": 0.4, "aff_gd_gi": 0.5}  # one swap: 1 - 6 x 2 / (4 x 15)
-    found = table.rank_correlation(table.scores(grid(values, noise=0)), 1, draws=10)
+    found = table.rank_correlation(scores(grid(values, noise=0)), 1, draws=10)
     assert (found.rho, found.num_methods) == (pytest.approx(0.8), 4)
-    few = table.rank_correlation(table.scores(grid({"none": 0.1, "aff": 0.2})), 1)
+    few = table.rank_correlation(scores(grid({"none": 0.1, "aff": 0.2})), 1)
     assert math.isnan(few.rho) and "2 of 13 methods" in render.markdown(compute(grid({"none": 0.1, "aff": 0.2})))
     # aff_gd_noreg is the last of these for N_L = 1 and the first for N_L = 3.
     values = {"aff_gd_noreg": 0.1, "adv_sl": 0.2, "aff_ri": 0.3, "aff_gi_noreg": 0.4}
     for n, wanted in ((1, [0.5397, 0.5407, 0.575, 0.616]), (3, [0.8133, 0.7917, 0.7997, 0.8023])):
         expected = stats.spearmanr(list(values.values()), wanted)[0]
-        assert table.rank_correlation(table.scores(grid(values, n, noise=0)), n, draws=10).rho == pytest.approx(
-            expected
-        )
+        assert table.rank_correlation(scores(grid(values, n, noise=0)), n, draws=10).rho == pytest.approx(expected)
 
 
 def test_the_interval_reflects_sets_runs_and_patients():
@@ -219,7 +223,7 @@ def test_the_interval_reflects_sets_runs_and_patients():
         found = [result(m, dict.fromkeys("ABC", v), 1, s, k) for m, v in steady.items() for s, k in runs]
         found += [result("aff", dict.fromkeys("ABC", 0.5), 1, s, k) for s, k in runs]
         found += [result("aff_rd", {c: 0.5 + values(s, k, i) for i, c in enumerate("ABC")}, 1, s, k) for s, k in runs]
-        return table.rank_correlation(table.scores(found), 1, draws=200)
+        return table.rank_correlation(scores(found), 1, draws=200)
 
     sure = interval(lambda s, k, i: 0.01)
     assert (sure.rho, sure.low, sure.high) == pytest.approx((1, 1, 1))
@@ -231,10 +235,10 @@ def test_the_interval_reflects_sets_runs_and_patients():
 def test_resamples_that_lack_a_method_are_counted_and_may_leave_no_interval():
     values = {"none": 0.2, "aff": 0.4, "aff_rd": 0.5}
     found = grid(values, sets=(1, 2, 3, 4)) + grid({"aff_gd": 0.6}, sets=(4,))
-    correlation = table.rank_correlation(table.scores(found), 1, draws=400)
+    correlation = table.rank_correlation(scores(found), 1, draws=400)
     assert correlation.undefined == pytest.approx(400 * 0.75**4, abs=40) and correlation.low == pytest.approx(1)
     found = grid(values, sets=range(1, 9)) + grid({"aff_gd": 0.6}, sets=(1,)) + grid({"aff_gi": 0.6}, sets=(2,))
-    correlation = table.rank_correlation(table.scores(found), 1, draws=400)
+    correlation = table.rank_correlation(scores(found), 1, draws=400)
     assert correlation.undefined > 200 and math.isnan(correlation.low) and not math.isnan(correlation.rho)
     assert "no interval" in render.markdown(compute(found))
 
@@ -243,7 +247,7 @@ def test_resamples_that_lack_a_method_are_counted_and_may_leave_no_interval():
 def test_resamples_in_which_all_methods_are_the_same_are_counted_too():
     dice = {"none": 0.2, "aff": 0.3, "aff_rd": 0.4}
     found = [result(method, {"A": value, "B": 0.0, "C": 0.0}) for method, value in dice.items()]
-    correlation = table.rank_correlation(table.scores(found), 1, draws=400)
+    correlation = table.rank_correlation(scores(found), 1, draws=400)
     assert correlation.undefined == pytest.approx(400 * (2 / 3) ** 3, abs=40) and correlation.low == pytest.approx(1)
     assert "told none from another" in render.markdown(compute(found))
     same = render.markdown(compute([result(method, {"A": 0.0, "B": 0.0}) for method in dice]))
@@ -274,6 +278,75 @@ def test_numbers_of_volumes_that_the_paper_lacks_are_shown_without_it():
     assert "RV, N_L = 40" in render.markdown(found) and found.correlations == {}
 
 
+def test_other_structures_fill_every_output():
+    """Their names may be those of columns, or text that Markdown and LaTeX would read."""
+    names = ("seed", "a|b_c$")
+    found = [
+        result(method, {case: (value, value + 0.1 + k / 100) for k, case in enumerate("ABCD")}, seed=seed)
+        for method, value in (("aff_rd", 0.3), ("aff_gd", 0.5), ("none", 0.1))
+        for seed in (3, 7)
+    ]
+    got = compute(found, names)
+    assert got.cells.loc[("aff_gd", 1, "seed"), ["mean", "runs"]].tolist() == pytest.approx([0.5, 2])
+    assert got.cells.loc[("aff_gd", 1, "mean"), "mean"] == pytest.approx((0.5 + 0.6 + 0.015) / 2)
+    assert got.tests.loc[("aff_gd", "aff_rd", 1, "seed"), "pairs"] == 8 and not got.with_paper
+    assert "RV" not in render.markdown(got) + render.latex(got) + render.csv(got)
+    (head, *body) = [line for line in render.markdown(got).splitlines() if line.startswith("| `")]
+    assert r"| a\|b_c$, N_L = 1 | mean, N_L = 1 |" in head
+    assert next(line for line in body if "`none`" in line).startswith("| `none` | Aug_none | 0.100 ± 0.000 | 0.215 ")
+    assert r" & seed & a|b\_c\$ & mean & runs" in render.latex(got) and "{l rrrr}" in render.latex(got)
+    assert [row["structure"] for row in rows(render.csv(got))][:3] == [*names, "mean"]
+
+
+OWN = {"blur": Method(AFFINE), "aff_rd": METHODS["aff_rd"], "aff_gd": METHODS["aff_gd"]}
+
+
+def test_the_rows_are_the_methods_of_the_config_in_its_order():
+    found = grid({"aff_rd": 0.4, "aff_gd": 0.5, "none": 0.2, "aff_mixup": 0.3, "blur": 0.6})
+    got = compute(found, methods=OWN)
+    text = render.markdown(got)
+    (_, *body) = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [line.split(" | ")[:2] for line in body] == [
+        ["| `blur`", "not in the paper"],
+        ["| `aff_rd`", "Aug_A,RD"],
+        ["| `aff_gd`", "Aug_A,GD (λ_adv = 1, λ_big = 0.001)"],
+    ]
+    assert "12 runs" in text and "Not shown: aff_mixup, none." in text and "3 of 13" not in text
+    assert r"\texttt{blur} (not in the paper) & $0.5" in render.latex(got)
+    assert list(dict.fromkeys(row["method"] for row in rows(render.csv(got)))) == list(OWN)
+    assert set(got.scores.index.get_level_values("method")) == set(OWN)
+
+
+def test_tests_and_marks_are_those_of_the_rows_that_are_there():
+    got = compute(grid({"aff_rd": 0.4, "aff_gd": 0.5, "aff_ri": 0.4, "aff_gi": 0.5}), methods=OWN)
+    assert set(got.tests.index.get_level_values("reference")) == {"aff_rd"} and got.marks == {"aff_rd": "∗"}
+    for text in (render.markdown(got), render.latex(got), render.csv(got)):
+        assert "over_aff_ri" not in text and "> `aff_ri`" not in text and "dagger" not in text and "†" not in text
+    alone = compute(grid({"blur": 0.4}), methods={"blur": Method(AFFINE)})
+    assert alone.correlations == {} and alone.tests.empty and alone.marks == {}
+    assert "Holm" not in render.markdown(alone) + render.latex(alone) and "Wilcoxon" not in render.latex(alone)
+
+
+def test_the_rank_correlation_ignores_methods_that_the_paper_lacks():
+    values = {"none": 0.3, "aff": 0.2, "aff_rd": 0.4, "aff_gd_gi": 0.5}
+    rows_of_paper = grid(values, noise=0.1)
+    extra = grid({"blur": 0.9}, sets=(1, 2, 3), patients=("other",))
+    assert table.rank_correlation(scores(rows_of_paper + extra), 1) == table.rank_correlation(scores(rows_of_paper), 1)
+
+
+def test_the_papers_numbers_stand_beside_its_own_rows_alone():
+    got = compute(grid({"blur": 0.6, "aff_gd": 0.5}), methods=OWN, **ACDC)
+    lines = render.markdown(got).splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("| `blur`"))
+    assert lines[first + 1].startswith("| `aff_rd`") and lines[first + 2].startswith("|  | the paper | 0.397")
+    assert [row["paper"] for row in rows(render.csv(got)) if row["structure"] == "RV"] == ["", "0.397", "0.487"]
+
+
+def test_methods_without_results_are_one_line():
+    with pytest.raises(UserError, match=r"--config.methods: has none of the results' methods \(aff, none\)"):
+        compute(grid({"none": 0.1, "aff": 0.2}), methods=OWN)
+
+
 ACDC = {"name": "acdc64", "data.root": "DIR", "splits.test": tuple(sorted(paper.TEST_PATIENTS))}
 
 
@@ -286,6 +359,12 @@ def test_the_papers_numbers_stand_beside_acdc():
     assert [row["paper"] for row in rows(render.csv(found))][:4] == ["0.259", "0.291", "0.446", "0.332"]
 
 
+def test_the_papers_numbers_do_not_stand_beside_other_structures():
+    got = compute([result("aff", {"A": (0.5, 0.5)})], ("wall", "LV"), **ACDC)
+    assert not got.with_paper and "| the paper |" not in render.markdown(got)
+    assert compute([result("aff", {"A": 0.5})], ("LV", "Myo", "RV"), **ACDC).with_paper
+
+
 @pytest.mark.parametrize("changes", [{"name": "mine"}, {"data.root": ""}, {"splits.test": PATIENTS}], ids=str)
 def test_the_papers_numbers_do_not_stand_beside_other_data(changes):
     found = compute(grid({"aff": 0.5, "aff_gd": 0.6}), **{**ACDC, **changes})
@@ -296,9 +375,9 @@ def test_the_papers_numbers_do_not_stand_beside_other_data(changes):
 
 def test_the_configs_for_acdc_have_the_papers_numbers():
     values = acdc.get_config()
-    assert not table.is_acdc(results.decisive(values))
+    assert not table.is_acdc(results.decisive(values, STRUCTURES))
     values.data.root = "/data/acdc"
-    assert table.is_acdc(results.decisive(values))
+    assert table.is_acdc(results.decisive(values, STRUCTURES))
 
 
 @pytest.fixture
@@ -306,12 +385,12 @@ def folder(tmp_path):
     values = phantom.get_config()
     values.splits.test = PATIENTS
     for found in grid({"aff_gd": 0.52, "aff_rd": 0.5, "none": 0.3}, noise=0.1):
-        results.save(tmp_path / "results", found, values)
+        results.save(tmp_path / "results", found, values, STRUCTURES)
     return tmp_path / "results"
 
 
 def test_all_statistics_follow_from_the_csv_of_dice(folder):
-    text = render.write(folder)
+    text = render.write(folder, METHODS)
     assert text == (folder / "table1.md").read_text(encoding="utf-8")
     dice = rows((folder / "table1_dice.csv").read_text())
     values = {}
@@ -330,17 +409,17 @@ def test_all_statistics_follow_from_the_csv_of_dice(folder):
 
 def test_the_files_lie_beside_the_results_without_disturbing_them(folder):
     before = results.load(folder)
-    render.write(folder)
+    render.write(folder, METHODS)
     first = {path.name: path.read_bytes() for path in folder.glob("table1*")}
     assert sorted(first) == ["table1.csv", "table1.md", "table1.tex", "table1_dice.csv"]
     assert results.load(folder) == before
-    render.write(folder)
+    render.write(folder, METHODS)
     assert {path.name: path.read_bytes() for path in folder.glob("table1*")} == first
 
 
 def test_no_results_are_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no results; first run"):
-        render.write(tmp_path)
+        render.write(tmp_path, METHODS)
 
 
 def test_the_csv_is_tidy():

@@ -1,6 +1,6 @@
 """Pictures of the grid: the paper's Figures 2 and 3 from its runs, and plots of its results.
 
-    figure2-n1.png          a test slice: scan, expert, and the masks of every method; likewise for other N_L
+    figure2-n1.png          a test slice: image, reference, and the masks of every method; likewise for other N_L
     figure3-deform.png      a labelled slice: fields of the generator for several z, and what they make of it
     figure3-intensity.png   the same
     boxplots.png            Dice of every run and patient, by method
@@ -12,8 +12,8 @@ Methods are called as on the command line, structures have their colours as ever
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,22 +22,27 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from tfaug import evaluation, metrics, pictures, streams
-from tfaug.augment.methods import GENERATORS
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.data import nifti
-from tfaug.data.readers import acdc
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import replacing
-from tfaug.pictures import COLOURS, DPI, FONT
+from tfaug.pictures import DPI, FONT
 from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
-from tfaug.types import NUM_CLASSES, STRUCTURES, Z_DIM
+from tfaug.types import Z_DIM
 
+FIGURE_3 = ("deform", "intensity")  # generators
 DRAWS = 4  # of z, in Figure 3
-SURROUNDINGS = 2.0  # side of Figure 2's tiles over the heart's
+SURROUNDINGS = 2.0  # side of Figure 2's tiles over that of the labelled region
+BOXES = 0.78  # share of a method's width that its boxes take
+LEGEND_COLUMNS = 12
 LEAP = 2  # ranks; from here on a method's move is coloured
-RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito, as the structures' colours
+RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito
+
+# Opens the data set that the runs were trained on: its `task`, and `read(case)`, which returns a `Volume`.
+OpenData = Callable[[], Any]
 
 
 class Variant(NamedTuple):
@@ -48,13 +53,15 @@ class Variant(NamedTuple):
     seed: int
 
 
-def draw(folder, config: Config, workdir) -> list[str]:
+def draw(folder, config: Config, workdir, methods: Mapping[str, Method], open_data: OpenData) -> list[str]:
     """Draws what can be drawn from a folder of results and, for Figures 2 and 3, from the runs in `workdir`.
 
     Args:
       folder: of the results; the pictures go there.
       config: that of the runs.
       workdir: where they are.
+      methods: what is shown, as `augment.methods.table` returns them.
+      open_data: called only if Figure 2 can be drawn.
 
     Returns:
       a line per picture: where it is, or why it could not be drawn.
@@ -65,11 +72,13 @@ def draw(folder, config: Config, workdir) -> list[str]:
     """
     folder = pathlib.Path(folder)
     found, shared = load(folder), results.read_config(folder)
-    table = compute(found, shared)
+    table = compute(found, shared, methods)
     drawings: dict[str, Callable[[], np.ndarray]] = {}
     for n in table.counts:
-        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(table, n, _checked(config, shared), workdir)
-    for name in ("deform", "intensity"):
+        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(
+            table, n, _checked(config, shared), workdir, open_data
+        )
+    for name in [name for name in FIGURE_3 if any(name in method.generators for method in methods.values())]:
         drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, _checked(config, shared), workdir)
     drawings["boxplots.png"] = lambda: box_plots(table)
     drawings["order.png"] = lambda: order(table)
@@ -88,7 +97,7 @@ def draw(folder, config: Config, workdir) -> list[str]:
 
 def _checked(config, shared):
     """`config`, if the results are of it."""
-    changed = run_dir.differences(shared, results.decisive(config))
+    changed = run_dir.differences(shared, results.decisive(config, shared["data"]["structures"]))
     if changed:
         raise UserError(
             "--config",
@@ -98,48 +107,54 @@ def _checked(config, shared):
     return config
 
 
-def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> np.ndarray:
+def segmentations(table: Table, num_labelled: int, config: Config, workdir, open_data: OpenData) -> np.ndarray:
     """Figure 2: the masks of every method on one slice, from the first labelled set and seed that has most of them.
 
-    The patient is the one of median Dice over the methods shown, the slice the middle of its heart; beside each method
-    stands its mean Dice on the whole scan.
+    The patient is the one of median Dice over the methods shown, the slice the middle of its labelled ones; beside each
+    method stands its mean Dice on the whole image.
 
     Raises:
-      UserError: no run has its masks here, or a run or a scan is damaged.
+      UserError: no run has its masks here, a run or an image is damaged, or the data set has other structures.
     """
     runs = {variant: _evaluated(table, variant, config, workdir) for variant in _variants(table, num_labelled)}
     variant = max(runs, key=lambda v: len(runs[v]))  # of equals the first
     if not runs[variant]:
         raise UserError(workdir, f"has no evaluated run for N_L = {num_labelled}", "give the --workdir of the grid")
     scores = _scores(table, variant)
-    by_patient = scores[scores.method.isin(runs[variant])].groupby("patient")["mean"].mean().sort_values(kind="stable")
+    scores = scores[scores.index.get_level_values("method").isin(list(runs[variant]))]
+    by_patient = scores["mean"].groupby(level="patient").mean().sort_values(kind="stable")
     case = by_patient.index[(len(by_patient) - 1) // 2]
-
-    from tfaug import experiment  # TensorFlow, of which the other pictures have no need
-
-    volume = acdc.read(experiment.data_root(config), case, config.data.phase)
+    data = open_data()
+    if data.task.names != table.task.names:
+        found, expected = (", ".join(task.names) for task in (data.task, table.task))
+        raise UserError("--config.data", f"has {found}, the results have {expected}", "give the data of the results")
+    volume = data.read(case)
     masks = {}
     for method, run in runs[variant].items():
-        mask = nifti.read(evaluation.mask_file(run / "evaluation" / "test", case, config.data.phase)).array
-        masks[method] = mask.astype(np.uint8)
+        file = evaluation.mask_file(run / "evaluation" / "test", case, config.data.phase)
+        values = np.moveaxis(nifti.read(file).array, volume.axis, -1)
+        masks[method] = data.task.to_classes(values, file)
     chosen = evaluation.representative_slices(volume.label)
     z = chosen[len(chosen) // 2]
     window = (*evaluation.heart_window(volume.label[..., z : z + 1], scale=SURROUNDINGS), z)
     tiles = [np.zeros_like(volume.label), volume.label, *masks.values()]
-    titles = [f"{case}, slice {z + 1}", "expert"]
+    titles = [f"{case}, slice {z + 1}", "reference"]
     for method, mask in masks.items():
-        dice = np.mean([metrics.dice(mask, volume.label, label) for label in evaluation.LABELS.values()])
+        dice = np.mean([metrics.dice(mask, volume.label, index) for index in data.task.classes.values()])
         titles.append(f"{method}  {dice:.2f}")
-    return pictures.overlay([volume.image[window]] * len(tiles), [mask[window] for mask in tiles], titles)
+    image = volume.image[(*window, 0)]  # of several channels the first
+    masks_shown = [mask[window] for mask in tiles]
+    return pictures.overlay([image] * len(tiles), masks_shown, titles, colours=table.task.colours)
 
 
 def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
-    """Figure 3: what a generator draws for the middle slice of a labelled heart, under several z.
+    """Figure 3: what a generator draws for the middle labelled slice of an image, under several z.
 
-    It is the first labelled set and seed, of those with results, whose generator is in `workdir`.
+    It is the first labelled set and seed, of those with results, whose generator is in `workdir`. Of several channels
+    the first is shown.
 
     Raises:
-      UserError: there is none, or the scan is damaged.
+      UserError: there is none, or the image is damaged.
     """
     import tensorflow as tf  # of which the other pictures have no need
 
@@ -153,16 +168,17 @@ def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
     chosen = evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))
     k = chosen[len(chosen) // 2]
     z = streams.generator(config.seed, "figure3").normal(size=(DRAWS, Z_DIM)).astype(np.float32)
-    images = tf.constant(np.repeat(scan.image[[k], ..., np.newaxis], DRAWS, axis=0))
-    labels = tf.one_hot(np.repeat(scan.label[[k]], DRAWS, axis=0), NUM_CLASSES)
+    images = tf.constant(np.repeat(scan.image[[k]], DRAWS, axis=0))
+    labels = tf.one_hot(np.repeat(scan.label[[k]], DRAWS, axis=0), table.task.num_classes)
     fields = inference.frozen(model)(images, tf.constant(z)).numpy()
     return pictures.draws_panel(
-        scan.image[k],
+        scan.image[k, ..., 0],
         scan.label[k],
         fields,
         transform_image(kind, images, fields).numpy()[..., 0],
         np.argmax(transform_label(kind, labels, fields), axis=-1),
         kind,
+        colours=table.task.colours,
     )
 
 
@@ -182,8 +198,8 @@ def _first_generator(table, name, config, workdir):
 
 def _variants(table, num_labelled=None):
     """The cells of the grid that have results, in order."""
-    rows = table.scores[list(Variant._fields)].drop_duplicates()
-    variants = sorted(Variant(*map(int, row)) for row in rows.itertuples(index=False))
+    rows = table.scores.index.droplevel(["method", "patient"]).unique()
+    variants = sorted(Variant(*map(int, row)) for row in rows)
     return [variant for variant in variants if num_labelled in (None, variant.num_labelled)]
 
 
@@ -195,41 +211,45 @@ def _at(config, variant):
 
 
 def _scores(table, variant):
-    return table.scores[(table.scores[list(Variant._fields)] == tuple(variant)).all(axis=1)]
+    levels = table.scores.index.get_level_values
+    return table.scores[np.all([levels(key) == value for key, value in variant._asdict().items()], axis=0)]
 
 
 def _evaluated(table, variant, config, workdir):
-    """The folders of the runs that have results, masks, and this very config, by method in the paper's order."""
+    """The folders of the runs that have results, masks, and this very config, by method in the order of the table."""
     config = _at(config, variant)
-    wanted = results.decisive({key: values for key, values in config.to_dict().items() if key != "augment"})
-    finished = set(_scores(table, variant).method)
-    runs = {method: segmenter_path(config, workdir, method) for method in paper.ROWS if method in finished}
+    of_segmenter = {key: values for key, values in config.to_dict().items() if key != "augment"}
+    wanted = results.decisive(of_segmenter, table.task.names)
+    finished = set(_scores(table, variant).index.get_level_values("method"))
+    runs = {method: segmenter_path(config, workdir, method) for method in table.methods if method in finished}
     return {
         method: run
         for method, run in runs.items()
-        if (run / "evaluation" / "test" / "dice.csv").exists() and results.decisive(run_dir.read_config(run)) == wanted
+        if (run / "evaluation" / "test" / "dice.csv").exists()
+        and results.decisive(run_dir.read_config(run), table.task.names) == wanted
     }
 
 
 def box_plots(table: Table) -> np.ndarray:
     """Dice of every run and test patient as boxes by method and structure, one row of axes per N_L."""
-    methods, width = list(paper.ROWS), 0.26
-    figure = Figure(figsize=(11, 0.9 + 2.9 * len(table.counts)), dpi=DPI, layout="constrained")
+    methods, colours = table.methods, table.task.colours
+    width = BOXES / len(colours)
+    size = max(11, 0.6 * len(methods), 0.12 * len(methods) * len(colours)), 0.9 + 2.9 * len(table.counts)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(table.counts), sharex=True, squeeze=False)[:, 0]
     for axes, n in zip(rows, table.counts):
         for k, method in enumerate(methods):
-            chosen = table.scores[(table.scores.method == method) & (table.scores.num_labelled == n)]
-            num_runs = len(chosen[["labelled_set", "seed"]].drop_duplicates())
-            axes.text(k, 1.03, str(num_runs), ha="center", fontsize=FONT - 1, color="#555555")
-            for i, structure in enumerate(STRUCTURES):
+            chosen = table.of(method, n)
+            axes.text(k, 1.03, str(table.num_runs(method, n)), ha="center", fontsize=FONT - 1, color="#555555")
+            for i, (structure, colour) in enumerate(colours.items()):
                 axes.boxplot(
                     chosen[structure].dropna(),
-                    positions=[k + (i - 1) * width],
+                    positions=[k + (i - (len(colours) - 1) / 2) * width],
                     widths=0.8 * width,
                     patch_artist=True,
                     manage_ticks=False,
-                    boxprops={"facecolor": COLOURS[structure], "linewidth": 0.7},
+                    boxprops={"facecolor": colour, "linewidth": 0.7},
                     medianprops={"color": "black", "linewidth": 1.2},
                     whiskerprops={"linewidth": 0.7},
                     capprops={"linewidth": 0.7},
@@ -244,13 +264,16 @@ def box_plots(table: Table) -> np.ndarray:
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     rows[-1].set_xticks(range(len(methods)), methods, rotation=25, ha="right")
-    handles = [Patch(facecolor=COLOURS[name], edgecolor="black", linewidth=0.7, label=name) for name in STRUCTURES]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=FONT, frameon=False)
+    handles = [
+        Patch(facecolor=colour, edgecolor="black", linewidth=0.7, label=name) for name, colour in colours.items()
+    ]
+    ncols = min(len(handles), LEGEND_COLUMNS)
+    figure.legend(handles=handles, loc="outside upper center", ncols=ncols, fontsize=FONT, frameon=False)
     return pictures.rendered(figure)
 
 
 def order(table: Table) -> np.ndarray:
-    """The methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
+    """The paper's methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
 
     Raises:
       UserError: there are fewer than two methods to compare, or none that the paper has with as many labelled volumes.
@@ -261,9 +284,10 @@ def order(table: Table) -> np.ndarray:
     means = {
         n: table.cells["mean"].xs((n, "mean"), level=("num_labelled", "structure")).dropna() for n in table.correlations
     }
+    means = {n: values[values.index.isin(list(paper.ROWS))] for n, values in means.items()}
     means = {n: values for n, values in means.items() if len(values) > 1}
     if not means:
-        raise UserError("the order of methods", "needs results of two of them", "let the grid go on")
+        raise UserError("the order of methods", "needs results of two of them", "run the grid further")
     figure = Figure(figsize=(5.4 * len(means), 4.2), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (n, ours) in zip(figure.subplots(1, len(means), squeeze=False)[0], means.items()):

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tfaug.types import STRUCTURES
-
+STRUCTURES = ("RV", "Myo", "LV")  # the columns
 ALPHA = 0.05
 COUNTS = (1, 3)  # N_L
+NUM_RUNS = 15  # behind every number
 
 # The methods that others are tested against, with their marks.
 MARKS: Mapping[str, str] = {"aff_rd": "∗", "aff_ri": "†", "aff_mixup": "⋆"}

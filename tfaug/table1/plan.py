@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
 from tfaug.engine.errors import UserError
 
@@ -16,9 +16,12 @@ _LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
 
 
 class Grid(NamedTuple):
-    """What to fill in: every method on every labelled set of every size, `repeats` times with seeds of its own."""
+    """What to fill in: every method on every labelled set of every size, `repeats` times with its own seeds.
 
-    methods: Sequence[str]
+    `methods` is as `augment.methods.table` returns it.
+    """
+
+    methods: Mapping[str, Method]
     num_labelled: Sequence[int]
     sets: Sequence[int]
     repeats: int
@@ -93,12 +96,12 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
     """
     require(cases(config, "test"), "test")
     jobs: list[Job] = []
-    labelled: dict[str, None] = {}  # an ordered set
+    sizes, sets = set(), set()  # of what is missing
     for variant in variants(config, grid):
         runs = {method: segmenter_path(variant, workdir, method) for method in grid.methods}
         proofs = {method: pathlib.Path(folder) / f"{run.name}.json" for method, run in runs.items()}
         todo = [method for method in grid.methods if not proofs[method].exists()]
-        used = {name for method in todo for name in METHODS[method].generators}
+        used = {name for method in todo for name in grid.methods[method].generators}
         # A generator that the config names is there already.
         paths = {name: generator_path(variant, workdir, name) for name in GENERATORS if name in used}
         learned = {name: path for name, path in paths.items() if not config.generators[name]}
@@ -110,15 +113,28 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
         for name, run in learned.items():
             jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
         for method in todo:
-            needs = [learned[name].name for name in METHODS[method].generators if name in learned]
+            needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
             jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proofs[method]))
         if todo:
-            labelled.update(dict.fromkeys(cases(variant, "labelled")))
-    return [_data(grid.num_labelled[0], tuple(labelled)), *jobs] if jobs else []
+            sizes.add(variant.num_labelled)
+            sets.add(variant.labelled_set)
+    if not jobs:
+        return []
+    flags = [f"--{name}={','.join(map(str, sorted(n)))}" for name, n in (("num_labelled", sizes), ("sets", sets))]
+    return [Job(DATA, ("--stage=data", *flags)), *jobs]
 
 
-def _data(num_labelled: int, labelled: tuple[str, ...]) -> Job:
-    """Prepares all patients at once, by way of one labelled set that is the union of all that are needed."""
-    flags = (f"--config.splits.labelled.n{num_labelled}={(labelled,)!r}", f"--config.num_labelled={num_labelled}")
-    return Job(DATA, ("--stage=data", *flags, "--config.labelled_set=1"))
+def union(config: Config, num_labelled: Sequence[int], sets: Sequence[int]) -> Config:
+    """`config` with one labelled set, which holds the cases of all the sets of these sizes: what one job prepares.
+
+    Raises:
+      UserError: the config has no such set.
+    """
+    labelled: dict[str, None] = {}  # an ordered set
+    for variant in variants(config, Grid({}, num_labelled, sets, 1)):
+        labelled.update(dict.fromkeys(cases(variant, "labelled")))
+    config = config.copy_and_resolve_references()
+    config.num_labelled, config.labelled_set = num_labelled[0], 1
+    config.splits.labelled[f"n{num_labelled[0]}"] = (tuple(labelled),)
+    return config

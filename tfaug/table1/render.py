@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from tfaug.augment.methods import Method
+from tfaug.engine.errors import printable
 from tfaug.engine.files import replacing
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
-from tfaug.table1.table import DRAWS, LEVEL, VALUES, Correlation, Table, compute, load, marks
+from tfaug.table1.table import DRAWS, LEVEL, Correlation, Table, compute, load, marks
 
 _UNITS = {"pairs": ("patients and runs", "p"), "patients": ("patients", "patients_p"), "runs": ("runs", "runs_p")}
 _TESTED = ("difference", *(name for unit, (_, p) in _UNITS.items() for name in (unit, p, f"{p}_holm")))
@@ -30,22 +32,26 @@ _TESTS_TEXT = (
 _Cell = Callable[[float, float, Sequence[tuple[str, bool]]], str]
 
 
-def write(folder) -> str:
+def write(folder, methods: Mapping[str, Method]) -> str:
     """Writes table1.md, table1.tex, table1.csv and table1_dice.csv into a folder of results; returns the Markdown.
 
     table1_dice.csv has the Dice of every patient of every run, all that the other three are computed from.
+
+    Args:
+      folder: of the results.
+      methods: the rows, as `augment.methods.table` returns them.
 
     Raises:
       UserError: there are no results, or damaged ones.
       MachineError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
-    table = compute(load(folder), results.read_config(folder))
+    table = compute(load(folder), results.read_config(folder), methods)
     contents = {
         "table1.md": markdown(table),
         "table1.tex": latex(table),
         "table1.csv": csv(table),
-        "table1_dice.csv": table.scores.to_csv(index=False, lineterminator="\n"),
+        "table1_dice.csv": table.scores.to_csv(lineterminator="\n"),
     }
     for name, content in contents.items():
         with replacing(folder / name, "make room, or make the folder writable") as path:
@@ -56,20 +62,20 @@ def write(folder) -> str:
 def csv(table: Table) -> str:
     """Tidy CSV: a row per method, N_L and structure (or "mean"); empty where there is nothing."""
     rows = []
-    for method, row in paper.ROWS.items():
+    for method in table.methods:
         for n in table.counts:
-            for name in VALUES:
+            for name in table.columns:
                 line = {"method": method, "num_labelled": n, "structure": name, "runs": 0}
                 if (method, n, name) in table.cells.index:
                     line.update(table.cells.loc[(method, n, name)])
-                if table.with_paper and n in row.dice:
-                    line["paper"] = _papers(row, n, name)
-                for reference in MARKS:
+                if table.with_paper and method in paper.ROWS and n in paper.COUNTS:
+                    line["paper"] = _papers(paper.ROWS[method], n, name)
+                for reference in table.marks:
                     if (method, reference, n, name) in table.tests.index:
                         tested = table.tests.loc[(method, reference, n, name)]
                         line.update({f"{key}_over_{reference}": tested[key] for key in _TESTED})
                 rows.append(line)
-    over = [f"{key}_over_{reference}" for reference in MARKS for key in _TESTED]
+    over = [f"{key}_over_{reference}" for reference in table.marks for key in _TESTED]
     columns = ["method", "num_labelled", "structure", "mean", "std", "runs", "undefined", "paper", *over]
     frame = pd.DataFrame(rows, columns=columns)
     whole = {name: "Int64" for name in columns if name.split("_over_")[0] in _COUNTS}
@@ -84,7 +90,8 @@ def markdown(table: Table) -> str:
         signs = "".join(MARKS[ref] if corrected else f"({MARKS[ref]})" for ref, corrected in found)
         return f"{text} {signs}".rstrip()
 
-    head = ["`--aug`", "in the paper", *(f"{name}, N_L = {n}" for n in table.counts for name in (*VALUES, "runs"))]
+    columns = [*map(_in_pipes, table.columns), "runs"]
+    head = ["`--aug`", "in the paper", *(f"{name}, N_L = {n}" for n in table.counts for name in columns)]
     lines = [
         [f"`{method}`" if ours else "", _plain_name(method) if ours else "the paper", *texts]
         for method, ours, texts in _lines(table, cell, "-")
@@ -110,10 +117,10 @@ def latex(table: Table) -> str:
         signs = "".join(_LATEX_MARKS[ref] if corrected else f"({_LATEX_MARKS[ref]})" for ref, corrected in found)
         return f"${mean:.3f}{below}" + (f"^{{{signs}}}$" if signs else "$")
 
-    width = len(VALUES) + 1
+    width = len(table.columns) + 1
     firsts = range(2, 2 + width * len(table.counts), width)
     groups = ["", *(rf"\multicolumn{{{width}}}{{c}}{{$N_L = {n}$}}" for n in table.counts)]
-    head = ["Method", *(name for _ in table.counts for name in (*VALUES, "runs"))]
+    head = ["Method", *(_latex_text(name) for _ in table.counts for name in (*table.columns, "runs"))]
     lines = [
         [_latex_name(method) if ours else r"\quad the paper", *texts]
         for method, ours, texts in _lines(table, cell, "--")
@@ -123,11 +130,11 @@ def latex(table: Table) -> str:
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex_caption()}}}",
+            rf"\caption{{{_latex_caption(table)}}}",
             r"\label{tab:table1}",
             r"\medskip",
             r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{l{' rrrrr' * len(table.counts)}}}",
+            rf"\begin{{tabular}}{{l{(' ' + width * 'r') * len(table.counts)}}}",
             r"\toprule",
             _latex_row(groups),
             "".join(rf"\cmidrule(lr){{{first}-{first + width - 1}}}" for first in firsts),
@@ -144,31 +151,33 @@ def latex(table: Table) -> str:
 
 def _lines(table: Table, cell: _Cell, absent: str) -> Iterator[tuple[str, bool, list[str]]]:
     """Every row: its method, whether the numbers are ours (or the paper's), and the texts of its cells."""
-    for method, row in paper.ROWS.items():
-        ours, theirs = [], []
+    for method in table.methods:
+        texts = []
         for n in table.counts:
-            for name in VALUES:
+            for name in table.columns:
                 found = table.cells.loc[(method, n, name)] if (method, n, name) in table.cells.index else None
                 if found is None or not found.runs:
-                    ours.append(absent)
+                    texts.append(absent)
                 else:
-                    ours.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
-                if n in row.dice:
-                    printed = [(ref, True) for ref, sign in MARKS.items() if sign == row.marks[n].get(name)]
-                    theirs.append(cell(_papers(row, n, name), np.nan, printed))
-                else:
-                    theirs.append(absent)
-            ours.append(str(_num_runs(table, method, n)))
-            theirs.append("15" if n in row.dice else absent)
-        yield method, True, ours
-        if table.with_paper:
-            yield method, False, theirs
+                    texts.append(cell(found["mean"], found["std"], marks(table, method, n, name)))
+            texts.append(str(table.num_runs(method, n)))
+        yield method, True, texts
+        if table.with_paper and method in paper.ROWS:
+            yield method, False, _printed(table, paper.ROWS[method], cell, absent)
 
 
-def _num_runs(table, method, num_labelled):
-    scores = table.scores
-    chosen = scores[(scores.method == method) & (scores.num_labelled == num_labelled)]
-    return len(chosen[["labelled_set", "seed"]].drop_duplicates())
+def _printed(table, row, cell, absent):
+    """The texts of the paper's own cells."""
+    texts = []
+    for n in table.counts:
+        if n not in paper.COUNTS:
+            texts += [absent] * (len(table.columns) + 1)
+            continue
+        for name in table.columns:
+            found = [(reference, True) for reference, sign in MARKS.items() if sign == row.marks[n].get(name)]
+            texts.append(cell(_papers(row, n, name), np.nan, found))
+        texts.append(str(paper.NUM_RUNS))
+    return texts
 
 
 def _papers(row, num_labelled, name):
@@ -178,13 +187,17 @@ def _papers(row, num_labelled, name):
 def _legend(table):
     yield "Mean Dice ± standard deviation over runs; a run's value is the mean over its test patients."
     yield "runs: how many there are. Cells with few runs, or other runs than their neighbours, do not compare well."
-    signs = ", ".join(f"{sign} `{reference}`" for reference, sign in MARKS.items())
-    yield (
-        f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled set, "
-        "seed and patient); in brackets where Holm's correction takes it back."
-    )
+    if table.marks:
+        signs = ", ".join(f"{sign} `{reference}`" for reference, sign in table.marks.items())
+        yield (
+            f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled "
+            "set, seed and patient); in brackets where Holm's correction takes it back."
+        )
     if table.with_paper:
-        yield "the paper: its printed numbers and marks, means over 15 runs; the mean over structures is ours."
+        yield (
+            f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures is "
+            "ours."
+        )
     else:
         yield (
             "The paper's numbers are of ACDC and are not shown beside other data. (They are if data.root is set, the "
@@ -198,11 +211,12 @@ def _tests(table):
         found = frame.droplevel(["method", "reference", "num_labelled"])
         start = [str(n), f"`{method}` > `{reference}`"]
         differences = {name: f"{difference:+.3f}" for name, difference in found.difference.items()}
-        lines.append([*start, "difference", *(differences.get(name, "-") for name in VALUES)])
+        lines.append([*start, "difference", *(differences.get(name, "-") for name in table.columns)])
         for unit, (what, p) in _UNITS.items():
             texts = {name: f"{_p(row[p])} ({_p(row[f'{p}_holm'])})" for name, row in found.iterrows()}
-            lines.append([*start, f"p of {found[unit].max()} {what}", *(texts.get(name, "-") for name in VALUES)])
-    return _pipes(["N_L", "alternative", "", *VALUES], lines)
+            what = f"p of {found[unit].max()} {what}"
+            lines.append([*start, what, *(texts.get(name, "-") for name in table.columns)])
+    return _pipes(["N_L", "alternative", "", *map(_in_pipes, table.columns)], lines)
 
 
 def _p(value):
@@ -227,21 +241,38 @@ def _pipes(head, lines):
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
+def _in_pipes(name):
+    """A structure's name in a Markdown table: it may be any text."""
+    return printable(name).replace("|", r"\|")
+
+
 def _plain_name(method):
-    """The printed name as text: Aug_{A,GD} becomes Aug_A,GD."""
+    """The paper's name as text: Aug_{A,GD} becomes Aug_A,GD."""
+    if method not in paper.ROWS:
+        return "not in the paper"
     return re.sub("[{}]", "", paper.ROWS[method].name.replace("10^{-3}", "0.001"))
 
 
 def _latex_name(method):
+    if method not in paper.ROWS:
+        return rf"\texttt{{{_latex_text(method)}}} (not in the paper)"
     name = paper.ROWS[method].name.replace("10^{-3}", "$10^{-3}$")
     return re.sub(r"(λ?)_\{([\w,]+)\}", r"$\1_{\\mathrm{\2}}$", name).replace("λ", r"\lambda")
 
 
-def _latex_caption():
-    references = ", ".join(f"${sign}$ {_latex_name(reference)}" for reference, sign in _LATEX_MARKS.items())
+def _latex_text(name):
+    """Any text in LaTeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in printable(name))
+
+
+def _latex_caption(table):
+    start = r"Mean Dice $\pm$ standard deviation over runs, each the mean over its test patients."
+    if not table.marks:
+        return start
+    references = ", ".join(f"${_LATEX_MARKS[reference]}$ {_latex_name(reference)}" for reference in table.marks)
     return (
-        r"Mean Dice $\pm$ standard deviation over runs, each the mean over its test patients. "
-        f"{references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
+        f"{start} {references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
         "labelled set, seed and patient), in brackets where Holm's correction takes it back. Pairs of one patient are "
         "not independent."
     )

@@ -1,7 +1,8 @@
-"""Results of finished segmenters; they may be committed, and the grid goes on from them on another machine.
+"""Results of finished segmenters; they may be committed, and the grid resumes from them on another machine.
 
 A folder of results holds one small JSON file for each, named as the segmenter's run, such as
-phantom-n1-set1-seg-aff-seed0.json, and config.json, the one config that all of them share.
+phantom-n1-set1-seg-aff-seed0.json, and config.json, the config that all of them share with the structures that they
+are about.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ import math
 import os
 import pathlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfaug.augment.methods import METHODS
 from tfaug.config import TOLERATED, Config, run_name
+from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors, replacing
 from tfaug.engine.run_dir import differences, in_one_line, read_report
 
-_RESULT, _CONFIG, _FORMAT = "tfaug_result", "tfaug_results_of", 1
+_RESULT, _RESULT_FORMAT = "tfaug_result", 1
+_CONFIG, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
 CONFIG_FILE = "config.json"
 DECIMALS = 5
 
-# What varies over the grid, and what decides no number. A run may go on with another precision, the grid may not.
+# What varies over the grid, and what decides no number. A run may resume with another precision, the grid may not.
 UNBOUND = frozenset(TOLERATED) - {"precision"} | {
-    *("seed", "num_labelled", "labelled_set"),
+    *("seed", "num_labelled", "labelled_set", "methods"),
+    *("splits.file", "splits.random"),  # what counts is the splits that they give
     *("report_every", "picture_every", "checkpoint_every"),
 }
 
@@ -36,14 +39,14 @@ class Result(NamedTuple):
     """What a trained segmenter achieves on the test patients, and how it was made.
 
     Attributes:
-      method: a row of Table 1.
+      method: a row of the table, by its short name.
       num_labelled: N_L.
       labelled_set: which set of that size, from 1.
       seed: of the run.
       best_step: the update after which the kept model was the best.
       validation_dice: its mean Dice on the validation patients.
-      dice: by test patient, the Dice of RV, Myo and LV; NaN, null in the file, is read as undefined.
-      seconds: of training, over all sittings.
+      dice: by test patient, the Dice of the structures in the order of the task; NaN, null in the file, is undefined.
+      seconds: of training, over all sessions.
       commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
       threads: of one operation.
       tensorflow: its version.
@@ -55,7 +58,7 @@ class Result(NamedTuple):
     seed: int
     best_step: int
     validation_dice: float
-    dice: Mapping[str, tuple[float, float, float]]
+    dice: Mapping[str, tuple[float, ...]]
     seconds: float
     commit: str | None
     threads: int
@@ -67,8 +70,14 @@ def file_name(config_name: str, num_labelled: int, labelled_set: int, method: st
     return run_name(config_name, num_labelled, labelled_set, f"seg-{method}", seed) + ".json"
 
 
-def decisive(config: Config | Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that all results of a folder share: what decides numbers, without anybody's paths."""
+def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> dict[str, Any]:
+    """The part of a config that all results of a folder share: what decides numbers, without anybody's paths.
+
+    Args:
+      config: of the experiment.
+      structures: names in the order of the task, which become the config's data.structures. The values that mark them
+        in label files decide no number.
+    """
     values = json.loads(json.dumps(config.to_dict() if isinstance(config, Config) else config))
     for key in UNBOUND:
         *parents, last = key.split(".")
@@ -77,22 +86,23 @@ def decisive(config: Config | Mapping[str, Any]) -> dict[str, Any]:
             section = section[parent]
         section.pop(last, None)
     values["data"]["root"] = os.path.basename(values["data"]["root"].rstrip("/"))
+    values["data"]["structures"] = list(structures)
     values["generators"] = {name: os.path.basename(path.rstrip("/")) for name, path in values["generators"].items()}
     return values
 
 
-def bind(folder: str | os.PathLike, config: Config) -> None:
-    """Makes `folder` one for results of `config`, unless it is that already.
+def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -> None:
+    """Makes `folder` one for results of `config` on `structures`, unless it is that already.
 
     Raises:
       UserError: it holds results of another config, or something else.
       MachineError: it cannot be written.
     """
-    folder, values = pathlib.Path(folder), decisive(config)
+    folder, values = pathlib.Path(folder), decisive(config, structures)
     file = folder / CONFIG_FILE
     if not file.exists():
         _refuse_foreign(folder)
-        _write(file, json.dumps({_CONFIG: _FORMAT, "config": values}, indent=1) + "\n")
+        _write(file, json.dumps({_CONFIG: _CONFIG_FORMAT, "config": values}, indent=1) + "\n")
         return
     changed = differences(read_config(folder), values)
     if changed:
@@ -103,14 +113,20 @@ def bind(folder: str | os.PathLike, config: Config) -> None:
         )
 
 
-def save(folder: str | os.PathLike, result: Result, config: Config) -> None:
+def save(folder: str | os.PathLike, result: Result, config: Config, structures: Sequence[str]) -> None:
     """Adds one result, in one atomic step.
+
+    Args:
+      folder: of the results.
+      result: holds the Dice of `structures`, in their order.
+      config: of the experiment.
+      structures: names in the order of the task.
 
     Raises:
       UserError: the folder is bound to another config.
       MachineError: it cannot be written.
     """
-    bind(folder, config)
+    bind(folder, config, structures)
     name = file_name(config.name, result.num_labelled, result.labelled_set, result.method, result.seed)
     _write(pathlib.Path(folder) / name, _render(result))
 
@@ -135,19 +151,37 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     """What `decisive` gives of the config that the results in `folder` share.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: there is none, or it is damaged, or of an older tfaug.
     """
     file = pathlib.Path(folder) / CONFIG_FILE
     content = _json(file)
     try:
-        if content[_CONFIG] == _FORMAT:
+        if content[_CONFIG] == 1:
+            raise UserError(file, "is of results of tfaug 0.1.0", "choose another --results")
+        if content[_CONFIG] == _CONFIG_FORMAT:
             config = content["config"]
             test, texts = config["splits"]["test"], (config["name"], config["data"]["root"])
             if isinstance(test, list) and test and all(isinstance(value, str) for value in (*test, *texts)):
+                task_of(config)
                 return config
-    except (TypeError, KeyError, IndexError):
+    except (TypeError, KeyError, IndexError, ValueError):
         pass
     raise UserError(file, "is not the config of results of tfaug", "give the folder that --stage=table1 fills")
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The structures that results are about, as `read_config` returns their config; values are classes.
+
+    Raises:
+      ValueError: they are no structures that a data set can have.
+    """
+    names = config["data"]["structures"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+        raise ValueError("data.structures")
+    try:
+        return Task({name: value for value, name in enumerate(names, start=1)})
+    except UserError as error:
+        raise ValueError("data.structures") from error
 
 
 def of_run(
@@ -167,7 +201,7 @@ def of_run(
     report = read_report(run)
     dice: dict[str, list[float]] = {}
     with open(run / "evaluation" / "test" / "dice.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):  # by patient, and of each RV, Myo, LV
+        for row in csv.DictReader(file):  # by patient, and of each the structures in the order of the task
             dice.setdefault(row["case"], []).append(float(row["dice"] or "nan"))
     return Result(
         method,
@@ -216,7 +250,7 @@ def _write(file, text):
 
 def _render(result: Result) -> str:
     """One value, or one patient, a line: a change shows as what it is."""
-    head = {_RESULT: _FORMAT, **result._asdict()}
+    head = {_RESULT: _RESULT_FORMAT, **result._asdict()}
     dice = head.pop("dice")
     head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
@@ -232,12 +266,13 @@ def _rounded(value):
 def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
     content = _json(path)
     try:
-        if content.pop(_RESULT) != _FORMAT:
+        if content.pop(_RESULT) != _RESULT_FORMAT:
             raise ValueError("another format")
         content["dice"] = {case: tuple(map(_score, values)) for case, values in content["dice"].items()}
         result = Result(**content)
-        if result.method not in METHODS or any(len(values) != 3 for values in result.dice.values()):
-            raise ValueError("unknown method or structures")
+        num_structures = len(config["data"]["structures"])
+        if not result.method.isidentifier() or any(len(values) != num_structures for values in result.dice.values()):
+            raise ValueError("no name of a method, or other structures")
         if math.isnan(_score(result.validation_dice)):
             raise ValueError("no validation Dice")
         whole = (result.num_labelled, result.labelled_set, result.seed, result.best_step, result.threads)

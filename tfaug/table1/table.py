@@ -1,9 +1,9 @@
 """The numbers of the table: means over runs, tests of significance, and the order of methods.
 
 What the tests show. The paper names the Wilcoxon signed-rank test and says no more. Here the differences are paired by
-labelled set, seed and test patient, and the alternative is that the method is better than its reference. A patient's
-pairs from several runs depend on each other, as do the pairs of one run, while the test takes all of them for
-independent: its p-values are too small, the more so the more runs there are. So it is repeated with one difference
+labelled set, seed and test patient, and the alternative is that the method is better than the one it is compared with.
+A patient's pairs from several runs depend on each other, as do the pairs of one run, while the test assumes that all
+are independent: its p-values are too small, the more so the more runs there are. So it is repeated with one difference
 a patient, averaged over the common runs, which speaks of new patients, but only of these labelled sets and seeds; and
 with one a run, averaged over its patients, which speaks of new trainings, but only of these patients.
 Holm's correction is over all tests of one N_L: every comparison, on every structure and on their mean.
@@ -18,18 +18,20 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tfaug.augment.methods import Method
+from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA, MARKS
 from tfaug.table1.results import Result
-from tfaug.types import STRUCTURES
 
-VALUES = [*STRUCTURES, "mean"]
-
-# (method, reference). The whole method should also be better than each kind of random augmentation.
+# (method, reference), tested where both have runs. The whole method should also be better than each kind of random
+# augmentation.
 COMPARISONS = (*paper.COMPARISONS, ("aff_gd_gi", "aff_rd"), ("aff_gd_gi", "aff_ri"))
 
-_PAIRED = ["labelled_set", "seed", "patient"]
+_CELL = ["method", "num_labelled"]
+_RUN = ["labelled_set", "seed"]
+_PAIRED = [*_RUN, "patient"]
 DRAWS = 2000
 LEVEL = 95  # per cent, of the bootstrap's interval
 
@@ -58,6 +60,8 @@ class Table(NamedTuple):
     """All numbers of the table.
 
     Attributes:
+      task: the structures; its values are classes.
+      methods: the rows, whether they have results or not, in their order.
       scores: see `scores`.
       cells: see `cells`.
       tests: see `tests`.
@@ -66,6 +70,8 @@ class Table(NamedTuple):
       notes: where the results come from.
     """
 
+    task: Task
+    methods: tuple[str, ...]
     scores: pd.DataFrame
     cells: pd.DataFrame
     tests: pd.DataFrame
@@ -76,7 +82,26 @@ class Table(NamedTuple):
     @property
     def counts(self) -> list[int]:
         """The N_L of the results."""
-        return sorted(self.scores.num_labelled.unique().tolist())
+        return sorted(set(self.scores.index.get_level_values("num_labelled").tolist()))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of numbers: the structures and their mean."""
+        return [*self.task.names, "mean"]
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Of `MARKS` those whose methods are rows."""
+        return {reference: sign for reference, sign in MARKS.items() if reference in self.methods}
+
+    def of(self, method: str, num_labelled: int) -> pd.DataFrame:
+        """The rows of `scores` of one method and N_L, which may be none."""
+        levels = self.scores.index.get_level_values
+        return self.scores[(levels("method") == method) & (levels("num_labelled") == num_labelled)]
+
+    def num_runs(self, method: str, num_labelled: int) -> int:
+        """How many runs one method and N_L have."""
+        return len(self.of(method, num_labelled).index.droplevel("patient").unique())
 
 
 def load(folder) -> list[Result]:
@@ -87,37 +112,63 @@ def load(folder) -> list[Result]:
     return found
 
 
-def compute(found: Iterable[Result], config: Mapping[str, Any]) -> Table:
-    """All numbers of the table; `config` is what the results share, as `results.read_config` returns it."""
-    found = list(found)
-    by_patient = scores(found)
-    table_cells = cells(by_patient)
-    order = {n: rank_correlation(by_patient, n) for n in sorted(set(by_patient.num_labelled)) if n in paper.COUNTS}
-    return Table(by_patient, table_cells, tests(by_patient), order, is_acdc(config), _notes(found, config))
+def compute(found: Iterable[Result], config: Mapping[str, Any], methods: Mapping[str, Method]) -> Table:
+    """All numbers of the table.
+
+    Args:
+      found: results, also of methods that are not shown.
+      config: what they share, as `results.read_config` returns it.
+      methods: the rows in their order, as `augment.methods.table` returns them.
+
+    Raises:
+      UserError: no row has results.
+    """
+    found, task = list(found), results.task_of(config)
+    shown = [result for result in found if result.method in methods]
+    left_out = sorted({result.method for result in found} - {*methods})
+    if not shown:
+        raise UserError("--config.methods", f"has none of the results' methods ({', '.join(left_out)})", "name some")
+    by_patient = scores(shown, task.names)
+    counts = sorted({result.num_labelled for result in shown}) if any(m in paper.ROWS for m in methods) else []
+    return Table(
+        task,
+        tuple(methods),
+        by_patient,
+        cells(by_patient),
+        tests(by_patient),
+        {n: rank_correlation(by_patient, n) for n in counts if n in paper.COUNTS},
+        is_acdc(config),
+        _notes(shown, left_out, config),
+    )
 
 
 def is_acdc(config: Mapping[str, Any]) -> bool:
     """Whether the results are of the paper's data, so that its numbers may stand beside ours.
 
-    The files alone cannot tell, as other data may be laid out like ACDC. So three things must agree: the data are the
-    user's, the test patients are those of the experiment on ACDC, and the config's name, which is the user's word for
-    it, begins with "acdc", as that of configs/acdc.py does.
+    The files alone cannot tell, as other data may be laid out like ACDC. So four things must agree: the data are the
+    user's, the structures and the test patients are those of the experiment on ACDC, and the config's name, which the
+    user chooses, begins with "acdc", as that of configs/acdc.py does.
     """
-    own_data = bool(config["data"]["root"])
-    return own_data and set(config["splits"]["test"]) == paper.TEST_PATIENTS and config["name"].startswith("acdc")
+    same_structures = set(config["data"]["structures"]) == set(paper.STRUCTURES)
+    same_patients = set(config["splits"]["test"]) == paper.TEST_PATIENTS
+    return bool(config["data"]["root"]) and same_structures and same_patients and config["name"].startswith("acdc")
 
 
-def scores(found: Iterable[Result]) -> pd.DataFrame:
-    """One row per run and test patient: method, num_labelled, labelled_set, seed, patient, Dice of RV, Myo, LV, mean.
+def scores(found: Iterable[Result], structures: Sequence[str]) -> pd.DataFrame:
+    """The Dice of every test patient of every run.
 
-    The mean is that of the three structures, NaN if one of them is.
+    Returns:
+      by (method, num_labelled, labelled_set, seed, patient): Dice of each structure, and "mean", which is NaN if one of
+      them is. The keys are the index, as a structure may have the name of one.
     """
     rows = [
         (r.method, r.num_labelled, r.labelled_set, r.seed, patient, *dice, np.mean(dice))
         for r in found
         for patient, dice in r.dice.items()
     ]
-    return pd.DataFrame(rows, columns=["method", "num_labelled", *_PAIRED, *VALUES])
+    keys = [*_CELL, *_PAIRED]
+    index = pd.MultiIndex.from_tuples([row[: len(keys)] for row in rows], names=keys)
+    return pd.DataFrame([row[len(keys) :] for row in rows], index, columns=[*structures, "mean"])
 
 
 def cells(by_patient: pd.DataFrame) -> pd.DataFrame:
@@ -129,21 +180,20 @@ def cells(by_patient: pd.DataFrame) -> pd.DataFrame:
       by (method, num_labelled, structure): mean and std (of a sample; NaN for one run) over runs, runs: their number,
       undefined: how many patients' values were left out.
     """
-    keys = ["method", "num_labelled"]
-    runs = by_patient.groupby([*keys, "labelled_set", "seed"])[list(STRUCTURES)].mean()
+    runs = by_patient.drop(columns="mean").groupby(level=[*_CELL, *_RUN]).mean()
     runs["mean"] = runs.mean(axis=1, skipna=False)
     columns = {}
-    for name in VALUES:
-        of_runs = runs[name].groupby(keys)
-        undefined = by_patient[name].isna().groupby([by_patient[key] for key in keys]).sum()
+    for name in by_patient.columns:
+        of_runs = runs[name].groupby(level=_CELL)
+        undefined = by_patient[name].isna().groupby(level=_CELL).sum()
         columns[name] = pd.DataFrame(
             {"mean": of_runs.mean(), "std": of_runs.std(), "runs": of_runs.count(), "undefined": undefined}
         )
-    return pd.concat(columns, names=["structure"]).reorder_levels([*keys, "structure"]).sort_index()
+    return pd.concat(columns, names=["structure"]).reorder_levels([*_CELL, "structure"]).sort_index()
 
 
 def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
-    """Wilcoxon's signed-rank test of `COMPARISONS`, on the pairs that method and reference have in common.
+    """Wilcoxon's signed-rank test of `COMPARISONS`, on the pairs that both methods have in common.
 
     Returns:
       by (method, reference, num_labelled, structure): difference, the mean of method - reference over pairs; pairs, p
@@ -151,8 +201,8 @@ def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
       with one a run. No row where no pairs are.
     """
     rows = []
-    for n, of_n in by_patient.groupby("num_labelled"):
-        by_method = {method: frame.set_index(_PAIRED)[VALUES] for method, frame in of_n.groupby("method")}
+    for n, of_n in by_patient.groupby(level="num_labelled"):
+        by_method = {method: frame.droplevel(_CELL) for method, frame in of_n.groupby(level="method")}
         for method, reference in COMPARISONS:
             if method in by_method and reference in by_method:
                 differences = by_method[method] - by_method[reference]  # aligned; NaN where one has no such run
@@ -171,7 +221,7 @@ def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
 
 def _tested(differences: pd.Series) -> dict[str, float]:
     pairs = differences.dropna()
-    patients, runs = pairs.groupby("patient").mean(), pairs.groupby(["labelled_set", "seed"]).mean()
+    patients, runs = pairs.groupby(level="patient").mean(), pairs.groupby(level=_RUN).mean()
     return {
         "difference": pairs.mean(),
         "pairs": len(pairs),
@@ -209,10 +259,13 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
       num_labelled: N_L.
       draws: resamples.
     """
-    frame = by_patient[by_patient.num_labelled == num_labelled]
-    methods = [method for method in paper.ROWS if method in set(frame.method)]
+    levels = by_patient.index.get_level_values
+    frame = by_patient[(levels("num_labelled") == num_labelled) & levels("method").isin(list(paper.ROWS))]
+    present = set(frame.index.get_level_values("method"))
+    methods = [method for method in paper.ROWS if method in present]
     if len(methods) < 3:
-        return Correlation(np.nan, np.nan, np.nan, len(methods), frame.labelled_set.nunique(), 0)
+        num_sets = frame.index.get_level_values("labelled_set").nunique()
+        return Correlation(np.nan, np.nan, np.nan, len(methods), num_sets, 0)
     theirs = [paper.ROWS[method].mean(num_labelled) for method in methods]
     ours = cells(frame)["mean"]
     rho = _spearman([ours[method, num_labelled, "mean"] for method in methods], theirs)
@@ -242,28 +295,30 @@ def _spearman(ours, theirs):
 
 def _as_array(frame, methods):
     """Mean Dice [method, labelled set, seed, patient]; NaN where there is no run."""
-    indices = [pd.Categorical(frame.method, methods).codes]
-    indices += [pd.factorize(frame[key])[0] for key in _PAIRED]
+    levels = frame.index.get_level_values
+    indices = [pd.Categorical(levels("method"), methods).codes]
+    indices += [pd.factorize(levels(key))[0] for key in _PAIRED]
     values = np.full([len(methods), *(index.max() + 1 for index in indices[1:])], np.nan)
     values[tuple(indices)] = frame["mean"]
     return values
 
 
-def _notes(found, config):
+def _notes(found, left_out, config):
     data = "the user's" if config["data"]["root"] else "the built-in cohort"
     distinct = {
         name: sorted({str(getattr(r, name) or "unknown") for r in found})
         for name in ("commit", "tensorflow", "threads")
     }
-    return (
+    notes = (
         f"Config `{config['name']}`, data: {data}, {len(config['splits']['test'])} test patients, {len(found)} runs, "
         f"{sum(r.seconds for r in found) / 3600:.1f} hours of training segmenters.",
         "; ".join(f"{name} {', '.join(values)}" for name, values in distinct.items()) + ".",
     )
+    return (*notes, f"Not shown: {', '.join(left_out)}.") if left_out else notes
 
 
 def marks(table: Table, method: str, num_labelled: int, structure: str) -> list[tuple[str, bool]]:
-    """The references that a method is better than with p < 0.05, and whether that survives Holm's correction."""
+    """Those of `MARKS` that a method is better than with p < 0.05, and whether Holm's correction leaves it so."""
     found = []
     for reference in MARKS:
         key = (method, reference, num_labelled, structure)

@@ -1,0 +1,73 @@
+"""Numbers behind the remarks on a grid: python docs/results/explain.py docs/results/phantom --workdir=runs.
+
+From the results: validation and test Dice by method, and the test Dice of every labelled set. From the runs in
+--workdir, which are not in the repository: what the kept generators do, and how often their discriminators are right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+import pandas as pd
+
+
+def results(folder: pathlib.Path, num_labelled: int) -> pd.DataFrame:
+    """One row a run: the fields of its result, and "test", the mean Dice over patients and structures."""
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*-n{num_labelled}-*.json"))]
+    return pd.DataFrame([{**run, "test": pd.DataFrame(run["dice"], dtype=float).stack().mean()} for run in runs])
+
+
+def by_method(folder: pathlib.Path, num_labelled: int) -> pd.DataFrame:
+    """Mean Dice on validation and test patients, by method."""
+    return results(folder, num_labelled).groupby("method")[["validation_dice", "test"]].mean()
+
+
+def by_set(folder: pathlib.Path, num_labelled: int) -> pd.DataFrame:
+    """Mean test Dice over seeds, by labelled set (rows) and method."""
+    return results(folder, num_labelled).pivot_table(index="labelled_set", columns="method", values="test")
+
+
+def generators(workdir: pathlib.Path, num_labelled: int) -> pd.DataFrame:
+    """The diagnostics of every kept generator: one row a run."""
+    rows = {}
+    for run in sorted(workdir.glob(f"*-n{num_labelled}-*-aug-*")):
+        best = json.loads((run / "report.json").read_text())["best_step"]
+        rows[run.name] = pd.read_csv(run / "diagnostics.csv", index_col="step").loc[best]
+    return pd.DataFrame(rows).T.filter(like="generator/")
+
+
+def discriminators(workdir: pathlib.Path, num_labelled: int, first_step: int = 300) -> pd.DataFrame:
+    """How often the discriminators are right from a step on: one row a run with regularisation."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    rows = {}
+    for run in sorted(workdir.glob(f"*-n{num_labelled}-*-aug-*")):
+        if "noreg" in run.name:
+            continue
+        events = EventAccumulator(str(run), {"tensors": 0}).Reload()
+        rows[run.name] = {}
+        for tag in ("discriminator/accuracy_fake", "discriminator/accuracy_real"):
+            values = pd.Series({event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)})
+            rows[run.name][tag] = values.loc[first_step:].mean()
+    return pd.DataFrame(rows).T
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=pathlib.Path, help="folder of results")
+    parser.add_argument("--num_labelled", type=int, default=1, help="N_L")
+    parser.add_argument("--workdir", type=pathlib.Path, help="folder of the runs")
+    asked = parser.parse_args()
+    sets = by_set(asked.results, asked.num_labelled)
+    tables = [by_method(asked.results, asked.num_labelled), sets.T, sets.std().rename("deviation of the sets")]
+    if asked.workdir:
+        tables += [kind(asked.workdir, asked.num_labelled) for kind in (generators, discriminators)]
+    print("\n\n".join(table.round(3).to_string() for table in tables))
+
+
+if __name__ == "__main__":
+    main()
