@@ -25,11 +25,18 @@ setup(
         "matplotlib>=3.7",
         "tqdm>=4.64",
         "psutil>=5.8",
-        "distributed>=2024.8",
-        "cryptography>=41",  # distributed's local clusters make their certificate with it
         # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed; its own advice was to stay below 81.
         "setuptools<81",
     ],
-    # How ruff formats changes from one minor version to the next.
-    extras_require={"test": ["pytest>=7", "pytest-timeout>=2", "packaging>=21", "import-linter>=2", "ruff~=0.17.6"]},
+    extras_require={
+        "cluster": ["distributed>=2024.8"],
+        "test": [
+            "distributed>=2024.8",
+            "import-linter>=2",
+            "packaging>=21",
+            "pytest>=7",
+            "pytest-timeout>=2",
+            "ruff~=0.17.6",  # how it formats changes from one minor version to the next
+        ],
+    },
 )

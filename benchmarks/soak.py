@@ -4,7 +4,7 @@
 
 Every stage is trained once undisturbed, and once more under SIGKILLs, every other one sent while a checkpoint is being
 written. By SHA-256 these must be equal: every variable and optimiser slot of the last checkpoint and of the best model,
-the best score and its step, and the logged scalars. Then the negative controls: a training that goes on from a
+the best score and its step, and the logged scalars. Then the negative controls: a training that resumes from a
 checkpoint with which somebody has tampered must come out different. Takes some minutes; the exit status is 1 if
 anything is not as it must be.
 """
@@ -213,15 +213,12 @@ def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
 
 
 def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], pathlib.Path]) -> dict[str, str]:
-    """The outcome of a training in which a checkpoint was tampered with between two sittings."""
+    """The outcome of a training in which a checkpoint was tampered with between two sessions."""
+    from tfaug.engine.checkpoint import write_manifest  # see `outcome`
+
     training = Training(folder, f"control {name}", CONTROL_STAGE)
     checkpoint = tamper(training.kill_after_first_checkpoint())
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _hash(path.read_bytes())}
-        for path in checkpoint.iterdir()
-        if path.name != "manifest.json"
-    }
-    (checkpoint / "manifest.json").write_text(json.dumps({"files": files}))
+    write_manifest(checkpoint)
     training.finish()
     return outcome(training.run)
 
@@ -245,11 +242,8 @@ def _drop_slot(checkpoint: pathlib.Path) -> pathlib.Path:
 
 
 def _shift_step(checkpoint: pathlib.Path) -> pathlib.Path:
-    """Adds one to the number of updates done, and to the checkpoint's name, which it returns."""
-    path = checkpoint / "state.json"
-    state = json.loads(path.read_text())
-    num_done = state["step"] + 1
-    path.write_text(json.dumps({**state, "step": num_done}))
+    """Adds one to the number of updates done, which is the checkpoint's name; returns the renamed checkpoint."""
+    num_done = int(checkpoint.name.partition("-")[2]) + 1
     return checkpoint.rename(checkpoint.with_name(f"step-{num_done:08d}"))
 
 

@@ -33,10 +33,10 @@ class FakeCheckpoint:
     def __init__(self, every, start=0):
         self.every, self.start, self.saved = every, start, []
 
-    def restore(self, hooks):
+    def restore(self):
         return self.start
 
-    def save(self, num_done, hooks):
+    def save(self, num_done):
         self.saved.append(num_done)
 
 
@@ -103,7 +103,7 @@ def test_n1_a_bad_loss_stops_the_run_before_anything_bad_is_saved(tmp_path):
         return update(batch * (float("nan") if int(toy.step.optimizer.iterations) == 5 else 1.0))
 
     toy.step.update = spoil
-    toy.best._score = lambda: {"score": float(toy.step.optimizer.iterations)}
+    toy.keep_best._score = lambda: {"score": float(toy.step.optimizer.iterations)}
     with pytest.raises(MachineError, match="loss/toy: became nan in step 6"):
         toy.fit(14)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000000", "step-00000004"]
@@ -136,7 +136,7 @@ def test_p1_p2_a_signal_ends_the_run_after_the_current_update(tmp_path, undistur
 
     toy.batches = batches
     toy.step.update = send_in("update", toy.step.update)
-    toy.best._score = send_in("score", toy.score)
+    toy.keep_best._score = send_in("score", toy.score)
     toy.checkpoints.save = send_in("save", toy.checkpoints.save)
     toy.checkpoints.every = 6
     with pytest.raises(Interrupted) as stop:
@@ -144,7 +144,7 @@ def test_p1_p2_a_signal_ends_the_run_after_the_current_update(tmp_path, undistur
     assert stop.value.exit_status == status
     assert signal.getsignal(signum) == handler
     resumed = Toy(tmp_path)
-    num_done = resumed.checkpoints.restore(resumed.hooks)
+    num_done = resumed.checkpoints.restore()
     assert num_done == {"batch": 6, "update": 7, "score": 6, "save": 7}[place]
     resumed = Toy(tmp_path)
     resumed.fit(14)
@@ -186,13 +186,13 @@ def test_sigterm_to_a_process_and_resume(tmp_path, undisturbed):
         text=True,
     )
     for line in process.stdout:
-        if line.startswith("toy 5/"):
+        if line.startswith("toy: 5/"):
             break
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
     toy = Toy(tmp_path)
-    assert 5 <= toy.checkpoints.restore(toy.hooks) < 14
+    assert 5 <= toy.checkpoints.restore() < 14
     toy = Toy(tmp_path)
     toy.fit(14)
     assert outcome(toy) == undisturbed

@@ -2,16 +2,14 @@ import contextlib
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 
 from tfaug.engine.errors import MachineError, UserError
-from tfaug.engine.run_dir import RunDir, check_path, differences, in_use, read_config, read_report
+from tfaug.engine.run_dir import RunDir, check_path, differences, in_use, read_config, read_report, refuse_difference
 
 CONFIG = {"seed": 0, "train": {"rate": 1e-3, "sizes": (1, 2)}, "precision": "float32"}
 
@@ -66,14 +64,14 @@ def test_a_new_run_saves_its_config_and_the_same_command_continues(tmp_path):
         pass
     assert read_config(tmp_path / "a/b") == {**CONFIG, "train": {"rate": 1e-3, "sizes": [1, 2]}}
     with RunDir(tmp_path / "a/b", CONFIG) as run:
-        assert not run.finished and run.report is None
+        assert run.report is None
 
 
 def test_c4_another_config_is_refused_with_the_difference(tmp_path):
     with RunDir(tmp_path, CONFIG):
         pass
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(UserError, match=r"config.train.rate: 0.001 -> 0.01\)"):
+    with pytest.raises(UserError, match=r"another config \(train.rate: 0.001 -> 0.01\)"):
         RunDir(tmp_path, {**CONFIG, "train": {"rate": 1e-2, "sizes": (1, 2)}})
     assert (tmp_path / "config.json").read_bytes() == before
     RunDir(tmp_path, CONFIG).close()  # the refused one has left no lock
@@ -138,7 +136,20 @@ def test_a_run_is_in_use_while_it_is_open(tmp_path):
         pass
 
 
-def test_a_run_killed_at_its_birth_is_taken_over(tmp_path):
+@pytest.mark.parametrize("number, version", [(1, "tfaug 0.1.0"), (3, "another version of tfaug")])
+def test_a_run_of_another_version_is_refused_and_left_alone(tmp_path, number, version):
+    with RunDir(tmp_path, CONFIG):
+        pass
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"tfaug_run": 2', f'"tfaug_run": {number}'))
+    before = file.read_bytes()
+    for use in (lambda: RunDir(tmp_path, CONFIG), lambda: read_config(tmp_path)):
+        with pytest.raises(UserError, match=f"^{tmp_path}: is a run of {version}; use that version"):
+            use()
+    assert names(tmp_path) == ["config.json", "lock"] and file.read_bytes() == before
+
+
+def test_a_run_killed_at_its_start_is_taken_over(tmp_path):
     (tmp_path / "lock").write_text("12345\n")
     (tmp_path / ".part-config.json").write_text('{"tfa')
     with RunDir(tmp_path, CONFIG) as run:
@@ -163,46 +174,14 @@ def test_y1_two_processes_in_one_directory(tmp_path, other_process):
         assert (tmp_path / "run/lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_a_worker_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
-    run = RunDir(tmp_path, CONFIG)
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(write_end, b".")
-        time.sleep(60)
-        os._exit(0)
-    try:
-        os.read(read_end, 1)  # the child is up
-        run.close()  # as the kernel does when the parent is killed
-        RunDir(tmp_path, CONFIG).close()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(read_end)
-        os.close(write_end)
-
-
-def test_a_worker_leaves_its_parents_lock_alone(tmp_path):
-    with RunDir(tmp_path, CONFIG) as run:
-        child = os.fork()
-        if child == 0:
-            run.close()
-            os._exit(0)
-        os.waitpid(child, 0)
-        with pytest.raises(UserError, match="in use"):
-            RunDir(tmp_path, CONFIG)
-
-
 def test_p7_a_finished_run_has_its_report(tmp_path):
     with RunDir(tmp_path, CONFIG) as run:
         run.finish({"best": 0.8, "best_step": 3})
     with RunDir(tmp_path, CONFIG) as run:
-        assert run.finished and run.report == {"best": 0.8, "best_step": 3, "warnings": []}
+        assert run.report == {"best": 0.8, "best_step": 3, "warnings": []}
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "5", "null", '{"best": 0.5}', '{"best": 0.5, "best_step": "9"}', "[" * 10_000, None]
-)
+@pytest.mark.parametrize("content", ["", "[]", "{}", "5", "null", '{"best": 0.5}', "[" * 10_000, None])
 def test_p7_a_damaged_report_is_refused(tmp_path, content):
     with RunDir(tmp_path, CONFIG) as run:
         pass
@@ -210,12 +189,12 @@ def test_p7_a_damaged_report_is_refused(tmp_path, content):
         (tmp_path / "report.json").mkdir()
     else:
         (tmp_path / "report.json").write_text(content)
-    for read in (lambda: run.finished, lambda: read_report(tmp_path)):
+    for read in (lambda: run.report, lambda: read_report(tmp_path)):
         with pytest.raises(UserError, match="report.json: is damaged; restore"):
             read()
 
 
-@pytest.mark.parametrize("content", ['{"a": 1}', '"str"', "5", "[5]", "", None])
+@pytest.mark.parametrize("content", ['{"a": 1}', '"str"', "5", "", None])
 def test_damaged_warnings_are_forgotten(tmp_path, content):
     with RunDir(tmp_path, CONFIG):
         pass
@@ -247,6 +226,13 @@ def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, ca
         run.finish({"best": 0.8, "best_step": 3})
     assert run.report["warnings"] == ["a\\nb", "c"]
     assert capsys.readouterr().err == "warning: a\\nb\nwarning: c\n"
+
+
+def test_a_difference_is_refused_unless_it_is_tolerated():
+    saved, asked = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 4}}
+    refuse_difference("run", saved, asked, tolerated=["a.b", "a.c"])
+    with pytest.raises(UserError, match=r"^run: was made with another size \(a.c: 2 -> 4\); .* another --results$"):
+        refuse_difference("run", saved, asked, ["a.b"], what="size", folder_flag="--results")
 
 
 def test_differences_are_by_dotted_key_and_by_type():

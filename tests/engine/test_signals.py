@@ -1,8 +1,8 @@
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
 
 import pytest
 
@@ -45,40 +45,19 @@ def test_a_thread_sees_the_flag_of_the_main_thread():
         assert seen == [received_signal()] == [signal.SIGTERM]
 
 
-def exit_status_of(child):
-    """Forks, runs `child` and returns how the process ended."""
-    process = os.fork()
-    if process == 0:
-        try:
-            child()
-        finally:
-            os._exit(77)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def exit_status_of(*signals):
+    """How a process ends that gets these signals from itself."""
+    program = """if True:
+        import os, signal, sys
+        from tfaug.engine.signals import deferred_signals
+        with deferred_signals():
+            for name in sys.argv[1:]:
+                os.kill(os.getpid(), getattr(signal, name))
+        os._exit(77)
+    """
+    return subprocess.run([sys.executable, "-c", program, *signals]).returncode
 
 
 def test_p2_a_second_interrupt_stops_at_once():
-    def interrupt_twice():
-        with deferred_signals():
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def terminate_twice():
-        with deferred_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    assert exit_status_of(interrupt_twice) == 130
-    assert exit_status_of(terminate_twice) == 77
-
-
-def test_a_forked_worker_dies_when_its_pool_terminates_it():
-    """With the parent's handler it would only set a flag, and the pool would wait for ever."""
-    with deferred_signals():
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-        worker.start()
-        os.kill(worker.pid, signal.SIGINT)  # Ctrl-C reaches workers too, but is the parent's business
-        worker.join(0.2)
-        assert worker.is_alive()
-        worker.terminate()
-        worker.join(10)
-    assert worker.exitcode == -signal.SIGTERM
+    assert exit_status_of("SIGINT", "SIGINT") == 130
+    assert exit_status_of("SIGTERM", "SIGTERM") == 77

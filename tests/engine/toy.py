@@ -19,7 +19,8 @@ from tfaug import streams
 from tfaug.compat import keras
 from tfaug.engine import determinism
 from tfaug.engine.checkpoint import Checkpoints, load_best
-from tfaug.engine.hooks import EventLog, KeepBest, Progress, Scalars, StopOnNonFinite
+from tfaug.engine.event_log import EventLog
+from tfaug.engine.hooks import KeepBest, Progress, Scalars, StopOnNonFinite
 from tfaug.engine.loop import fit
 from tfaug.engine.signals import Interrupted, deferred_signals
 
@@ -56,9 +57,9 @@ class ToyStep(tf.Module):
 
 
 class Toy:
-    """One sitting of the run in `folder`; a new object is a new process as far as the state goes."""
+    """One session of the run in `folder`; a new object is a new process as far as the state goes."""
 
-    def __init__(self, folder, fingerprint=None, **checkpoint_arguments):
+    def __init__(self, folder, fingerprint=None):
         self.folder = pathlib.Path(folder)
         self.step = ToyStep()
         self.log = EventLog(self.folder / "events")
@@ -72,18 +73,15 @@ class Toy:
             log=self.log,
             before_save=stop.check,
             warn=self.warnings.append,
-            **checkpoint_arguments,
         )
-        self.best = KeepBest(SCORE_EVERY, self.score, self.save_best, self.log, key="score", start=2)
-        self.hooks = [stop, Scalars(LOG_EVERY, self.log), self.best, Progress("toy", 1, self.best)]
+        models = {"model": self.step.model}
+        self.keep_best = KeepBest(SCORE_EVERY, self.score, models, self.checkpoints, self.log, key="score", start=2)
+        self.hooks = [stop, Scalars(LOG_EVERY, self.log), self.keep_best, Progress("toy", 1, self.checkpoints)]
 
     def score(self):
         """Depends on the moving statistics, and rises at 3, 6 and 9, then falls."""
         output = self.step.model(batch(999), training=False)
         return {"score": -abs(float(tf.reduce_mean(output)) - 0.11)}
-
-    def save_best(self, num_done):
-        self.checkpoints.save_best(num_done, {"model": self.step.model})
 
     def batches(self, start):
         return map(batch, itertools.count(start))
@@ -102,7 +100,7 @@ def outcome(toy):
     return {
         "step": fingerprint_of(toy.step.variables),
         "optimizer": fingerprint_of(toy.step.optimizer.variables),
-        "best": toy.best.state(),
+        "best": toy.checkpoints.best,
         "best model": (load_best(toy.folder, {"model": best.model}), fingerprint_of(best.model.variables)),
         "scalars": logged(toy.folder / "events"),
     }

@@ -1,5 +1,6 @@
 """The grid, with a stub in place of train.py but for the last test."""
 
+import concurrent.futures
 import errno
 import io
 import json
@@ -22,7 +23,8 @@ from test_end_to_end import TINY, cohort  # noqa: F401 -- a fixture
 from tfaug.engine.errors import MachineError, UserError
 from tfaug.engine.signals import Interrupted, deferred_signals
 from tfaug.table1 import grid
-from tfaug.table1.grid import Outcome, View
+from tfaug.table1.cluster import ClusterExecutor
+from tfaug.table1.grid import Outcome
 from tfaug.table1.plan import Job
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -46,6 +48,10 @@ if action in ("hang", "deaf", "young"):
 if action.isdigit() and (folder / "order.txt").read_text().split().count(name) <= int(action):
     print("boom\\x1b[31m\\n")
     sys.exit(3)
+if action == "advances":
+    number = (folder / "order.txt").read_text().split().count(name)
+    (folder / name / "checkpoints" / f"step-{number:08}").mkdir(parents=True)
+    sys.exit(3 if number < 6 else 0)
 if action == "user":
     print("error: data: is missing; bring it")
     sys.exit(2)
@@ -59,11 +65,27 @@ print(os.environ["TF_NUM_INTRAOP_THREADS"], "threads")
 """
 
 
+def local_cluster(num_workers):
+    return distributed.LocalCluster(
+        n_workers=num_workers,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        silence_logs=100,
+    )
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A running cluster, as somebody else starts it."""
-    with distributed.LocalCluster(2, 1, dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=100) as cluster:
+    with local_cluster(2) as cluster:
         yield cluster.scheduler_address
+
+
+@pytest.fixture(params=["here", "cluster"])
+def where(request):
+    """Arguments of `grid.run`: two jobs at a time on this machine, or on a cluster."""
+    return {"num_workers": 2} if request.param == "here" else {"scheduler": request.getfixturevalue("cluster")}
 
 
 @pytest.fixture
@@ -116,15 +138,15 @@ def in_background(function):
     return thread
 
 
-def test_every_job_runs_once_after_those_that_it_needs(stub, cluster, capsys):
+def test_every_job_runs_once_after_those_that_it_needs(stub, where, capsys):
     jobs = [job(stub, "a"), job(stub, "b", "ok", "a"), job(stub, "c", "ok", "a"), job(stub, "d", "ok", "b", "c")]
-    run(stub, *jobs, scheduler=cluster, threads=3)
+    run(stub, *jobs, **where, threads=3)
     ran = order(stub)
     assert sorted(ran) == ["a", "b", "c", "d"] and ran[0] == "a" and ran[3] == "d"
     log = (stub / "logs" / "a.log").read_text().splitlines()
     assert log[0].startswith("$ ") and log[0].endswith(" a ok") and log[1] == "3 threads"
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and re.match(r"1/4 a: done in \d+ s; running: ", lines[0])
+    assert len(lines) == 4 and re.fullmatch(r"table1: 1/4, .+ left, a: done in \d+ s; running: b, c", lines[0])
     assert sorted(path.name for path in (stub / "a").iterdir()) == ["best"]
 
 
@@ -133,44 +155,49 @@ def test_the_first_comes_first(stub):
     assert order(stub) == list("abcde")
 
 
-def test_a_failed_job_is_tried_again_with_one_log(stub, cluster):
-    run(stub, job(stub, "a", "2"), scheduler=cluster)
+def test_a_failed_job_is_tried_again_with_one_log(stub, where):
+    run(stub, job(stub, "a", "2"), **where)
     log = (stub / "logs" / "a.log").read_text()
     assert log.count("$ ") == 3 and log.count("boom") == 2 and log.endswith("1 threads\n")
 
 
-def test_what_fails_for_good_is_reported_and_the_rest_goes_on_until_it_is_mended(stub, cluster, capsys):
+def test_what_fails_for_good_is_reported_and_the_rest_continues_until_it_is_mended(stub, where, capsys):
     jobs = [job(stub, "a", "3"), job(stub, "b", "ok", "a"), job(stub, "c", "ok", "b"), job(stub, "d")]
     with pytest.raises(MachineError, match=r"1 of 4 jobs failed, 2 skipped that need them: a; .*same command"):
-        run(stub, *jobs, scheduler=cluster)
+        run(stub, *jobs, **where)
     assert sorted(order(stub)) == ["a", "a", "a", "d"]
     out = capsys.readouterr().out
     assert rf"a: failed (exit status 3): boom\x1b[31m (log: {stub / 'logs' / 'a.log'})" in out
-    assert "b: skipped" in out and "c: skipped" in out and "1 failed; 2 skipped" in out
-    run(stub, *jobs, scheduler=cluster)  # the fourth attempt succeeds
+    assert "b: skipped" in out and "c: skipped" in out and "; 3 not done" in out
+    run(stub, *jobs, **where)  # the fourth attempt succeeds
     assert order(stub)[4:] == ["a", "b", "c"]
     assert "d: was done before" in capsys.readouterr().out
 
 
-def test_the_users_error_is_not_tried_again_and_gives_its_status(stub, cluster, capsys):
-    with pytest.raises(UserError, match="2 of 2 jobs failed: a and 1 more"):
-        run(stub, job(stub, "a", "user"), job(stub, "b", "user"), scheduler=cluster)
+def test_the_users_error_is_not_tried_again_and_gives_its_status(stub, where, capsys):
+    with pytest.raises(UserError, match="2 of 2 jobs failed: [ab] and 1 more"):
+        run(stub, job(stub, "a", "user"), job(stub, "b", "user"), **where)
     assert sorted(order(stub)) == ["a", "b"]
     assert "a: failed (exit status 2): error: data: is missing; bring it (log: " in capsys.readouterr().out
 
 
-def test_one_machine_error_among_the_users_gives_its_status(stub, cluster, capsys):
+def test_one_machine_error_among_the_users_gives_its_status(stub, capsys):
     with pytest.raises(MachineError):
-        run(stub, job(stub, "a", "user"), job(stub, "b", "killed"), scheduler=cluster)
+        run(stub, job(stub, "a", "user"), job(stub, "b", "killed"), num_workers=2)
     assert "b: failed (SIGKILL)" in capsys.readouterr().out
 
 
-def test_a_job_that_no_worker_can_take_is_reported_and_what_needs_it_skipped(stub, cluster, capsys):
+def test_a_job_that_no_worker_can_take_is_reported_and_what_needs_it_skipped(stub, where, capsys):
     (stub / "logs").mkdir()
     (stub / "logs" / "a.log").mkdir()
     with pytest.raises(MachineError, match="1 of 2 jobs failed, 1 skipped"):
-        run(stub, job(stub, "a"), job(stub, "b", "ok", "a"), scheduler=cluster)
+        run(stub, job(stub, "a"), job(stub, "b", "ok", "a"), **where)
     assert re.search(r"a: failed: .*a\.log.*\n.*b: skipped", capsys.readouterr().out)
+
+
+def test_a_job_may_fail_as_often_as_it_gets_further(stub):
+    run(stub, job(stub, "a", "advances"), num_workers=1)
+    assert order(stub) == ["a"] * 6
 
 
 def test_a_killed_worker_takes_its_training_along_and_another_one_does_the_job(stub):
@@ -185,25 +212,26 @@ def test_a_killed_worker_takes_its_training_along_and_another_one_does_the_job(s
         (stub / "go").touch()
 
     in_background(kill)
-    run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), num_workers=1)
+    with local_cluster(1) as cluster:
+        run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), scheduler=cluster.scheduler_address)
     assert seen == [False] and not (stub / "a.saved").exists()
     assert order(stub) == ["a", "a", "b"]
 
 
-def test_a_job_that_kills_its_workers_is_given_up(stub, capsys):
+def test_a_job_that_kills_its_workers_is_given_up(stub, capsys, monkeypatch):
     def kill():
         wait_for(lambda: pids(stub, "a"))
         os.kill(parent(*pids(stub, "a")), signal.SIGKILL)
 
+    monkeypatch.setattr(grid, "RETRIES", 0)
     in_background(kill)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-        with pytest.raises(MachineError, match="1 of 2 jobs failed, 1 skipped"):
-            run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), num_workers=1)
+    with local_cluster(1) as cluster, pytest.raises(MachineError, match="1 of 2 jobs failed, 1 skipped"):
+        run(stub, job(stub, "a", "hang"), job(stub, "b", "ok", "a"), scheduler=cluster.scheduler_address)
     assert re.search("a: failed: .*worker.*\n.*b: skipped", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_trainings_save_and_the_same_command_goes_on(stub, cluster, number):
+def test_a_signal_lets_the_trainings_save_and_the_same_command_resumes(stub, where, number):
     def stop():
         wait_for(lambda: pids(stub, "a") and pids(stub, "b"))
         os.kill(os.getpid(), number)
@@ -211,11 +239,11 @@ def test_a_signal_lets_the_trainings_save_and_the_same_command_goes_on(stub, clu
     in_background(stop)
     jobs = [job(stub, "a", "hang"), job(stub, "b", "hang"), job(stub, "c", "ok", "a")]
     with deferred_signals(), pytest.raises(Interrupted, match=signal.Signals(number).name):
-        run(stub, *jobs, scheduler=cluster)
+        run(stub, *jobs, **where)
     assert (stub / "a.saved").exists() and (stub / "b.saved").exists()
     assert not any(map(alive, pids(stub, "a") + pids(stub, "b")))
     (stub / "go").touch()
-    run(stub, *jobs, scheduler=cluster)
+    run(stub, *jobs, **where)
     assert sorted(order(stub)) == ["a", "a", "b", "b", "c"]
 
 
@@ -283,7 +311,7 @@ def test_when_the_grid_itself_is_killed_no_training_stays(stub, cluster, here):
     assert here or (stub / "a.saved").exists()
 
 
-def test_a_run_that_is_still_in_use_is_waited_for(stub, cluster):
+def test_a_run_that_is_still_in_use_is_waited_for(stub):
     holder = (
         "import pathlib, sys, time\nfrom tfaug.engine.run_dir import RunDir\nfolder = pathlib.Path(sys.argv[1])\n"
         "with RunDir(folder / 'a', {}):\n"
@@ -295,12 +323,12 @@ def test_a_run_that_is_still_in_use_is_waited_for(stub, cluster):
     process = subprocess.Popen([sys.executable, "-c", holder, stub], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     wait_for((stub / "held").exists)
     in_background(lambda: (wait_for((stub / "logs").exists), (stub / "asked").touch()))
-    run(stub, job(stub, "a"), scheduler=cluster)
+    run(stub, job(stub, "a"), num_workers=1)
     assert process.communicate()[0] == "False\n" and order(stub) == ["a"]
 
 
 def test_of_two_commands_one_does_a_job_and_the_other_waits_for_it(stub, cluster, capsys):
-    """No run is in use all the time from a training's start to the end of the evaluation, but the job is."""
+    """Also while no process has the run open, as before a training and after it."""
     first = in_background(lambda: run(stub, job(stub, "a", "young"), job(stub, "b", "ok", "a"), scheduler=cluster))
     wait_for(lambda: pids(stub, "a"))
     second = in_background(lambda: run(stub, job(stub, "a", "young"), job(stub, "b", "ok", "a"), num_workers=1))
@@ -363,141 +391,70 @@ def test_a_scheduler_that_is_killed_is_one_line_and_the_trainings_save(stub):
     worker.wait()
 
 
-class Cluster:
-    """A client and its cluster whose jobs end, and whose workers die, when a test says so."""
+def test_a_cluster_gives_each_call_to_a_free_worker(cluster):
+    where = lambda: (time.sleep(0.5), distributed.get_worker().address)[1]  # noqa: E731 -- sent as it is
+    with ClusterExecutor(cluster) as executor:
+        for _ in range(3):
+            assert executor.num_workers() == 2
+            futures = [executor.submit(where) for _ in range(2)]
+            assert len({future.result() for future in futures}) == 2
 
-    def __init__(self, threads):
-        self.threads, self.had, self.futures = threads, [], {}
 
-    def submit(self, do, job, program, *, key, workers, pure):
-        (worker,) = workers
-        self.had.append((job.name, worker))
-        self.futures[job.name] = self.Future(key)
+class Executor:
+    """One whose calls end, and whose workers come and go, when a test says so; the jobs that it had are in `had`."""
+
+    wanted = None
+
+    def __init__(self):
+        self.workers, self.had, self.futures = 2, [], {}
+
+    def num_workers(self):
+        return self.workers
+
+    def submit(self, do, job, program, wanted):
+        self.had.append(job.name)
+        self.futures[job.name] = concurrent.futures.Future()
         return self.futures[job.name]
 
-    def cancel(self, futures, force):
-        for future in futures:
-            future.cancelled = True
-
-    def nthreads(self):
-        return dict(self.threads)
-
-    def run(self, *_, **__):
-        return {}
-
-    class Future:
-        def __init__(self, key):
-            self.key, self.status, self.cancelled, self.lost = key, "pending", False, False
-
-        def done(self):
-            return self.status != "pending"
-
-        def result(self, timeout):
-            if self.lost:
-                raise distributed.TimeoutError
-            return Outcome(0, "done")
-
-    def end(self, name):
-        self.futures[name].status = "finished"
+    def end(self, *names):
+        for name in names:
+            self.futures[name].set_result(Outcome(0, "done"))
 
 
-def watch(monkeypatch, cluster, jobs, *moments):
-    """Watches jobs; before each look but the first, the next of the moments happens."""
+def run_all(monkeypatch, executor, jobs, *moments):
+    """Runs jobs; before each look but the first, the next of the moments happens."""
     script = iter(moments)
     monkeypatch.setattr(grid.time, "sleep", lambda _: next(script)())
-    return grid._watch(cluster, jobs, None)
+    return grid._run_all(executor, jobs, None)
 
 
-def plain(name, *needs, run=None):
-    return Job(name, (f"--stage={name}",), needs, run)
-
-
-def test_a_worker_has_one_job_at_a_time_and_the_next_when_it_is_free(monkeypatch):
-    cluster = Cluster({"one": 1, "two": 1})
+def test_a_worker_has_one_job_at_a_time_and_the_next_in_order_when_it_is_free(monkeypatch):
+    executor, had = Executor(), []
     jobs = [plain("a"), *(plain(name, "a") for name in "bcde"), plain("f")]
-    had = []
 
     def end(*names):
         def moment():
-            had.append(list(cluster.had))
-            cluster.had.clear()
-            for name in names:
-                cluster.end(name)
+            had.append("".join(executor.had))
+            executor.had.clear()
+            executor.end(*names)
 
         return moment
 
-    assert watch(monkeypatch, cluster, jobs, end(), end("f"), end("a"), end("b"), end("d", "c"), end("e"), end()) == {}
-    assert had == [
-        [("a", "one"), ("f", "two")],
-        [],
-        [],  # what is left needs a
-        [("b", "one"), ("c", "two")],
-        [("d", "one")],
-        [("e", "one")],
-        [],
-    ]
+    moments = [end(), end("f"), end("a"), end("b"), end("d", "c"), end("e"), end()]
+    assert run_all(monkeypatch, executor, jobs, *moments) == {}
+    assert had == ["af", "", "", "bc", "d", "e", ""]
 
 
-def test_the_job_of_a_lost_worker_goes_to_a_free_one_and_a_new_worker_gets_the_next(monkeypatch):
-    cluster = Cluster({"one": 1, "two": 1})
-    jobs = [plain(name) for name in "abcd"]
-    first = []
-
-    def lose():
-        first.append(cluster.futures["a"])
-        del cluster.threads["one"]
-
-    def join():
-        assert first[0].cancelled and cluster.had[2:] == []
-        cluster.threads["three"] = 2
-
-    def end():
-        assert cluster.had[2:] == [("a", "three"), ("c", "three")]
-        for name in "abc":
-            cluster.end(name)
-
-    assert watch(monkeypatch, cluster, jobs, lose, join, end, lambda: cluster.end("d"), lambda: None) == {}
-    assert cluster.had[4:] == [("d", "two")]
+def test_a_job_whose_worker_is_lost_starts_again_before_later_ones_and_not_for_ever(monkeypatch):
+    executor = Executor()
+    executor.workers = 1
+    lose = [lambda: executor.futures["a"].cancel()] * 3
+    not_done = run_all(monkeypatch, executor, [plain("a"), plain("b")], *lose, lambda: executor.end("b"), lambda: None)
+    assert not_done == {"a": Outcome(3, "failed: its worker was lost")} and executor.had == ["a", "a", "a", "b"]
 
 
-def test_a_job_that_gets_on_may_lose_any_number_of_workers(monkeypatch, tmp_path):
-    cluster = Cluster({"one": 1})
-    tries = iter(range(100))
-
-    def lose(save):
-        def moment():
-            number = next(tries)
-            if save:
-                (tmp_path / "checkpoints" / f"step-{number:08}").mkdir(parents=True)
-            cluster.threads = {f"worker {number}": 1}
-
-        return moment
-
-    jobs = [plain("a", run=tmp_path), plain("b", "a")]
-    not_done = watch(monkeypatch, cluster, jobs, *[lose(True)] * 9, *[lose(False)] * 3, lambda: None)
-    assert {name: outcome.kind for name, outcome in not_done.items()} == {"a": "failed", "b": "skipped"}
-    assert not_done["a"].text == "failed: it has lost 4 workers" and len(cluster.had) == 12
-
-
-def test_a_worker_that_dies_with_its_result_is_a_lost_worker(monkeypatch):
-    cluster = Cluster({"one": 1})
-
-    def die():
-        cluster.futures["a"].lost = True
-        cluster.end("a")
-
-    not_done = watch(monkeypatch, cluster, [plain("a")], die, lambda: cluster.end("a"), lambda: None)
-    assert not_done == {} and cluster.had == [("a", "one"), ("a", "one")]
-
-
-@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
-def test_a_closed_or_full_output_is_not_taken_for_a_lost_cluster(stub, cluster, monkeypatch, number):
-    def fail(*_):
-        raise OSError(number, "of the output")
-
-    monkeypatch.setattr(View, "update", fail)
-    with pytest.raises(OSError, match="of the output"):
-        run(stub, job(stub, "a"), scheduler=cluster)
+def plain(name, *needs):
+    return Job(name, (), needs)
 
 
 class Terminal(io.StringIO):
@@ -505,49 +462,52 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_view_estimates_the_time_left_from_each_stage():
-    def named(stage, name):
-        return Job(name, (f"--stage={stage}",))
+def test_a_grid_without_workers_says_so_once(monkeypatch, capsys):
+    executor = Executor()
+    executor.workers = 0
 
-    stream = io.StringIO()
-    view = View(8, stream)
-    segmenters, generators = [named("seg", f"s{n}") for n in range(4)], [named("aug", f"g{n}") for n in range(3)]
-    view.update([], [named("data", "data"), *generators, *segmenters], ["data"], 2)
-    assert stream.getvalue() == ""
-    view.update([(named("data", "data"), Outcome(0, "done", 1000.0))], generators + segmenters, [], 2)
-    view.update([(generators[0], Outcome(0, "done", 100.0))], generators[1:] + segmenters, ["g1"], 2)
-    view.update([(generators[1], Outcome(0, "done before"))], generators[2:] + segmenters, ["g2", "s0"], 2)
-    view.update([(segmenters[0], Outcome(0, "done", 50.0))], generators[2:] + segmenters[1:], ["g2"], 2)
-    view.update([(segmenters[1], Outcome(3, "failed", 1e6))], generators[2:] + segmenters[2:], ["g2"], 1)
-    for num_workers in (0, 0, 1):
-        view.update([], generators[2:] + segmenters[2:], [], num_workers)
-    assert stream.getvalue().splitlines() == [
-        "1/8 data: done; running: none; time left unknown",
-        "2/8 g0: done; running: g1; 05:00 left",
-        "3/8 g1: done before; running: g2, s0; 04:10 left",
-        "4/8 s0: done; running: g2; 02:05 left",
-        "5/8 s1: failed; running: g2; 1 failed; 03:20 left",
-        "running: none; 1 failed; waiting for a worker",
-    ]
+    def come():
+        executor.workers = 1
+
+    run_all(monkeypatch, executor, [plain("a")], lambda: None, come, lambda: executor.end("a"), lambda: None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("table1: 0/1, ") and first.endswith(", waiting for a worker")
+    assert second.startswith("table1: 1/1, ") and second.endswith(" left, a: done; running: none")
 
 
-def test_the_view_on_a_terminal_is_a_bar_above_which_failures_stay():
-    stream = Terminal()
-    jobs = [Job(name, ("--stage=seg",)) for name in "abc"]
-    with View(3, stream) as view:
-        view.update([(jobs[0], Outcome(0, "done in 5 s", 5.0))], jobs[1:], ["b", "c"], 2)
-        view.update([(jobs[1], Outcome(3, "failed (exit status 3)", 5.0))], jobs[2:], ["c"], 2)
+def test_on_a_terminal_there_is_a_bar_above_which_failures_stay(monkeypatch):
+    executor, stream = Executor(), Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    def fail():
+        executor.futures["b"].set_result(Outcome(2, "failed (exit status 2)"))
+
+    moments = [lambda: None, lambda: executor.end("a"), fail, lambda: executor.end("c"), lambda: None]
+    run_all(monkeypatch, executor, [plain(name) for name in "abc"], *moments)
     text = stream.getvalue()
-    assert "1/3 jobs" in text and "running: b, c; 00:05 left" in text and "done in" not in text
-    assert "2/3 b: failed (exit status 3)\n" in text and "running: c; 1 failed; 00:02 left" in text
+    assert "table1:  33%" in text and "1/3 [" in text and "running: b, c" in text and "a: done" not in text
+    assert "b: failed (exit status 2)\n" in text and "running: c; 1 not done" in text
 
 
-def test_nobody_else_can_send_jobs_to_the_local_cluster():
-    with grid._cluster("", 1) as client:
-        address = client.scheduler.address
-        assert address.startswith("tls://127.0.0.1:")
-        with pytest.raises(OSError), dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
-            distributed.Client(address.replace("tls", "tcp"))
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_a_closed_or_full_output_ends_the_trainings_and_is_not_taken_for_a_lost_cluster(
+    stub, where, monkeypatch, number
+):
+    def fail(*_):
+        wait_for(lambda: pids(stub, "b"))
+        raise OSError(number, "of the output")
+
+    monkeypatch.setattr(grid.Display, "update", fail)
+    with pytest.raises(OSError, match="of the output"):
+        run(stub, job(stub, "a"), job(stub, "b", "hang"), **where)
+    assert (stub / "b.saved").exists()
+
+
+def test_a_cluster_without_dask_is_one_line(stub, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tfaug.table1.cluster")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"^--scheduler: needs distributed, .*; pip install 'tfaug\[cluster\]'$"):
+        run(stub, job(stub, "a"), scheduler="tcp://127.0.0.1:9")
 
 
 @pytest.mark.slow
@@ -562,7 +522,7 @@ def test_a_grid_killed_on_the_way_gives_the_same_results_as_an_undisturbed_one(c
 
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir(), killed.mkdir()
-    assert "4/4 phantom-n1-set1-seg-aff_gd-seed0: done" in finish(undisturbed)
+    assert re.search("4/4, .* phantom-n1-set1-seg-aff_gd-seed0: done", finish(undisturbed))
     process = subprocess.Popen(command, cwd=killed, stdout=subprocess.DEVNULL)
     wait_for(lambda: any(killed.glob("runs/*-aug-*/checkpoints/step-*")))
     process.kill()

@@ -1,12 +1,12 @@
-"""Checkpoints from which a run goes on exactly: atomic, verified, never pickled.
+"""Checkpoints from which a run resumes exactly: atomic, verified, never pickled.
 
-    RUN/checkpoints/step-00000400/   the newest `keep` of them, and in each
+    RUN/checkpoints/step-00000400/   the newest two of them, and in each
         variables.*      every variable of the objects (TensorFlow's own format)
-        state.json       step, step of the best model, hooks, fingerprint, sizes of the event files
-        manifest.json    SHA-256 and size of the files above
-    RUN/best/step-00000350/          the best model, in the same form
+        state.json       the best score and its step, fingerprint, sizes of the event files
+        manifest.json    SHA-256 of each of the files above
+    RUN/best/step-00000350/          the best models, in the same form
 
-A folder is written under a temporary name, synced and renamed, so that it is there whole or not at all. The first
+A folder is written under a temporary name, synced and renamed, so that it is complete or absent. The first
 checkpoint is that of 0 updates: a run that has begun and has none has lost it.
 """
 
@@ -20,35 +20,44 @@ import pathlib
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors, sync
-from tfaug.engine.hooks import EventLog, Hook
-from tfaug.engine.run_dir import check_path, differences, in_one_line
+from tfaug.engine.run_dir import check_path, differences, in_one_line, refuse_difference
 
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY = "tmp-"
-_STATE = {"step": int, "best": (int, type(None)), "hooks": list, "fingerprint": dict, "logs": dict}
+_KEPT = 2
+
+
+class Best(NamedTuple):
+    """The highest validation score of a run so far, and the number of updates after which it was reached."""
+
+    score: float
+    step: int
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints and the best models of one run.
 
     Args:
       folder: the run directory.
       objects: everything whose variables change, by name: step, models, optimisers. Optimisers must be built.
-      fingerprint: what the run depends on, JSON-able: {"config": ..., "data": ...} must not change between two
-        sittings, of a change elsewhere ({"environment": ...}: versions, threads, precision) we only warn.
+      fingerprint: what the run depends on, JSON-able. It must not change between two sessions, but of a change in
+        "environment" (versions, threads, precision) we only warn.
       every: updates between two saves.
-      keep: how many are kept.
       log: the event files, which are cut back to the checkpoint on restoring.
       before_save: called before anything is written; raises to keep a bad state from being saved.
       warn: called with each warning.
+
+    Attributes:
+      best: None before the first `save_best`.
     """
 
     def __init__(
@@ -57,139 +66,109 @@ class Checkpoints:
         objects: Mapping[str, Any],
         fingerprint: Mapping[str, Any],
         every: int,
-        keep: int = 2,
-        log: EventLog | None = None,
+        log: EventLog,
         before_save: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = warnings.warn,
     ):
         self.every = every
+        self.best: Best | None = None
         self._run = pathlib.Path(folder)
         self._objects = dict(objects)
         self._fingerprint = fingerprint
-        self._keep, self._log, self._before_save, self._warn = keep, log, before_save, warn
-        self._steps, self._best = self._run / "checkpoints", self._run / "best"
-        self._best_step: int | None = None
+        self._log, self._before_save, self._warn = log, before_save, warn
+        self._steps, self._bests = self._run / "checkpoints", self._run / "best"
 
-    def save(self, num_done: int, hooks: Sequence[Hook] = ()) -> None:
+    def save(self, num_done: int) -> None:
         """Writes the checkpoint of `num_done` updates and removes those no longer needed.
 
         Raises:
           MachineError: a value is not finite, or the disk gave way; the checkpoints before stay as they were.
         """
         self._before_save()
-        state = {
-            "step": num_done,
-            "best": self._best_step,
-            "hooks": _hook_states(hooks),
-            "fingerprint": self._fingerprint,
-            "logs": self._log.sizes() if self._log else {},
-        }
+        state = {"best": self.best, "fingerprint": self._fingerprint, "logs": self._log.sizes()}
         _write(self._steps, num_done, self._objects, state)
         self._rotate()
 
-    def save_best(self, num_done: int, objects: Mapping[str, Any]) -> None:
+    def save_best(self, num_done: int, score: float, objects: Mapping[str, Any]) -> None:
         """Keeps `objects` as the best of the run so far; `load_best` finds them."""
         self._before_save()
-        _write(self._best, num_done, objects, {"step": num_done})
-        self._best_step = num_done
+        _write(self._bests, num_done, objects, {"score": score})
+        self.best = Best(score, num_done)
 
-    def restore(self, hooks: Sequence[Hook] = ()) -> int:
+    def restore(self) -> int:
         """Goes back to the newest valid checkpoint; a new run gets its first one, that of 0 updates.
 
         Returns:
           The number of updates done.
 
         Raises:
-          UserError: the run has begun but no checkpoint is valid, or config or data have changed. Nothing is touched.
+          UserError: the run has begun but no checkpoint is valid, or the fingerprint has changed. Nothing is touched.
           MachineError: the disk gave way.
         """
         with _disk_errors(self._run):
             newest = self._newest_valid()
         if newest is None:
-            self.save(0, hooks)
+            self.save(0)
             return 0
         folder, state = newest
         self._compare(state["fingerprint"])
         _read(folder, self._objects, complete=True)
-        _restore_hooks(hooks, state["hooks"], folder)
-        num_done, self._best_step = state["step"], state["best"]
+        num_done, self.best = _step(folder), state["best"] and Best(*state["best"])
         with _disk_errors(self._run):
-            for parent in (self._steps, self._best):
+            for parent in (self._steps, self._bests):
                 _sweep(parent)
                 for later in _folders(parent):
                     if _step(later) > num_done:
                         _remove(later)
-        if self._log:
-            for name in self._log.cut(state["logs"]):
-                self._warn(f"{self._log.folder / name}: has lost curves from before step {num_done}")
+        for name in self._log.cut(state["logs"]):
+            self._warn(f"{self._log.folder / name}: has lost curves from before step {num_done}")
         return num_done
 
     def _newest_valid(self) -> tuple[pathlib.Path, dict[str, Any]] | None:
         """The newest valid checkpoint and its state; None for a run that has not begun."""
         damaged = []
         for folder in _folders(self._steps):
-            try:
-                state = self._state(folder)
-            except ValueError as damage:
-                damaged.append(f"{folder.name}: {damage}")
-                continue
-            for line in damaged:
-                self._warn(f"{self._steps}/{line}; going on from {folder.name}")
-            return folder, state
+            damage = find_damage(folder)
+            state = {} if damage else json.loads((folder / "state.json").read_bytes())
+            if state.get("best"):
+                best = _folder(self._bests, Best(*state["best"]).step)
+                lost = find_damage(best)
+                damage = lost and f"best/{best.name}: {lost}"
+            if not damage:
+                for line in damaged:
+                    self._warn(f"{self._steps}/{line}; resuming from {folder.name}")
+                return folder, state
+            damaged.append(f"{folder.name}: {damage}")
         remedy = "restore them from a backup, or remove the run to start again"
         if damaged:
             raise UserError(self._steps, f"none of the checkpoints is valid ({', '.join(damaged)})", remedy)
-        if _folders(self._best) or (self._log and self._log.sizes()):
+        if _folders(self._bests) or self._log.sizes():
             raise UserError(self._steps, "the checkpoints of this run are missing", remedy)
         return None
 
-    def _state(self, folder: pathlib.Path) -> dict[str, Any]:
-        """The state saved in `folder`.
-
-        Raises:
-          ValueError: says what of the checkpoint, or of the best model that belongs to it, is damaged.
-        """
-        damage = find_damage(folder)
-        if damage:
-            raise ValueError(damage)
-        state = json.loads((folder / "state.json").read_bytes())
-        if not _is_state(state) or state["step"] != _step(folder):
-            raise ValueError("state.json is damaged")
-        if state["best"] is not None:
-            best = _folder(self._best, state["best"])
-            damage = find_damage(best)
-            if damage:
-                raise ValueError(f"best/{best.name}: {damage}")
-        return state
-
-    def _compare(self, old: Mapping[str, Any]) -> None:
-        for key in ("config", "data"):
-            changed = differences({key: old.get(key)}, {key: self._fingerprint.get(key)})
-            if changed:
-                raise UserError(
-                    self._run,
-                    f"was started with another {key} ({in_one_line(changed)})",
-                    f"bring the old {key} back or choose another --workdir",
-                )
-        changed = differences(old, self._fingerprint)
+    def _compare(self, saved: Mapping[str, Any]) -> None:
+        old, new = ({**values, "environment": None} for values in (saved, self._fingerprint))
+        refuse_difference(self._run, old, new, what="config or other data")
+        changed = differences(saved, self._fingerprint)
         if changed:
             self._warn(f"{self._run}: resumed elsewhere ({in_one_line(changed)}); the last bits may differ")
 
     def _rotate(self) -> None:
         with _disk_errors(self._run):
-            kept = _folders(self._steps)[: self._keep]
-            for folder in _folders(self._steps)[self._keep :]:
+            checkpoints, bests = _folders(self._steps), _folders(self._bests)
+            for folder in checkpoints[_KEPT:]:
                 _remove(folder)
             # Each checkpoint needs the best model of its own moment: going back to it goes back to that.
-            bests = _folders(self._best)
-            needed = {next((best for best in bests if _step(best) <= _step(folder)), None) for folder in kept}
+            needed = {
+                next((best for best in bests if _step(best) <= _step(folder)), None) for folder in checkpoints[:_KEPT]
+            }
             for best in bests:
                 if best not in needed:
                     _remove(best)
 
 
 def load_best(run: str | os.PathLike, objects: Mapping[str, Any], step: int | None = None) -> int:
-    """Restores the best model of a run, which may still be going on.
+    """Restores the best model of a run, which may still be training.
 
     Args:
       run: the run directory.
@@ -216,7 +195,7 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any], step: int | No
                 _read(folder, objects, complete=False)
                 return _step(folder)
             except UserError:
-                # A run that goes on may have replaced it meanwhile; what is still there is truly damaged.
+                # A run in progress may have replaced it meanwhile; what is still there is truly damaged.
                 if step is not None or folder.exists():
                     raise
 
@@ -225,29 +204,29 @@ def find_damage(folder: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, by its manifest; None if nothing is."""
     if not folder.exists():
         return "is missing"
+    name = "manifest.json"
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-    except (FileNotFoundError, NotADirectoryError):
-        return "manifest.json is missing"
-    except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-        return "manifest.json is damaged"
-    if not {"state.json", "variables.index"} <= set(files):
-        return "manifest.json is damaged"
-    for name, (size, digest) in files.items():
-        path = folder / name
-        try:
-            if path.parent != folder or path.stat().st_size != size or _sha256(path) != digest:
+        files = json.loads((folder / name).read_bytes())
+        if not {"state.json", "variables.index"} <= files.keys():
+            return f"{name} is damaged"
+        for name, digest in files.items():
+            if _sha256(folder / name) != digest:
                 return f"{name} is damaged"
-        except FileNotFoundError:
-            return f"{name} is missing"
-        except (IsADirectoryError, NotADirectoryError, ValueError):  # no name of a file
-            return "manifest.json is damaged"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{name} is missing"
+    except (IsADirectoryError, ValueError, AttributeError):
+        return f"{name} is damaged"
     return None
 
 
+def write_manifest(folder: pathlib.Path) -> None:
+    """Writes the manifest of all other files in `folder`."""
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
+    (folder / "manifest.json").write_text(json.dumps(files, indent=1))
+
+
 def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Writes the folder `step-<num_done>` in `parent`, whole or not at all."""
+    """Writes the folder `step-<num_done>` in `parent`, completely or not at all."""
     final = _folder(parent, num_done)
     temporary = parent / f"{_TEMPORARY}{final.name}"
     try:
@@ -259,11 +238,7 @@ def _write(parent: pathlib.Path, num_done: int, objects: Mapping[str, Any], stat
             tf.train.Checkpoint(**objects).write(str(temporary / "variables"))
             _check_finite(temporary / "variables", num_done)
             (temporary / "state.json").write_text(json.dumps(state, indent=1))
-            files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-                for path in sorted(temporary.iterdir())
-            }
-            (temporary / "manifest.json").write_text(json.dumps({"files": files}, indent=1))
+            write_manifest(temporary)
             for path in temporary.iterdir():
                 sync(path)
             sync(temporary)
@@ -301,41 +276,6 @@ def _read(folder: pathlib.Path, objects: Mapping[str, Any], complete: bool) -> N
         ) from error
 
 
-def _hook_states(hooks: Sequence[Hook]) -> list[tuple[str, Any]]:
-    """Name and state of each hook that has one."""
-    states = [(type(hook).__name__, hook.state()) for hook in hooks]
-    return [(name, state) for name, state in states if state is not None]
-
-
-def _restore_hooks(hooks: Sequence[Hook], saved: Sequence[tuple[str, Any]], folder: pathlib.Path) -> None:
-    stateful = [hook for hook in hooks if hook.state() is not None]
-    names = [type(hook).__name__ for hook in stateful]
-    if names != [name for name, _ in saved]:
-        raise UserError(
-            folder,
-            f"holds the hooks {[name for name, _ in saved]}, not {names}",
-            "use the program that wrote it, or choose another --workdir",
-        )
-    for hook, (name, state) in zip(stateful, saved):
-        try:
-            hook.restore(state)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                folder, f"holds no state of {name}", "use the program that wrote it, or choose another --workdir"
-            ) from error
-
-
-def _is_state(state: Any) -> bool:
-    """Whether `state` is in the form in which `Checkpoints.save` writes it."""
-    return (
-        isinstance(state, dict)
-        and state.keys() == _STATE.keys()
-        and all(isinstance(state[key], kind) for key, kind in _STATE.items())
-        and all(isinstance(hook, list) and len(hook) == 2 for hook in state["hooks"])
-        and all(type(size) is int for size in state["logs"].values())
-    )
-
-
 def _folders(parent: pathlib.Path) -> list[pathlib.Path]:
     """The checkpoints in `parent`, newest first."""
     if not parent.is_dir():
@@ -355,20 +295,13 @@ def _remove(folder: pathlib.Path) -> None:
     """Removes a checkpoint; the rename keeps a reader from finding half of it."""
     temporary = folder.with_name(f"{_TEMPORARY}{folder.name}")
     os.rename(folder, temporary)
-    _delete(temporary)
+    shutil.rmtree(temporary)
 
 
 def _sweep(parent: pathlib.Path) -> None:
     """Removes what an interrupted save or removal has left."""
     for path in parent.glob(f"{_TEMPORARY}*"):
-        _delete(path)
-
-
-def _delete(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -380,5 +313,5 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _disk_errors(subject: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-    remedy = "see that it can be written and has room, then run the same command to go on from the last checkpoint"
+    remedy = "see that it can be written and has room, then run the same command to resume from the last checkpoint"
     return machine_errors(subject, remedy, tf.errors.OpError)

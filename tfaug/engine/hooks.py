@@ -7,24 +7,18 @@ tensors: reading one waits for the device, so hooks read them only when they are
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import math
-import os
-import pathlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from tfaug.engine.checkpoint import Checkpoints
 from tfaug.engine.errors import MachineError
-from tfaug.engine.files import machine_errors, sync
-
-Scores = Mapping[str, float]
+from tfaug.engine.event_log import EventLog, Scores
+from tfaug.engine.progress import Display
 
 
 class Hook:
@@ -45,115 +39,6 @@ class Hook:
 
     def end(self) -> None:
         """Called once after the loop, also when it failed."""
-
-    def state(self) -> Any:
-        """What a checkpoint must hold of this hook, JSON-able; None for nothing."""
-        return None
-
-    def restore(self, state: Any) -> None:
-        """Takes back what `state` returned."""
-
-
-class EventLog:
-    """The TensorBoard event files of one run and diagnostics.csv, which can be cut back to an earlier moment.
-
-    A file is opened at the first write. Everything written must be a function of the run's state: rates and times
-    would make two equal runs differ.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = pathlib.Path(folder)
-        self._writer: tf.summary.SummaryWriter | None = None
-
-    def scalars(self, values: Scores, num_done: int) -> None:
-        """Adds one point to the curve of each tag."""
-        with self._writing(num_done):
-            for tag, value in values.items():
-                tf.summary.scalar(tag, value)
-
-    def pictures(self, images: Mapping[str, np.ndarray], num_done: int) -> None:
-        """Adds uint8 pictures [H, W, 3] or [N, H, W, 3] under their tags."""
-        with self._writing(num_done):
-            for tag, image in images.items():
-                stack = image if image.ndim == 4 else image[np.newaxis]
-                tf.summary.image(tag, stack, max_outputs=len(stack))
-
-    def text(self, tag: str, text: str, num_done: int) -> None:
-        """Adds a text, shown as Markdown."""
-        with self._writing(num_done):
-            tf.summary.text(tag, text)
-
-    def row(self, values: Scores, num_done: int) -> None:
-        """Adds a row to diagnostics.csv; the first gives the columns their names."""
-        with self._errors(), open(self._table, "a", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            if file.tell() == 0:
-                rows.writerow(["step", *values])
-            rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
-
-    def seconds(self) -> float:
-        """Time from the first to the last write of every sitting, summed, without what was cut back."""
-        with self._errors():
-            return sum(_duration(path) for path in self._event_files())
-
-    def sizes(self) -> dict[str, int]:
-        """Syncs every file and returns its size in bytes."""
-        with self._errors():
-            sizes = {}
-            for path in self._files():
-                sync(path)
-                sizes[path.name] = path.stat().st_size
-            if sizes:
-                sync(self.folder)
-            return sizes
-
-    def cut(self, sizes: Mapping[str, int]) -> list[str]:
-        """Goes back to the moment when `sizes` was taken: later files are removed, longer ones truncated.
-
-        Must precede the first write.
-
-        Returns:
-          The names of files that are missing or shorter than they were.
-        """
-        lost = set(sizes)
-        with self._errors():
-            for path in self._files():
-                if path.name not in sizes:
-                    path.unlink()
-                elif path.stat().st_size >= sizes[path.name]:
-                    os.truncate(path, sizes[path.name])
-                    lost.remove(path.name)
-        return sorted(lost)
-
-    @property
-    def _table(self) -> pathlib.Path:
-        return self.folder / "diagnostics.csv"
-
-    def _event_files(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("events.out.tfevents.*"))
-
-    def _files(self) -> list[pathlib.Path]:
-        return self._event_files() + [self._table] * self._table.exists()
-
-    @contextlib.contextmanager
-    def _writing(self, num_done: int) -> Iterator[None]:
-        with self._errors():
-            if self._writer is None:
-                self._writer = tf.summary.create_file_writer(str(self.folder))
-            with self._writer.as_default(step=num_done):  # flushes when it is left
-                yield
-
-    def _errors(self) -> contextlib.AbstractContextManager[None]:
-        remedy = "see that it can be written and has room, then run the same command to go on"
-        return machine_errors(self.folder, remedy, tf.errors.OpError)
-
-
-def _duration(events: pathlib.Path) -> float:
-    times = []
-    with contextlib.suppress(tf.errors.DataLossError):  # from where the file is damaged
-        for event in tf.compat.v1.train.summary_iterator(str(events)):
-            times.append(event.wall_time)
-    return times[-1] - times[0] if times else 0.0
 
 
 class StopOnNonFinite(Hook):
@@ -225,51 +110,40 @@ class Text(Hook):
 
 
 class KeepBest(Hook):
-    """Validates, and keeps the model whose score is highest; of equal scores the earlier.
+    """Validates, and keeps the models whose score is highest; of equal scores the earlier.
 
     Args:
       every: updates between two validations.
-      score: returns named scores, for example {"dice/mean": 0.8, "dice/RV": 0.7}; must not change the model.
-      save: called with the number of updates done when `key` has improved.
+      score: returns named scores, for example {"dice/mean": 0.8, "dice/RV": 0.7}; must not change the models.
+      models: what is kept, by name.
+      checkpoints: where they are kept; it knows the best score so far.
       log: where every score goes.
       key: the score that decides.
       start: no validation before this many updates (warm-up).
-
-    Attributes:
-      best: the highest score so far, None before the first.
-      best_step: the number of updates done when it was reached.
     """
 
     def __init__(
         self,
         every: int,
         score: Callable[[], Scores],
-        save: Callable[[int], None],
+        models: Mapping[str, Any],
+        checkpoints: Checkpoints,
         log: EventLog,
         key: str = "dice/mean",
         start: int = 0,
     ):
-        self.every, self.key, self.start = every, key, start
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self._score, self._save, self._log = score, save, log
+        self.every, self._key, self._start = every, key, start
+        self._score, self._models, self._checkpoints, self._log = score, models, checkpoints, log
 
     def __call__(self, num_done, scalars):
-        if num_done < self.start:
+        if num_done < self._start:
             return
         scores = self._score()
         self._log.scalars(scores, num_done)
         self._log.row(scores, num_done)
-        score = float(scores[self.key])
-        if score > (-math.inf if self.best is None else self.best):
-            self._save(num_done)
-            self.best, self.best_step = score, num_done
-
-    def state(self):
-        return {"best": self.best, "best_step": self.best_step}
-
-    def restore(self, state):
-        self.best, self.best_step = state["best"], state["best_step"]
+        score, best = float(scores[self._key]), self._checkpoints.best
+        if score > (best.score if best else -math.inf):
+            self._checkpoints.save_best(num_done, score, self._models)
 
 
 class Progress(Hook):
@@ -278,46 +152,27 @@ class Progress(Hook):
     Args:
       stage: name of the stage, shown in front.
       every: updates between two readings of the scalars.
-      best: the hook whose best score is shown.
-      stream: where to; standard output if None, so that standard error keeps errors only.
+      checkpoints: of the run, for its best score.
+      stream: where to; standard output if None.
     """
 
-    def __init__(self, stage: str, every: int, best: KeepBest | None = None, stream=None):
+    def __init__(self, stage: str, every: int, checkpoints: Checkpoints | None = None, stream: TextIO | None = None):
+        self._stage, self._interval, self._checkpoints = stage, every, checkpoints
         self._stream = stream or sys.stdout
-        self._on_terminal = self._stream.isatty()
-        self._interval = every
-        self.every = 1 if self._on_terminal else every
-        self._stage, self._best = stage, best
-        self._bar: tqdm.tqdm | None = None
+        self.every = 1 if self._stream.isatty() else every
 
     def begin(self, num_done, num_steps):
-        self._start, self._num_steps, self._begun = num_done, num_steps, time.monotonic()
-        if self._on_terminal:
-            self._bar = tqdm.tqdm(
-                desc=self._stage, initial=num_done, total=num_steps, file=self._stream, dynamic_ncols=True
-            )
+        self._num_steps = num_steps
+        self._display = Display(self._stage, num_steps, "step", num_done, self._stream)
 
     def __call__(self, num_done, scalars):
         due = num_done % self._interval == 0 or num_done == self._num_steps
-        if self._bar is not None:
-            self._bar.update(num_done - self._bar.n)
-            if due:
-                self._bar.set_postfix_str(self._numbers(scalars))
-        elif due:
-            print(self._line(num_done, scalars), file=self._stream, flush=True)
+        self._display.update(num_done, self._numbers(scalars) if due else "")
 
     def end(self):
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _line(self, num_done: int, scalars: Mapping[str, tf.Tensor]) -> str:
-        rate = (num_done - self._start) / max(time.monotonic() - self._begun, 1e-9)
-        left = tqdm.tqdm.format_interval((self._num_steps - num_done) / rate)
-        return f"{self._stage} {num_done}/{self._num_steps} {rate:.2f} it/s {left} left {self._numbers(scalars)}"
+        self._display.close()
 
     def _numbers(self, scalars: Mapping[str, tf.Tensor]) -> str:
         shown = [f"{name}={float(value):.4g}" for name, value in scalars.items() if "loss" in name]
-        if self._best is not None and self._best.best is not None:
-            shown.append(f"best {self._best.key}={self._best.best:.4f} (step {self._best.best_step})")
-        return " ".join(shown)
+        best = self._checkpoints.best if self._checkpoints else None
+        return " ".join(shown + ([f"best {best.score:.4f} (step {best.step})"] if best else []))

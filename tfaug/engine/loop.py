@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from tfaug.engine import memory
+from tfaug.engine.checkpoint import Checkpoints
 from tfaug.engine.hooks import Hook
 from tfaug.engine.signals import Interrupted, check_signals, deferred_signals, received_signal
-
-if TYPE_CHECKING:
-    from tfaug.engine.checkpoint import Checkpoints
 
 Step = Callable[[Any, int], Mapping[str, tf.Tensor]]
 
@@ -40,10 +38,10 @@ def fit(
       MachineError: the memory or the disk gave way.
     """
     with deferred_signals(), contextlib.ExitStack() as stack:
-        start = checkpoint.restore(hooks) if checkpoint else 0
+        start = checkpoint.restore() if checkpoint else 0
         for hook in hooks:
-            stack.callback(hook.end)
             hook.begin(start, num_steps)
+            stack.callback(hook.end)
         check_signals()
         stack.enter_context(memory.running_out())
         source = iter(batches(start))
@@ -56,6 +54,6 @@ def fit(
                     hook(num_done, scalars)
             interrupted = received_signal()
             if checkpoint and (is_last or interrupted or num_done % checkpoint.every == 0):
-                checkpoint.save(num_done, hooks)
+                checkpoint.save(num_done)
             if interrupted:
                 raise Interrupted(interrupted)

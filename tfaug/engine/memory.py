@@ -1,4 +1,4 @@
-"""Not enough memory: seen beforehand where it can be, and said in one line where it is met."""
+"""Too little memory: found beforehand where possible, and one line where it is met."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import psutil
 import tensorflow as tf
-from distributed.system import memory_limit
 
 from tfaug.engine.errors import MachineError
+from tfaug.engine.workers import memory_limit
 
 _REMEDY = "use a smaller batch size"
 
 
 def require(models: Sequence[Any], batch_size: int) -> None:
-    """Refuses a batch that cannot fit; the operating system would end the process without a word.
+    """Refuses a batch that cannot fit; the operating system would kill the process without a message.
 
     The need is taken to be the sum of all layers' outputs: about what is kept for the backward pass. On a GPU nothing
     is checked.
@@ -58,7 +58,7 @@ def bytes_per_sample(model: Any) -> int:
     return sum(math.prod(tensor.shape[1:]) * tensor.dtype.size for tensor in outputs)
 
 
-def _available():
+def _available() -> int:
     """Bytes that this process can still get."""
     limits = [psutil.virtual_memory().available + psutil.swap_memory().free, memory_limit()]
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)

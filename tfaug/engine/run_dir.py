@@ -1,8 +1,8 @@
-"""The folder of one run: whose it is, who works in it, with which config, and whether it is finished.
+"""The folder of one run: who works in it, with which config, and whether it is finished.
 
     RUN/config.json     the resolved config that the run was started with
     RUN/lock            locked while a process works here; holds its PID
-    RUN/warnings.json   what the report will warn of
+    RUN/warnings.json   the warnings for the report
     RUN/report.json     the result; it exists if and only if the run is finished
     RUN/checkpoints/, RUN/best/   see checkpoint.py
 
@@ -24,9 +24,9 @@ from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import PART, machine_errors, write_json
 
 _MARK = "tfaug_run"  # tells our config.json from that of another program
-_FORMAT = 1
-# All that a run without a result has.
-_BIRTH = frozenset({"lock", "config.json", f"{PART}config.json", "warnings.json"})
+_FORMAT = 2  # 1 was that of tfaug 0.1.0
+# All that a run without a result holds.
+_EMPTY = frozenset({"lock", "config.json", f"{PART}config.json", "warnings.json"})
 
 
 class RunDir:
@@ -35,11 +35,11 @@ class RunDir:
     Args:
       path: the folder; created when missing.
       config: the resolved config, JSON-able, possibly nested.
-      tolerated: dotted keys of `config` that may change between two sittings of one run (what it runs on).
+      tolerated: dotted keys of `config` that may change between two sessions of one run (what it runs on).
 
     Attributes:
       path: the folder.
-      config: the config that the run was started with, as in config.json: of tolerated keys the first sitting's values.
+      config: the config that the run was started with, as in config.json: of tolerated keys the first session's values.
 
     Raises:
       UserError: the folder belongs to something else, to another process, or to a run with another config.
@@ -48,19 +48,18 @@ class RunDir:
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Collection[str] = ()):
         self.path = pathlib.Path(path)
-        with machine_errors(self.path, "choose a --workdir that can be written"):
+        with machine_errors(self.path, "choose a --workdir that can be written"), contextlib.ExitStack() as stack:
             _refuse_foreign(self.path)
             self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock: int | None = _lock(self.path)
-        # A forked worker that outlives a killed parent must not go on holding the lock.
-        os.register_at_fork(after_in_child=self.close)
-        try:
-            self._warnings = _read_warnings(self.path / "warnings.json")
-            self.config = self._adopt_config(_plain(config), tolerated)
-        except BaseException:
-            self.close()
-            raise
+            stack.enter_context(locked(self.path))
+            if not (self.path / "config.json").exists():
+                write_json(self.path / "config.json", {_MARK: _FORMAT, "config": config})
+            self.config = read_config(self.path)
+            refuse_difference(self.path, self.config, config, tolerated)
+            warnings = _read_json(self.path / "warnings.json")
+            self._warnings = warnings if isinstance(warnings, list) else []
+            self._lock = stack.pop_all()
 
     def __enter__(self) -> RunDir:
         return self
@@ -68,24 +67,17 @@ class RunDir:
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         """Closes; a new run that a UserError ends before its first result leaves no folder behind."""
         if kind is not None and issubclass(kind, UserError):
-            self._remove_if_unborn()
+            self._remove_if_empty()
         self.close()
 
     def close(self) -> None:
         """Releases the lock; the folder stays."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     @property
     def report(self) -> dict[str, Any] | None:
         """See `read_report`."""
         return read_report(self.path)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has its report, so that nothing is left to do."""
-        return self.report is not None
 
     def warn(self, message: str) -> None:
         """Prints one line and keeps it for the report, also across interruptions; a repetition is dropped."""
@@ -99,30 +91,15 @@ class RunDir:
         """Marks the run as finished: writes `report`, with the warnings, in one atomic step.
 
         Args:
-          report: "best" and "best_step", as of `KeepBest`.
+          report: the validation score "best" and its "best_step", and more.
         """
         write_json(self.path / "report.json", {**report, "warnings": self._warnings})
 
-    def _adopt_config(self, config: dict[str, Any], tolerated: Collection[str]) -> dict[str, Any]:
-        if not (self.path / "config.json").exists():
-            write_json(self.path / "config.json", {_MARK: _FORMAT, "config": config})
-            return config
-        first = read_config(self.path)
-        changed = differences({"config": first}, {"config": config})
-        fatal = {key: change for key, change in changed.items() if key[len("config.") :] not in tolerated}
-        if fatal:
-            raise UserError(
-                self.path,
-                f"was started with another config ({in_one_line(fatal)})",
-                "go back to the old values, or choose another --workdir or --config.name",
-            )
-        return first
-
-    def _remove_if_unborn(self) -> None:
-        """Takes back the folders that this sitting created, if nothing has come of them."""
+    def _remove_if_empty(self) -> None:
+        """Removes the folders that this session created, if they hold no result."""
         with contextlib.suppress(OSError):
-            if self._created and {path.name for path in self.path.iterdir()} <= _BIRTH:
-                for name in _BIRTH:
+            if self._created and {path.name for path in self.path.iterdir()} <= _EMPTY:
+                for name in _EMPTY:
                     (self.path / name).unlink(missing_ok=True)
                 for folder in self._created:
                     folder.rmdir()
@@ -132,13 +109,16 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     """The resolved config of the run in `path`.
 
     Raises:
-      UserError: there is no run, or its config is damaged.
+      UserError: there is no run, its config is damaged, or another version of tfaug made it.
     """
     file = pathlib.Path(path) / "config.json"
     with machine_errors(file, "make it readable"):
         content = _read_json(file)
     if not isinstance(content, dict) or _MARK not in content or not isinstance(content.get("config"), dict):
         raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
+    if content[_MARK] != _FORMAT:
+        version = "tfaug 0.1.0" if content[_MARK] == 1 else "another version of tfaug"
+        raise UserError(path, f"is a run of {version}", "use that version for it, or choose another --workdir")
     return content["config"]
 
 
@@ -153,11 +133,7 @@ def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
         if not file.exists():
             return None
         report = _read_json(file)
-    if (
-        not isinstance(report, dict)
-        or not isinstance(report.get("best"), (int, float))
-        or not isinstance(report.get("best_step"), int)
-    ):
+    if not isinstance(report, dict) or not {"best", "best_step"} <= report.keys():
         raise UserError(file, "is damaged", "restore it from a backup, or remove it and run the training again")
     return report
 
@@ -178,9 +154,40 @@ def check_path(path: str | os.PathLike) -> None:
         raise UserError(path, "has one of * ? [ \\ in its path", "choose or rename a folder so that it has none")
 
 
+def refuse_difference(
+    run: str | os.PathLike,
+    saved: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    tolerated: Collection[str] = (),
+    *,
+    what: str = "config",
+    folder_flag: str = "--workdir or --config.name",
+) -> None:
+    """Refuses to continue a run, or to use one, with other values than it was made with.
+
+    Args:
+      run: the folder that the error is about.
+      saved: what it was made with, nested and JSON-able.
+      asked: what is asked for now.
+      tolerated: dotted keys that may differ.
+      what: the name of these values.
+      folder_flag: how the user chooses another folder.
+
+    Raises:
+      UserError: shows the differences.
+    """
+    changed = {key: change for key, change in differences(saved, asked).items() if key not in tolerated}
+    if changed:
+        raise UserError(
+            run,
+            f"was made with another {what} ({in_one_line(changed)})",
+            f"go back to the old values, or choose another {folder_flag}",
+        )
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     """What differs between two nested JSON-able dicts: dotted key to "old -> new", sorted by key."""
-    flat = [{key: json.dumps(value) for key, value in _flat(_plain(values))} for values in (old, new)]
+    flat = [_flat(json.loads(json.dumps(values))) for values in (old, new)]  # tuples become lists
     pairs = {key: [values.get(key, "absent") for values in flat] for key in sorted({*flat[0], *flat[1]})}
     return {key: f"{before} -> {after}" for key, (before, after) in pairs.items() if before != after}
 
@@ -192,61 +199,49 @@ def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
     return ", ".join(lines[:at_most] + more)
 
 
-def _refuse_foreign(path: pathlib.Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError(path, "is not a folder", "choose another --workdir")
-    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    if "config.json" not in names:
-        # A run killed at its birth is empty but for these.
-        if names <= _BIRTH:
-            return
-        raise UserError(path, "is not empty and no run of tfaug", "choose an empty or new --workdir")
-    read_config(path)
-
-
-def _lock(path: pathlib.Path) -> int:
-    """Locks `path` for this process; returns the descriptor whose closing unlocks it."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise UserError(path, f"is in use by process {owner}", "wait for it, or choose another --workdir") from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
-
-
 @contextlib.contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
     """Keeps other processes from working in the run in `path`.
 
     Raises:
-      UserError: another process does.
+      UserError: another process works there.
       MachineError: the folder cannot be written.
     """
-    with machine_errors(path, "make it writable"):
-        descriptor = _lock(pathlib.Path(path))
-    try:
+    with contextlib.ExitStack() as stack:
+        with machine_errors(path, "make it writable"):
+            descriptor = os.open(pathlib.Path(path) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)  # which unlocks it
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise UserError(
+                    path, f"is in use by process {owner}", "wait for it, or choose another --workdir"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
-    finally:
-        os.close(descriptor)
 
 
 def in_use(path: str | os.PathLike) -> bool:
     """Whether a process has the run in `path` open."""
-    try:
-        descriptor = os.open(pathlib.Path(path) / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    if not (pathlib.Path(path) / "lock").exists():
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with locked(path):
+            return False
+    except UserError:
         return True
-    finally:
-        os.close(descriptor)
-    return False
+
+
+def _refuse_foreign(path: pathlib.Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(path, "is not a folder", "choose another --workdir")
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    if "config.json" in names:
+        read_config(path)
+    elif not names <= _EMPTY:  # a run killed at its start may have these
+        raise UserError(path, "is not empty and no run of tfaug", "choose an empty or new --workdir")
 
 
 def _read_json(path: pathlib.Path) -> Any:
@@ -257,19 +252,12 @@ def _read_json(path: pathlib.Path) -> Any:
         return None
 
 
-def _read_warnings(path: pathlib.Path) -> list[str]:
-    content = _read_json(path)
-    return content if isinstance(content, list) and all(isinstance(line, str) for line in content) else []
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` as JSON gives them back: tuples become lists."""
-    return json.loads(json.dumps(values))
-
-
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys to values as JSON."""
+    flat = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            flat.update(_flat(value, f"{prefix}{key}."))
         else:
-            yield f"{prefix}{key}", value
+            flat[f"{prefix}{key}"] = json.dumps(value)
+    return flat

@@ -65,13 +65,3 @@ def _remember(signum, frame):
             worker.kill()
         os._exit(128 + signum)
     _received = _received or signum
-
-
-def _in_forked_worker():
-    """A worker must die when its pool terminates it, and leave Ctrl-C, which reaches it too, to its parent."""
-    if _deferring:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-os.register_at_fork(after_in_child=_in_forked_worker)

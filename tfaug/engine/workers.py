@@ -1,25 +1,48 @@
-"""Worker processes of the data modules: how they end, and what the user sees of their progress."""
+"""Worker processes: how many the machine takes, how they end, and how far they are."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import TypeVar
 
-import tqdm
+import psutil
 
+from tfaug.engine.progress import Display
 from tfaug.engine.signals import check_signals
 
 T = TypeVar("T")
 
 REPORT_SECONDS = 10.0
+CGROUP_LIMITS = tuple(
+    pathlib.Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.high", "memory/memory.limit_in_bytes")
+)
+
+
+def how_many(memory: int) -> int:
+    """How many processes of one thread the machine takes, at least one.
+
+    Args:
+      memory: bytes that each needs.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, memory_limit() // memory))
+
+
+def memory_limit() -> int:
+    """Bytes that all processes here may use together: the machine's, or fewer in a container."""
+    limits = [psutil.virtual_memory().total]
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 @contextlib.contextmanager
@@ -47,24 +70,16 @@ def _end_with_main_process() -> None:
 
 
 def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """Passes `done` on; shows a bar on a terminal, and otherwise a line now and then.
+    """Passes `done` on, and shows how far it is, without a terminal by a line now and then.
 
     Raises:
       Interrupted: a signal asked the program to stop; what is done stays.
     """
-    if sys.stdout.isatty():
-        for item in tqdm.tqdm(done, total=total, desc=title, unit=unit, file=sys.stdout):
+    with Display(title, total, unit) as display:
+        last = time.monotonic()
+        for count, item in enumerate(done, start=1):
+            if display.on_terminal or count == total or time.monotonic() - last >= REPORT_SECONDS:
+                display.update(count)
+                last = time.monotonic()
             yield item
             check_signals()
-        return
-    start = last = time.monotonic()
-    for count, item in enumerate(done, start=1):
-        now = time.monotonic()
-        if now - last >= REPORT_SECONDS or count == total:
-            last, seconds = now, (now - start) / count
-            print(
-                f"{title}: {count} of {total} {unit}s, {seconds:.1f} s each, {seconds * (total - count):.0f} s left",
-                flush=True,
-            )
-        yield item
-        check_signals()

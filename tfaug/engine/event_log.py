@@ -1,0 +1,118 @@
+"""The curves and pictures of one run, in TensorBoard's event files, and its diagnostics.csv."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug.engine.files import machine_errors, sync
+
+Scores = Mapping[str, float]
+
+
+class EventLog:
+    """The TensorBoard event files of one run and diagnostics.csv, which can be cut back to an earlier moment.
+
+    A file is opened at the first write. Everything written must be a function of the run's state: rates and times
+    would make two equal runs differ.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder)
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def scalars(self, values: Scores, num_done: int) -> None:
+        """Adds one point to the curve of each tag."""
+        with self._writing(num_done):
+            for tag, value in values.items():
+                tf.summary.scalar(tag, value)
+
+    def pictures(self, images: Mapping[str, np.ndarray], num_done: int) -> None:
+        """Adds uint8 pictures [H, W, 3] or [N, H, W, 3] under their tags."""
+        with self._writing(num_done):
+            for tag, image in images.items():
+                stack = image if image.ndim == 4 else image[np.newaxis]
+                tf.summary.image(tag, stack, max_outputs=len(stack))
+
+    def text(self, tag: str, text: str, num_done: int) -> None:
+        """Adds a text, shown as Markdown."""
+        with self._writing(num_done):
+            tf.summary.text(tag, text)
+
+    def row(self, values: Scores, num_done: int) -> None:
+        """Adds a row to diagnostics.csv; the first gives the columns their names."""
+        with self._errors(), open(self._table, "a", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            if file.tell() == 0:
+                rows.writerow(["step", *values])
+            rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
+
+    def seconds(self) -> float:
+        """Time from the first to the last write of every session, summed, without what was cut back."""
+        with self._errors():
+            return sum(_duration(path) for path in self._event_files())
+
+    def sizes(self) -> dict[str, int]:
+        """Syncs every file and returns its size in bytes."""
+        with self._errors():
+            sizes = {}
+            for path in self._files():
+                sync(path)
+                sizes[path.name] = path.stat().st_size
+            if sizes:
+                sync(self.folder)
+            return sizes
+
+    def cut(self, sizes: Mapping[str, int]) -> list[str]:
+        """Goes back to the moment when `sizes` was taken: later files are removed, longer ones truncated.
+
+        Must precede the first write.
+
+        Returns:
+          The names of files that are missing or shorter than they were.
+        """
+        lost = set(sizes)
+        with self._errors():
+            for path in self._files():
+                if path.name not in sizes:
+                    path.unlink()
+                elif path.stat().st_size >= sizes[path.name]:
+                    os.truncate(path, sizes[path.name])
+                    lost.remove(path.name)
+        return sorted(lost)
+
+    @property
+    def _table(self) -> pathlib.Path:
+        return self.folder / "diagnostics.csv"
+
+    def _event_files(self) -> list[pathlib.Path]:
+        return sorted(self.folder.glob("events.out.tfevents.*"))
+
+    def _files(self) -> list[pathlib.Path]:
+        return self._event_files() + [self._table] * self._table.exists()
+
+    @contextlib.contextmanager
+    def _writing(self, num_done: int) -> Iterator[None]:
+        with self._errors():
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(str(self.folder))
+            with self._writer.as_default(step=num_done):  # flushes when it is left
+                yield
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        remedy = "see that it can be written and has room, then run the same command to go on"
+        return machine_errors(self.folder, remedy, tf.errors.OpError)
+
+
+def _duration(events: pathlib.Path) -> float:
+    times = []
+    with contextlib.suppress(tf.errors.DataLossError):  # from where the file is damaged
+        for event in tf.compat.v1.train.summary_iterator(str(events)):
+            times.append(event.wall_time)
+    return times[-1] - times[0] if times else 0.0
