@@ -2,8 +2,8 @@
 
     python train.py --config=configs/hippocampus.py --config.data.root=DIR
 
-DIR is the unpacked Task04_Hippocampus, with its dataset.json. The numbers of cases are those of the paper's experiment on
-ACDC: N_L labelled, 2 for validation, 20 for testing and 25 without their labels.
+DIR is the unpacked Task04_Hippocampus, with its dataset.json. The numbers of cases are those of the paper's experiment
+on ACDC: N_L labelled, 2 for validation, 20 for testing and 25 without their labels.
 """
 
 from __future__ import annotations

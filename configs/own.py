@@ -2,8 +2,8 @@
 
     python train.py --config=configs/own.py --config.data.root=DIR
 
-The schedule is the short one of `configs/phantom.py`; pixel size and image size follow from the data. One labelled case,
-two for validation and a fifth of the labelled cases for testing are drawn at random, and the others are used
+The schedule is the short one of `configs/phantom.py`; pixel size and image size follow from the data. One labelled
+case, two for validation and a fifth of the labelled cases for testing are drawn at random, and the others are used
 without their labels.
 """
 

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from tfaug.configs import acdc, phantom, released_code
 from tfaug import config as rules
+from tfaug.configs import acdc, phantom, released_code
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 

@@ -109,7 +109,9 @@ def test_draws_of_one_image_stand_side_by_side_on_one_scale(kind, channels):
     image, mask = slices(4)
     fields = np.ones((3, *image.shape[1:], channels)) * np.reshape([0.0, 1.0, 2.0], (3, 1, 1, 1))
     masks = np.stack([mask[0], np.where(mask[0] == 3, 3, 0), np.zeros_like(mask[0])])
-    picture = pictures.draws_panel(image[0], mask[0], fields, image[1:], masks, kind, COLOURS)[: -int(100 * pictures.LEGEND)]
+    picture = pictures.draws_panel(image[0], mask[0], fields, image[1:], masks, kind, COLOURS)[
+        : -int(100 * pictures.LEGEND)
+    ]
     tile = int(100 * pictures.TILE)
     rows = [slice(int(100 * pictures.TITLE) + k * tile, int(100 * pictures.TITLE) + (k + 1) * tile) for k in (0, 1)]
     starts = [int(100 * (pictures.TITLE + pictures.GAP + k * (pictures.TILE + pictures.GAP))) for k in range(4)]

@@ -80,10 +80,11 @@ class Segmenter:
 class Generator(keras.layers.Layer):
     """The learned augmentation as a Keras layer, for a model or for `tf.data.Dataset.map`.
 
-    Called with an image [N, H, W, C], or with (image, label [N, H, W, classes]), it returns the same with the generator's
-    changes: a deformation moves image and label alike, an intensity field is added to the image. H and W are those that
-    the generator was trained with, and images are normalised as there, (x - p2) / (p98 - p2) of their volume. Labels are
-    one-hot or soft, and come back soft. As with Keras's own augmentations, nothing changes with training=False.
+    Called with an image [N, H, W, C], or with (image, label [N, H, W, classes]), it returns the same with the
+    generator's changes: a deformation moves image and label alike, an intensity field is added to the image. H and W
+    are those that the generator was trained with, and images are normalised as there, (x - p2) / (p98 - p2) of their
+    volume. Labels are one-hot or soft, and come back soft. As with Keras's own augmentations, nothing changes with
+    training=False.
 
     Args:
       run: the folder of a finished run of `train.py --stage=aug`.

@@ -195,7 +195,10 @@ _RULES = (
     *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
     ("augment.batch_size", *_whole(2)),
     ("segment.batch_size", *_COUNT),
-    *((f"{stage}.class_weights", _weights, "one number a class, or () for the default") for stage in ("augment", "segment")),
+    *(
+        (f"{stage}.class_weights", _weights, "one number a class, or () for the default")
+        for stage in ("augment", "segment")
+    ),
     *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
     ("augment.warmup_steps", *_whole(0)),
     ("augment.lambda_seg", _positive, "a number above 0 (task_gradient=False keeps L_S from the generator)"),

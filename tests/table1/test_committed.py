@@ -7,8 +7,8 @@ import runpy
 import pytest
 import tensorflow as tf
 
-from tfaug.configs import phantom
 from tfaug.augment.methods import METHODS
+from tfaug.configs import phantom
 from tfaug.table1 import paper, render, results
 from tfaug.table1.table import compute, load
 

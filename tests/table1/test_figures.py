@@ -8,10 +8,10 @@ from data_.patients import anatomy
 from matplotlib import colors
 from matplotlib import image as mpl_image
 
-from tfaug.configs import phantom
 from tfaug import evaluation, experiment, pictures
 from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.config import Config, segmenter_path
+from tfaug.configs import phantom
 from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError

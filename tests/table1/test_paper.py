@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tfaug.configs import splits
 from tfaug.augment.methods import METHODS
+from tfaug.configs import splits
 from tfaug.table1 import paper
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from tfaug.configs import phantom
 from tfaug.augment.methods import AFFINE, METHODS, Method
 from tfaug.config import cases, check
+from tfaug.configs import phantom
 from tfaug.engine.errors import UserError
 from tfaug.table1 import plan
 from tfaug.table1.plan import Grid

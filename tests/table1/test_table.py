@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfaug.configs import acdc, phantom
 from tfaug.augment.methods import AFFINE, METHODS, Method
+from tfaug.configs import acdc, phantom
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, render, results, table
 from tfaug.table1.results import Result

@@ -22,8 +22,8 @@ from tfaug.engine.signals import Interrupted, deferred_signals
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_CONFIG = "phantom"
 _CONFIG_HELP = (
-    "The experiment: a file, or the name of one that tfaug brings, as acdc; --config.KEY=VALUE changes a value. A config "
-    "file is a Python program."
+    "The experiment: a file, or the name of one that tfaug brings, as acdc; --config.KEY=VALUE changes a value. A "
+    "config file is a Python program."
 )
 
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
+from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import segmenter_path
 from tfaug.experiment import sources
@@ -24,11 +25,12 @@ def main() -> None:
     if TABLE1.value:
         from tfaug.table1 import render
 
-        print(render.write(cli.results()))
+        print(render.write(cli.results(), methods.table(config.methods)))
     if FIGURES.value:
         from tfaug.table1 import figures
 
-        print("\n".join(figures.draw(cli.results(), sources.resolve(config), cli.WORKDIR.value)))
+        rows, resolved = methods.table(config.methods), sources.resolve(config)
+        print("\n".join(figures.draw(cli.results(), resolved, cli.WORKDIR.value, rows)))
     if TABLE1.value or FIGURES.value:
         return
 

@@ -9,6 +9,7 @@ import shlex
 
 from absl import flags
 
+from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import Config
 from tfaug.engine.errors import UserError
@@ -31,7 +32,7 @@ def main() -> None:
 
     from tfaug.table1 import render
 
-    print(render.write(cli.results()))
+    print(render.write(cli.results(), methods.table(cli.config().methods)))
 
 
 def fill(workdir: pathlib.Path) -> None:
@@ -40,15 +41,11 @@ def fill(workdir: pathlib.Path) -> None:
         raise UserError("--scheduler", f"cannot be {SCHEDULER.value!r}", "give tcp://HOST:PORT")
     config = sources.resolve(cli.config())
     names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
-    grid = plan.Grid(
-        tuple(dict.fromkeys(sources.method(config, name, "--methods")[0] for name in names)),
-        plan.numbers("--num_labelled", NUM_LABELLED.value) if NUM_LABELLED.value else None,
-        plan.numbers("--sets", SETS.value) if SETS.value else None,
-        REPEATS.value,
-    )
+    rows = dict(sources.method(config, name, "--methods") for name in names)
+    grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
     folder = cli.results().absolute()
     jobs = plan.missing(config, grid, workdir, folder)
-    results.bind(folder, config)
+    results.bind(folder, config, sources.task_of(config).names)
     done = len(results.load(folder))
     print(
         f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True
@@ -59,6 +56,19 @@ def fill(workdir: pathlib.Path) -> None:
         command = ["-m", "tfaug", "train", f"--config={_save(config, workdir)}", f"--workdir={workdir}"]
         runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
     print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
+
+
+def chosen_sets(config: Config) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The numbers of labelled volumes and the sets that the flags ask for; by default all that the config has.
+
+    An upper bound with one set alone, as N_L = 40 of `configs/acdc.py`, has to be asked for.
+    """
+    counts = {int(key[1:]): len(of_size) for key, of_size in config.splits.labelled.items()}
+    most = max(counts.values())
+    sizes = plan.numbers("--num_labelled", NUM_LABELLED.value) if NUM_LABELLED.value else None
+    sizes = sizes or tuple(sorted(n for n, count in counts.items() if count == most))
+    available = min((counts[n] for n in sizes if n in counts), default=1)
+    return sizes, plan.numbers("--sets", SETS.value) if SETS.value else tuple(range(1, available + 1))
 
 
 def _save(config: Config, workdir: pathlib.Path) -> pathlib.Path:

@@ -14,7 +14,7 @@ from tfaug.config import segmenter_path
 from tfaug.engine.files import machine_errors
 from tfaug.engine.run_dir import check_path, read_report
 from tfaug.experiment import sources
-from tfaug.table1 import results
+from tfaug.table1 import plan, results
 
 STAGES = {
     "all": "both of the next, then evaluate",
@@ -51,6 +51,8 @@ def main() -> None:
     networks.set_up_tensorflow(config)
     data = sources.Data(config)
     segmenter = segmenter_path(config, workdir, name)
+    if stage == "data" and table1.SETS.present:
+        data = sources.Data(plan.union(config, *table1.chosen_sets(config)))
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # a bad test scan would otherwise show last
     if stage == "aug":
@@ -65,7 +67,7 @@ def main() -> None:
         print(runs.evaluate(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:
         result = results.of_run(segmenter, config, name, commit=commit, **runs.provenance(segmenter))
-        results.save(cli.results(), result, config)
+        results.save(cli.results(), result, config, data.task.names)
     if stage != "data":
         print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
 
@@ -81,4 +83,3 @@ def check_writable(folder: pathlib.Path) -> None:
     with machine_errors(folder, "choose a --workdir that can be written"):
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         tempfile.TemporaryFile(dir=existing).close()
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import tensorflow as tf
 
 
@@ -12,3 +14,9 @@ def fix_order() -> None:
     # Grappler rewrites one graph in more than one way, by chance from process to process, and then two equal runs
     # differ from the first step on. Without it they did not, and small steps were no slower.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def num_threads() -> str:
+    """How many threads share one operation, which decides the order in which numbers are summed."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores)

@@ -1,8 +1,8 @@
 """From a config to runs; the only reader of the config.
 
-    sources.py       which cases there are, and their prepared scans
-    networks.py      networks and augmentations
-    stages.py        the two trainings: of a generator, of a segmenter
-    diagnostics.py   what a validation tells of a generator, and the pictures of both trainings
-    runs.py          what finished runs are good for: trained networks, evaluations
+sources.py       which cases there are, and their prepared scans
+networks.py      networks and augmentations
+stages.py        the two trainings: of a generator, of a segmenter
+diagnostics.py   what a validation tells of a generator, and the pictures of both trainings
+runs.py          what finished runs are good for: trained networks, evaluations
 """

@@ -65,7 +65,9 @@ def warnings_of_generator(name: str, generate: Generate, scans: Sequence[Prepare
     if magnitude < NEGLIGIBLE[GENERATORS[name][0]]:
         found.append(f"generator {name} hardly changes an image: its fields have a mean magnitude of {magnitude:.2g}")
     if spread <= COLLAPSED * magnitude:
-        found.append(f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean")
+        found.append(
+            f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from tfaug import inference, models, plugins, streams
+from tfaug import inference, models, steps, streams
 from tfaug.augment.affine import Affine
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.elastic import Elastic
@@ -20,7 +20,7 @@ from tfaug.config import Config
 from tfaug.data import pipeline
 from tfaug.engine import determinism
 from tfaug.experiment.sources import task_of
-from tfaug.steps import RULES, LearnAugmentation, Rule, Setup
+from tfaug.steps import LearnAugmentation
 
 
 def set_up_tensorflow(config: Config) -> None:
@@ -31,52 +31,34 @@ def set_up_tensorflow(config: Config) -> None:
 
 def segmenter(config: Config, stage: str) -> keras.Model:
     """S, with the initial weights of a stage: "aug" or "seg"."""
-    task = task_of(config)
-    return models.build(
-        models.SEGMENTERS,
-        config.model.segmenter,
-        "--config.model.segmenter",
-        image_size=config.data.image_size,
-        num_classes=task.num_classes,
-        channels=len(task.channels),
-        **_common(config, stage),
-    )
+    return _build(config, "segmenter", stage, _num_channels(config), num_classes=task_of(config).num_classes)
 
 
 def generator(config: Config, kind: str) -> keras.Model:
     """G_V (kind "deform") or G_I ("intensity")."""
-    return models.build(
-        models.GENERATORS,
-        config.model.generator,
-        "--config.model.generator",
-        kind=kind,
-        image_size=config.data.image_size,
-        channels=len(task_of(config).channels),
-        head_scale=config.model.head_scale,
-        **_common(config, "aug"),
-    )
+    return _build(config, "generator", "aug", _num_channels(config), kind=kind)
 
 
 def discriminator(config: Config, stage: str, channels: int) -> keras.Model:
     """D, for inputs of `channels`."""
+    return _build(config, "discriminator", stage, channels)
+
+
+def _build(config, role, stage, channels, **arguments):
+    options = {key: value for key, value in config.model.to_dict().items() if key not in models.ROLES}
     return models.build(
-        models.DISCRIMINATORS,
-        config.model.discriminator,
-        "--config.model.discriminator",
+        role,
+        config.model[role],
+        options,
         image_size=config.data.image_size,
         channels=channels,
-        filters=config.model.filters,
-        seed=_common(config, stage)["seed"],
+        seed=streams.scalar_seed(config.seed, stage),
+        **arguments,
     )
 
 
-def _common(config, stage):
-    return {
-        "filters": config.model.filters,
-        "half_pixel_centers": config.model.half_pixel_centers,
-        "norm_momentum": config.model.norm_momentum,
-        "seed": streams.scalar_seed(config.seed, stage),
-    }
+def _num_channels(config):
+    return len(task_of(config).channels)
 
 
 def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
@@ -87,7 +69,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         kind,
         segmenter(config, "aug"),
         generator(config, kind),
-        discriminator(config, "aug", len(task_of(config).channels)),
+        discriminator(config, "aug", _num_channels(config)),
         learning_rate=schedule.learning_rate,
         class_weights=schedule.class_weights,
         lambda_seg=schedule.lambda_seg,
@@ -100,23 +82,17 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
     )
 
 
-def rule(method: Method) -> Rule:
-    """The update rule of a method's segmenter."""
-    return plugins.load(method.rule, RULES, "rule of the method")
-
-
 def train_segmenter(config: Config, method: Method):
     """The update rule of the second stage, with its networks."""
     schedule = config.segment
-    return rule(method).create(
-        Setup(
-            segmenter(config, "seg"),
-            functools.partial(discriminator, config, "seg"),
-            schedule.learning_rate,
-            schedule.class_weights,
-            schedule.lambda_adv,
-        )
+    setup = steps.Setup(
+        segmenter(config, "seg"),
+        functools.partial(discriminator, config, "seg"),
+        schedule.learning_rate,
+        schedule.class_weights,
+        schedule.lambda_adv,
     )
+    return steps.create(method.rule, setup)
 
 
 def augmenter(config: Config, partition: str, learned: Mapping[str, keras.Model] | None = None) -> Augmenter:

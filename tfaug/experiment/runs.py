@@ -11,7 +11,7 @@ from tfaug import evaluation, inference
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.config import TOLERATED, Config, cases, generator_path, require
-from tfaug.engine import checkpoint, memory, run_dir
+from tfaug.engine import checkpoint, determinism, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.experiment import networks
@@ -105,9 +105,8 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
 
 def provenance(path) -> dict[str, Any]:
     """How long a finished run took in seconds, and what decides the last bits of its numbers."""
-    from tfaug.experiment.stages import num_threads
-
-    return {"seconds": EventLog(path).seconds(), "threads": int(num_threads()), "tensorflow": tf.__version__}
+    threads = int(determinism.num_threads())
+    return {"seconds": EventLog(path).seconds(), "threads": threads, "tensorflow": tf.__version__}
 
 
 def _without(config, unread):

@@ -72,7 +72,9 @@ def resolve(config: Config) -> Config:
     found = source.task()
     if not config.data.structures and found is None:
         raise UserError(
-            "--config.data.structures", "is empty, and the data set does not name its structures", "give {'name': value}"
+            "--config.data.structures",
+            "is empty, and the data set does not name its structures",
+            "give {'name': value}",
         )
     structures = dict(config.data.structures or found.structures)
     task = Task(structures, tuple(config.data.channels) or (found.channels if found else ("image",)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import pathlib
 import pprint
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfaug import evaluation, inference, pictures
+from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import TOLERATED, Config, generator_path, require, segmenter_path
 from tfaug.data import pipeline
-from tfaug.engine import checkpoint, hooks, memory, run_dir
+from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.engine.loop import fit
@@ -93,15 +92,15 @@ class Stage:
             self.data.load(self.splits)
             self.build()
             best = self._fit(run)
-            checkpoint.load_best(run.path, self.keep, best["best_step"])
+            checkpoint.load_best(run.path, self.keep, best.step)
             with machine_errors(run.path, "make room, then run the same command to go on"):
-                for tag, picture in self.draw(best["best_step"]).items():
+                for tag, picture in self.draw(best.step).items():
                     pictures.save(picture, run.path / f"{tag}.png")
             for warning in self.warnings():
                 run.warn(warning)
-            run.finish({**best, **self.report()})
+            run.finish({"best": best.score, "best_step": best.step, **self.report()})
 
-    def _fit(self, run) -> dict[str, float]:
+    def _fit(self, run) -> checkpoint.Best:
         """Trains; returns the best score and its step."""
         config, log, finite = self.config, EventLog(run.path), hooks.StopOnNonFinite()
         checkpoints = checkpoint.Checkpoints(
@@ -123,12 +122,8 @@ class Stage:
 
             return checked
 
-        best = hooks.KeepBest(
-            self.schedule.eval_every,
-            while_finite(self.score),
-            lambda num_done: checkpoints.save_best(num_done, self.keep),
-            log,
-            start=self.start,
+        validation = hooks.KeepBest(
+            self.schedule.eval_every, while_finite(self.score), self.keep, checkpoints, log, start=self.start
         )
         memory.require(list(self.keep.values()), self.schedule.batch_size)
         text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
@@ -140,13 +135,13 @@ class Stage:
                 finite,
                 hooks.Text("config", text, log),
                 hooks.Scalars(config.report_every, log),
-                best,
+                validation,
                 hooks.Pictures(config.picture_every, while_finite(self.draw), log),
-                hooks.Progress(self.name, config.report_every, best),
+                hooks.Progress(self.name, config.report_every, checkpoints),
             ],
             checkpoints,
         )
-        return best.state()
+        return checkpoints.best
 
     def _fingerprint(self, config):
         scans = (scan for split in self.splits for scan in self.data[split])
@@ -159,7 +154,7 @@ class Stage:
             "environment": {
                 "tensorflow": tf.__version__,
                 "numpy": np.__version__,
-                "threads": num_threads(),
+                "threads": determinism.num_threads(),
                 "precision": self.config.precision,
             },
         }
@@ -219,7 +214,7 @@ class TrainSegmenter(Stage):
     def __init__(self, config: Config, workdir, name: str, method: Method, data: Data):
         super().__init__(f"seg-{name}", segmenter_path(config, workdir, name), config, data, config.segment)
         self.method, self.method_name, self._workdir = method, name, workdir
-        if networks.rule(method).unlabelled:
+        if steps.rule(method.rule).unlabelled:
             self.splits.append("unlabelled")
 
     def build(self):  # noqa: D102
@@ -258,12 +253,6 @@ def _warnings_into(run: run_dir.RunDir) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def num_threads() -> str:
-    """How many threads share one operation, which decides the order in which numbers are summed."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores)
 
 
 def _digest(model):

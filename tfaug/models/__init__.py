@@ -35,7 +35,7 @@ SEGMENTERS: Mapping[str, Callable[..., keras.Model]] = {"unet": unet}
 GENERATORS: Mapping[str, Callable[..., keras.Model]] = {"conditional": generator}
 DISCRIMINATORS: Mapping[str, Callable[..., keras.Model]] = {"dcgan": discriminator}
 
-_ROLES = {"segmenter": SEGMENTERS, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
+ROLES = {"segmenter": SEGMENTERS, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
 
 
 def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> keras.Model:
@@ -51,8 +51,8 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
       UserError: the name is unknown, or the user's function does not do what the table says.
     """
     key = f"model.{role}"
-    function = plugins.load(name, _ROLES[role], key)
-    if name in _ROLES[role]:
+    function = plugins.load(name, ROLES[role], key)
+    if name in ROLES[role]:
         return function(**arguments, **_accepted(function, options))
     remedy = f"see tfaug.models for what a {role} takes and returns"
     try:

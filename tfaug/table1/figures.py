@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,10 +24,11 @@ from matplotlib.patches import Patch
 from tfaug import evaluation, metrics, pictures, streams
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, segmenter_path
-from tfaug.data import nifti
+from tfaug.data import images
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import replacing
+from tfaug.experiment import sources
 from tfaug.pictures import DPI, FONT
 from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
@@ -41,9 +42,6 @@ LEGEND_COLUMNS = 12
 LEAP = 2  # ranks; from here on a method's move is coloured
 RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito
 
-# Opens the data set that the runs were trained on: its `task`, and `read(case)`, which returns a `Volume`.
-OpenData = Callable[[], Any]
-
 
 class Variant(NamedTuple):
     """One cell of the grid: all its methods were trained on the same volumes with the same seed."""
@@ -53,7 +51,7 @@ class Variant(NamedTuple):
     seed: int
 
 
-def draw(folder, config: Config, workdir, methods: Mapping[str, Method], open_data: OpenData) -> list[str]:
+def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list[str]:
     """Draws what can be drawn from a folder of results and, for Figures 2 and 3, from the runs in `workdir`.
 
     Args:
@@ -61,7 +59,6 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method], open_da
       config: that of the runs.
       workdir: where they are.
       methods: what is shown, as `augment.methods.table` returns them.
-      open_data: called only if Figure 2 can be drawn.
 
     Returns:
       a line per picture: where it is, or why it could not be drawn.
@@ -75,9 +72,7 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method], open_da
     table = compute(found, shared, methods)
     drawings: dict[str, Callable[[], np.ndarray]] = {}
     for n in table.counts:
-        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(
-            table, n, _checked(config, shared), workdir, open_data
-        )
+        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(table, n, _checked(config, shared), workdir)
     for name in [name for name in FIGURE_3 if any(name in method.generators for method in methods.values())]:
         drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, _checked(config, shared), workdir)
     drawings["boxplots.png"] = lambda: box_plots(table)
@@ -107,7 +102,7 @@ def _checked(config, shared):
     return config
 
 
-def segmentations(table: Table, num_labelled: int, config: Config, workdir, open_data: OpenData) -> np.ndarray:
+def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> np.ndarray:
     """Figure 2: the masks of every method on one slice, from the first labelled set and seed that has most of them.
 
     The patient is the one of median Dice over the methods shown, the slice the middle of its labelled ones; beside each
@@ -124,19 +119,19 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir, open
     scores = scores[scores.index.get_level_values("method").isin(list(runs[variant]))]
     by_patient = scores["mean"].groupby(level="patient").mean().sort_values(kind="stable")
     case = by_patient.index[(len(by_patient) - 1) // 2]
-    data = open_data()
+    data = sources.Data(config)
     if data.task.names != table.task.names:
         found, expected = (", ".join(task.names) for task in (data.task, table.task))
         raise UserError("--config.data", f"has {found}, the results have {expected}", "give the data of the results")
-    volume = data.read(case)
+    volume = data.dataset.read(case)
     masks = {}
     for method, run in runs[variant].items():
-        file = evaluation.mask_file(run / "evaluation" / "test", case, config.data.phase)
-        values = np.moveaxis(nifti.read(file).array, volume.axis, -1)
+        file = evaluation.mask_file(run / "evaluation" / "test", volume, data.tag)
+        values = np.moveaxis(images.read(file, None).array, volume.axis, -1)
         masks[method] = data.task.to_classes(values, file)
     chosen = evaluation.representative_slices(volume.label)
     z = chosen[len(chosen) // 2]
-    window = (*evaluation.heart_window(volume.label[..., z : z + 1], scale=SURROUNDINGS), z)
+    window = (*evaluation.labelled_window(volume.label[..., z : z + 1], scale=SURROUNDINGS), z)
     tiles = [np.zeros_like(volume.label), volume.label, *masks.values()]
     titles = [f"{case}, slice {z + 1}", "reference"]
     for method, mask in masks.items():
@@ -158,19 +153,22 @@ def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
     """
     import tensorflow as tf  # of which the other pictures have no need
 
-    from tfaug import experiment, inference
+    from tfaug import inference
     from tfaug.augment.learned import transform_image, transform_label
+    from tfaug.experiment import networks
 
-    experiment.set_up_tensorflow(config)
+    networks.set_up_tensorflow(config)
     config, model = _first_generator(table, name, config, workdir)
     kind = GENERATORS[name][0]
-    scan = experiment.prepared(config, "labelled")[0]
+    data = sources.Data(config)
+    data.load(["labelled"])
+    scan = data["labelled"][0]
     chosen = evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))
     k = chosen[len(chosen) // 2]
     z = streams.generator(config.seed, "figure3").normal(size=(DRAWS, Z_DIM)).astype(np.float32)
     images = tf.constant(np.repeat(scan.image[[k]], DRAWS, axis=0))
     labels = tf.one_hot(np.repeat(scan.label[[k]], DRAWS, axis=0), table.task.num_classes)
-    fields = inference.frozen(model)(images, tf.constant(z)).numpy()
+    fields = inference.inference_mode(model)(images, tf.constant(z)).numpy()
     return pictures.draws_panel(
         scan.image[k, ..., 0],
         scan.label[k],
@@ -184,13 +182,13 @@ def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
 
 def _first_generator(table, name, config, workdir):
     """The config and the model of the first generator that is there; the first error if none is."""
-    from tfaug import experiment
+    from tfaug.experiment import runs
 
     errors = []
     for variant in _variants(table):
         chosen = _at(config, variant)
         try:
-            return chosen, experiment.load_generator(chosen, workdir, name)
+            return chosen, runs.load_generator(chosen, workdir, name)
         except UserError as error:
             errors.append(error)
     raise errors[0]
