@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.root = ""  # the data set's folder; empty: the built-in cohort
     config.data.reader = ""  # of its layout: acdc, msd, pairs or "my_module:name"; empty: recognised from the folder
     config.data.structures = either(())  # {"name": value in the label files, ...}; empty: what the data set says
+    config.data.channels = ()  # their names; empty: what the data set says
     config.data.images = "images/*"  # of the layout `pairs`: where scans and labels lie
     config.data.labels = "labels/*"
     config.data.slice_axis = either("auto")  # 0, 1 or 2; "auto": the axis with the largest spacing

@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = "own"
     config.data.image_size = "auto"
     config.data.resolution = "auto"
-    config.splits.random = {"labelled": 1, "validation": 2, "test": 0.2}
+    config.splits.random = {"labelled": 1, "validation": 2, "test": 0.2, "sets": 1}
     # 0.1 for background, and the rest shared by the structures, as the paper shares it by three.
     config.augment.class_weights = ()
     config.segment.class_weights = ()

@@ -53,7 +53,7 @@ class Segmenter:
         volume = self._volume(scan, spacing)
         prepared = preprocess.prepare_volume(volume, sources.spec_of(self._config))
         classes = preprocess.restore(self._predict(prepared.image), prepared.grid)
-        return self.task.to_values(preprocess.in_file_order(classes, volume.axis))
+        return self.task.to_values(preprocess.to_file_order(classes, volume.axis))
 
     def write(self, scan: str | os.PathLike, path: str | os.PathLike) -> None:
         """Segments the scan in a file, and writes the mask in the same format, with the scan's geometry."""

@@ -52,8 +52,9 @@ def check(config: Config) -> None:
 
 def is_resolved(config: Config) -> bool:
     """Whether a config names everything that its data decide: structures, grid and splits."""
-    unresolved = "auto" in (config.data.image_size, config.data.resolution) or not config.data.structures
-    return not (unresolved or config.splits.random or config.splits.file)
+    unresolved = "auto" in (config.data.image_size, config.data.resolution)
+    unnamed = not (config.data.structures and config.data.channels and config.data.reader)
+    return not (unresolved or unnamed or config.splits.random or config.splits.file)
 
 
 def _check_splits(config):
@@ -167,6 +168,7 @@ _RULES = (
     ("data.root", *_PATH),
     ("data.reader", *_NAMED),
     ("data.structures", _structures, "names with their values in the label files, as {'anterior': 1, 'posterior': 2}"),
+    ("data.channels", _are_names, "names of the channels, as ('T1', 'T2')"),
     ("data.images", *_PATTERN),
     ("data.labels", *_PATTERN),
     ("data.slice_axis", *_one_of("auto", 0, 1, 2)),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tfaug import metrics, pictures
 from tfaug.data import images
-from tfaug.data.preprocess import Prepared, in_file_order, restore
+from tfaug.data.preprocess import Prepared, restore, to_file_order
 from tfaug.data.task import Task
 from tfaug.engine.files import replacing
 from tfaug.engine.progress import progress
@@ -92,7 +92,7 @@ def evaluate(
         case_rows = score(prediction, volume, task)
         rows += case_rows
         with _replacing(mask_file(out_dir, volume, tag)) as path:
-            images.write_label(path, task.to_values(in_file_order(prediction, volume.axis)), volume.path)
+            images.write_label(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
         picture = case_picture(prediction, volume, task)
         with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
             pictures.save(picture, path)

@@ -65,17 +65,21 @@ class DataSet:
         Raises:
           UserError: as `read`.
         """
-        found = base.read_files(files, self.task, contents)
-        axis = sliced_axis(found.spacing) if self.slice_axis == "auto" else self.slice_axis
-        others = [k for k in range(3) if k != axis]
-        return Volume(
-            case,
-            np.moveaxis(found.image, axis, 2),
-            None if found.label is None else np.moveaxis(found.label, axis, 2),
-            tuple(found.spacing[k] for k in (*others, axis)),
-            axis,
-            found.path,
-        )
+        return arranged(case, base.read_files(files, self.task, contents), self.slice_axis)
+
+
+def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume:
+    """The volume of what was read, its sliced axis moved last; `slice_axis` is as in `DataSet`."""
+    axis = sliced_axis(content.spacing) if slice_axis == "auto" else slice_axis
+    others = [k for k in range(3) if k != axis]
+    return Volume(
+        case,
+        np.moveaxis(content.image, axis, 2),
+        None if content.label is None else np.moveaxis(content.label, axis, 2),
+        tuple(content.spacing[k] for k in (*others, axis)),
+        axis,
+        content.path,
+    )
 
 
 def sliced_axis(spacing) -> int:

@@ -140,8 +140,9 @@ def random(listing: Listing, patient_of: Callable[[str], str], spec: Mapping[str
     Args:
       listing: the data set's cases.
       patient_of: the patient of a case.
-      spec: numbers of patients `labelled` (in each set, at least 1), `validation` (at least 1), `test`, and if wished
-        `unlabelled`; the number of `sets` (default 5) and the `seed` (default 0).
+      spec: numbers of patients `labelled` (in each set, at least 1; several numbers give sets of each), `validation`
+        (at least 1), `test` (below 1: a share of those with labels), and if wished `unlabelled`; the number of `sets`
+        (default: 5, or as many as there can be) and the `seed` (default 0).
 
     Returns:
       Splits; the sets are named after their number of patients. Of labelled, validation and test patients only the
@@ -157,27 +158,29 @@ def random(listing: Listing, patient_of: Callable[[str], str], spec: Mapping[str
     for case in listing.unlabelled:
         without.setdefault(patient_of(case), []).append(case)
 
-    size, wanted = spec["labelled"], spec.get("unlabelled")
+    sizes, wanted = spec["labelled"], spec.get("unlabelled")
+    if 0 < spec["test"] < 1:
+        spec["test"] = max(1, round(spec["test"] * len(with_labels)))
     order = _shuffled(with_labels, spec["seed"], "splits")
     only_images = _shuffled(set(without) - set(with_labels), spec["seed"], "splits/unlabelled")
     of_labelled = 0 if wanted is None else max(0, wanted - len(only_images))
-    needed = size + spec["validation"] + spec["test"] + of_labelled
+    needed = max(sizes) + spec["validation"] + spec["test"] + of_labelled
     if needed > len(order):
-        parts = [f"{spec['test']} for test", f"{spec['validation']} for validation", f"{size} labelled"]
+        parts = [f"{spec['test']} for test", f"{spec['validation']} for validation", f"{max(sizes)} labelled"]
         parts += [f"{of_labelled} unlabelled"] * bool(of_labelled)
         problem = f"needs {needed} patients with labels ({', '.join(parts)}), and there are {len(order)}"
         raise UserError(RANDOM, problem, "ask for fewer")
     test, validation, reserved, pool = _parts(order, spec["test"], spec["validation"], of_labelled)
-    if math.comb(len(pool), size) < spec["sets"]:
-        problem = (
-            f"asks for {spec['sets']} labelled sets of {size}, and {len(pool)} patients with labels are left for them"
-        )
-        raise UserError(
-            RANDOM, problem, f"give 'sets' of at most {math.comb(len(pool), size)}, or ask for fewer elsewhere"
-        )
-    sets = _sets(pool, size, spec["sets"], spec["seed"])
+    sets = {}
+    for size in sizes:
+        most = math.comb(len(pool), size)
+        if most < spec.get("sets", 1):
+            left = f"{len(pool)} patients with labels are left for them"
+            problem = f"asks for {spec['sets']} labelled sets of {size}, and {left}"
+            raise UserError(RANDOM, problem, f"give 'sets' of at most {most}, or ask for fewer elsewhere")
+        sets[size] = _sets(pool, size, spec.get("sets", min(most, 5)), spec["seed"])
 
-    used = {*test, *validation, *itertools.chain.from_iterable(sets)}
+    used = {*test, *validation, *(patient for of_size in sets.values() for one in of_size for patient in one)}
     if wanted is None:
         unlabelled = (set(with_labels) | set(without)) - used
     else:
@@ -187,7 +190,7 @@ def random(listing: Listing, patient_of: Callable[[str], str], spec: Mapping[str
         return tuple(case for patient in patients for case in with_labels[patient])
 
     return {
-        "labelled": {f"n{size}": tuple(cases(patients) for patients in sets)},
+        "labelled": {f"n{size}": tuple(map(cases, of_size)) for size, of_size in sets.items()},
         "validation": cases(validation),
         "test": cases(test),
         "unlabelled": tuple(
@@ -204,12 +207,16 @@ def _checked(spec: Mapping[str, int]) -> dict[str, int]:
     for key, value in spec.items():
         if key not in least:
             raise UserError(RANDOM, f"has the unknown key {key!r}", nearest(str(key), least))
-        if type(value) is not int or value < least[key]:
+        if key == "test" and isinstance(value, float) and 0 < value < 1:
+            continue
+        numbers = value if key == "labelled" and isinstance(value, (tuple, list)) and value else [value]
+        if any(type(number) is not int or number < least[key] for number in numbers):
             raise UserError(RANDOM, f"cannot have {value!r} as {key}", f"give a whole number of at least {least[key]}")
     for key in ("labelled", "validation", "test"):
         if key not in spec:
             raise UserError(RANDOM, f"lacks {key!r}", f"write it as {EXAMPLE}")
-    return {"sets": 5, "seed": 0, **spec}
+    sizes = spec["labelled"] if isinstance(spec["labelled"], (tuple, list)) else [spec["labelled"]]
+    return {"seed": 0, **spec, "labelled": sorted(set(sizes))}
 
 
 def _shuffled(patients: Iterable[str], seed: int, *purpose) -> list[str]:

@@ -69,24 +69,17 @@ def resolve(config: Config) -> Config:
         return config
     config = config.copy_and_resolve_references()
     source = reader(config)
-    found = source.task()
-    if not config.data.structures and found is None:
-        raise UserError(
-            "--config.data.structures",
-            "is empty, and the data set does not name its structures",
-            "give {'name': value}",
-        )
-    structures = dict(config.data.structures or found.structures)
-    task = Task(structures, tuple(config.data.channels) or (found.channels if found else ("image",)))
+    task = readers.task(source, config.data.to_dict())
     with config.data.ignore_type():
         config.data.structures = tuple(task.structures.items())
-        config.data.channels = task.channels
+    config.data.channels = config.data.channels or task.channels
+    config.data.reader = readers.name_of(source)
     _resolve_splits(config, source)
     rules.check(config)
-    dataset = DataSet(source, task, config.data.slice_axis)
     if config.data.root:
-        print(f"data: {root(config)} ({config.data.reader or type(source).__name__}), structures {_listed(structures)}")
-    _resolve_grid(config, dataset)
+        found = ", ".join(f"{value} {name}" for name, value in task.structures.items())
+        print(f"data: {root(config)}, layout {config.data.reader}, structures {found}")
+    _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis))
     for stage in ("augment", "segment"):
         if not config[stage].class_weights:
             config[stage].class_weights = task.class_weights
@@ -98,10 +91,6 @@ def resolve(config: Config) -> Config:
             )
     rules.check(config)
     return config
-
-
-def _listed(structures):
-    return ", ".join(f"{value} {name}" for name, value in structures.items())
 
 
 def _resolve_splits(config, source):
@@ -123,14 +112,16 @@ def _resolve_splits(config, source):
 
 
 def _resolve_grid(config, dataset):
-    size, resolution = config.data.image_size, config.data.resolution
-    if "auto" not in (size, resolution):
+    data = config.data
+    if "auto" not in (data.image_size, data.resolution):
         return
     labelled = {case for sets in config.splits.labelled.values() for one in sets for case in one}
     with_label = sorted(labelled | set(config.splits.validation))
-    size, resolution = auto.grid(dataset, with_label, config.splits.unlabelled, size, resolution)
-    config.data.image_size, config.data.resolution = size, resolution
-    print(f"grid: {size} x {size} pixels of {resolution:g} mm")
+    given = None if data.resolution == "auto" else data.resolution
+    chosen = auto.choose(dataset, (*config.splits.unlabelled, *config.splits.test), with_label, given)
+    data.resolution = chosen.resolution
+    data.image_size = chosen.image_size if data.image_size == "auto" else data.image_size
+    print(f"grid: {data.image_size} x {data.image_size} pixels of {data.resolution:g} mm")
 
 
 class Data:

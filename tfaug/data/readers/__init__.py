@@ -9,9 +9,11 @@ from typing import Any
 
 from tfaug import plugins
 from tfaug.data.readers import acdc, msd, pairs
-from tfaug.data.readers.base import Reader
+from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
+
+__all__ = ["READERS", "Files", "Listing", "Reader", "name_of", "open", "task"]
 
 READERS = {"acdc": acdc.Reader, "msd": msd.Reader, "pairs": pairs.Reader}
 
@@ -40,6 +42,14 @@ def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
             return kind(root, options)
     known = ", ".join(f"{name} ({kind.looks_for})" for name, kind in READERS.items())
     raise UserError(root, f"is of no known layout: {known}", "set data.root to such a folder, or name data.reader")
+
+
+def name_of(reader: Reader) -> str:
+    """What `open` takes as `reader` to come to this one again."""
+    for name, kind in READERS.items():
+        if type(reader) is kind:
+            return name
+    return f"{type(reader).__module__}:{type(reader).__qualname__}"
 
 
 def task(reader: Reader, options: Mapping[str, Any]) -> Task:
