@@ -9,9 +9,10 @@ from typing import Any
 
 from tfaug import plugins
 from tfaug.data.readers import acdc, msd, pairs
-from tfaug.data.readers.base import Reader
-from tfaug.data.task import Task
+from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.engine.errors import UserError
+
+__all__ = ["READERS", "Files", "Listing", "Reader", "open"]
 
 READERS = {"acdc": acdc.Reader, "msd": msd.Reader, "pairs": pairs.Reader}
 
@@ -40,21 +41,6 @@ def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
             return kind(root, options)
     known = ", ".join(f"{name} ({kind.looks_for})" for name, kind in READERS.items())
     raise UserError(root, f"is of no known layout: {known}", "set data.root to such a folder, or name data.reader")
-
-
-def task(reader: Reader, options: Mapping[str, Any]) -> Task:
-    """The task of a data set: `structures` of the options if there are any, else what the reader knows.
-
-    Raises:
-      UserError: neither tells.
-    """
-    if options.get("structures"):
-        return Task(dict(options["structures"]), reader.channels())
-    found = reader.task()
-    if found is None:
-        remedy = "name them, for example --config.data.structures=\"{'liver': 1, 'tumour': 2}\""
-        raise UserError("data.structures", "is empty, and the data set does not tell its structures", remedy)
-    return found
 
 
 def _check(kind: Any, name: str) -> None:
