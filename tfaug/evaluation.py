@@ -17,8 +17,8 @@ from tfaug.data import images
 from tfaug.data.preprocess import Prepared, restore, to_file_order
 from tfaug.data.task import Task
 from tfaug.engine.files import replacing
-from tfaug.engine.workers import progress
 from tfaug.engine.signals import check_signals
+from tfaug.engine.workers import progress
 from tfaug.types import Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]

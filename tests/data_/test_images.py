@@ -376,3 +376,12 @@ def test_several_channels_are_the_fourth_axis_of_a_nifti_file(tmp_path):
     for name in ("image.nii", "image.mha"):
         with pytest.raises(UserError, match="holds 1 channel.? where 2 are expected"):
             images.read(write(tmp_path / name), channels=2)
+
+
+@pytest.mark.parametrize("name", ["label.nii.gz", "label.png"])
+def test_a_label_is_written_in_the_format_of_its_scan(tmp_path, name):
+    with pytest.raises(
+        UserError, match=f"{name}: is (not in the format of scan.nrrd; end its name in .nrrd|in no format)"
+    ):
+        images.write_label(tmp_path / name, (IMAGE > 60).astype(np.uint8), write(tmp_path / "scan.nrrd"))
+    assert not (tmp_path / name).exists()

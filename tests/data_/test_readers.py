@@ -11,6 +11,7 @@ from patients import anatomy, write_nifti, write_patient
 from tfaug.data import readers
 from tfaug.data.readers import acdc, msd, pairs
 from tfaug.data.readers.base import read_case
+from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
 IMAGE, LABEL = anatomy()
@@ -55,7 +56,8 @@ def nnunet(root, content=V2, suffix=".nii.gz", channels=2, cases=("a", "b"), tes
 
 def read(root, case, label=True, **options):
     reader = readers.open(root, options)
-    return read_case(reader, readers.task(reader, options), case, label)
+    task = Task(options["structures"], reader.channels()) if "structures" in options else reader.task()
+    return read_case(reader, task, case, label)
 
 
 @pytest.mark.parametrize("labels", [V1["labels"], V2["labels"]], ids=["by value", "by name"])
@@ -69,10 +71,8 @@ def test_structures_come_from_dataset_json_in_the_order_of_their_values(tmp_path
 
 
 def test_the_config_may_choose_structures_of_its_own(tmp_path):
-    decathlon(tmp_path)
-    options = {"structures": {"l": 10, "r": 2}}
-    task = readers.task(readers.open(tmp_path, options), options)
-    assert (task.names, task.channels) == (("l", "r"), ("T1",))
+    decathlon(tmp_path, {"labels": {}, "modality": V1["modality"]})
+    np.testing.assert_array_equal(read(tmp_path, "a", structures={"l": 10, "r": 2}).label, LABEL * (LABEL < 3))
 
 
 @pytest.mark.parametrize("make", [decathlon, nnunet])
@@ -189,8 +189,7 @@ def test_pairs_are_joined_by_the_name_of_the_case(tmp_path):
     assert reader.cases() == (("a", "b.1"), ("c",))
     np.testing.assert_array_equal(read(tmp_path, "b.1", **options).label, LABEL)
     assert read(tmp_path, "c", label=False, **options).path.name == "c.nrrd"
-    with pytest.raises(UserError, match="data.structures: is empty"):
-        read(tmp_path, "a")
+    assert (reader.task(), reader.channels()) == (None, ("image",))
 
 
 def test_patterns_may_name_folders_of_cases_and_several_channels(tmp_path):
@@ -281,19 +280,18 @@ def test_the_layout_is_recognised(tmp_path):
 
 PLUGIN = """
 import pathlib
-from tfaug.data import readers
-from tfaug.data.readers import base
+from tfaug.data.readers import Files, Listing, Reader
 from tfaug.data.task import Task
 
-class Flat(readers.Reader):
+class Flat(Reader):
     def task(self):
         return Task({"one": 1, "two": 2, "three": 3})
     def cases(self):
-        return base.Listing(tuple(sorted(p.name[:-7] for p in self.root.glob("*-mr.nii"))), ())
+        return Listing(tuple(sorted(p.name[:-7] for p in self.root.glob("*-mr.nii"))), ())
     def locate(self, case, label=True):
-        return base.Files((self.root / f"{case}-mr.nii",), self.root / f"{case}-seg.nii" if label else None)
+        return Files((self.root / f"{case}-mr.nii",), self.root / f"{case}-seg.nii" if label else None)
 
-class Lacking(readers.Reader):
+class Lacking(Reader):
     def task(self):
         return None
 

@@ -51,18 +51,18 @@ def write_label(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> N
     """Writes a label with the geometry of a scan.
 
     Args:
-      path: of the label; its suffix is that of `like`, or another of the same format.
+      path: of the label; its suffix is that of `like`, or another of the same module (`FORMATS`).
       values: [X, Y, Z] uint8 or uint16, axes in the scan's file order.
       like: the scan.
 
     Raises:
-      UserError: the scan cannot be read.
+      UserError: the scan cannot be read, or the label's suffix is of another format.
       OSError: the label cannot be written.
     """
     path, like = pathlib.Path(path), pathlib.Path(like)
     module = _format(like)
     if _format(path) is not module:
-        raise ValueError(f"{path.name} and {like.name} are of different formats")
+        raise UserError(path, f"is not in the format of {like.name}", f"end its name in {suffix(like)}")
     with _explained(like), opened(like, None) as stream:
         geometry = module.geometry(like, stream)
     module.write_label(path, values, geometry)

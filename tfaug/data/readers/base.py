@@ -66,7 +66,8 @@ class Reader(abc.ABC):
 
     def channels(self) -> tuple[str, ...]:
         """The names of a scan's channels, in the order of `Files.images`."""
-        return ("image",)
+        task = self.task()
+        return ("image",) if task is None else task.channels
 
     @abc.abstractmethod
     def cases(self) -> Listing:

@@ -80,7 +80,7 @@ class Reader(base.Reader):
             raise self._wrong(f"has labels that cannot be used: {error.problem}", error.remedy) from error
 
     def channels(self) -> tuple[str, ...]:
-        """As dataset.json names them."""
+        """As dataset.json names them, also where its labels cannot be used."""
         return self._channels
 
     def cases(self) -> Listing:
