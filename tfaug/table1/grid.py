@@ -109,11 +109,11 @@ class ThreadExecutor(concurrent.futures.ThreadPoolExecutor):
 
     def __init__(self, num_workers: int):
         super().__init__(num_workers)
-        self._stop = threading.Event()
+        self._num_workers, self._stop = num_workers, threading.Event()
 
     def num_workers(self) -> int:
         """How many calls it executes at a time."""
-        return self._max_workers
+        return self._num_workers
 
     def wanted(self) -> bool:
         """Whether calls shall continue."""
