@@ -82,7 +82,7 @@ class Checkpoints:
         """Writes the checkpoint of `num_done` updates and removes those no longer needed.
 
         Raises:
-          MachineError: a value is not finite, or the disk gave way; the checkpoints before stay as they were.
+          MachineError: a value is not finite, or the disk failed; the checkpoints before stay as they were.
         """
         self._before_save()
         state = {"best": self.best, "fingerprint": self._fingerprint, "logs": self._log.sizes()}
@@ -103,7 +103,7 @@ class Checkpoints:
 
         Raises:
           UserError: the run has begun but no checkpoint is valid, or the fingerprint has changed. Nothing is touched.
-          MachineError: the disk gave way.
+          MachineError: the disk failed.
         """
         with _disk_errors(self._run):
             newest = self._newest_valid()

@@ -32,7 +32,7 @@ class UserError(TfaugError):
 
 
 class MachineError(TfaugError):
-    """The machine gave way (disk, memory, permission): exit status 3, what was saved stays."""
+    """The machine failed (disk, memory, permission): exit status 3, what was saved stays."""
 
     exit_status = 3
 

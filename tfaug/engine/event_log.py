@@ -106,7 +106,7 @@ class EventLog:
                 yield
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        remedy = "see that it can be written and has room, then run the same command to go on"
+        remedy = "see that it can be written and has room, then run the same command to resume"
         return machine_errors(self.folder, remedy, tf.errors.OpError)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole whenever a program or a machine stops, and what a machine that gives way has to say."""
+"""Atomic file writes, and the machine's errors in one line."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def fit(
 
     Raises:
       Interrupted: SIGTERM or SIGINT came; what was done is saved.
-      MachineError: the memory or the disk gave way.
+      MachineError: there was too little memory, or the disk failed.
     """
     with deferred_signals(), contextlib.ExitStack() as stack:
         start = checkpoint.restore() if checkpoint else 0

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, put off to a boundary at which nothing is lost."""
+"""SIGTERM and SIGINT, deferred to a moment at which nothing is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Interrupted(Exception):
 def deferred_signals() -> Iterator[None]:
     """Within the block SIGTERM and SIGINT only set a flag, which `check_signals` acts on; a second SIGINT kills.
 
-    Blocks may be nested and share the flag: the program wraps its whole work, the training loop itself. Outside the
+    Blocks may be nested and share the flag: the program wraps all of its work, the training loop itself. Outside the
     main thread, where Python delivers no signals, the block changes nothing.
     """
     global _deferring, _received

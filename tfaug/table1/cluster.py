@@ -74,7 +74,7 @@ class ClusterExecutor(concurrent.futures.Executor):
 
     @staticmethod
     def wanted() -> bool:
-        """On a worker: whether the call shall go on: neither cancelled, nor its client gone, nor the worker closing."""
+        """On a worker: False once the call is cancelled, its client gone or the worker closing."""
         worker = distributed.get_worker()
         task = worker.state.tasks.get(thread_state.key)
         return task is not None and task.state == "executing" and worker.status in (Status.running, Status.paused)

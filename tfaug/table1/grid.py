@@ -109,14 +109,14 @@ class ThreadExecutor(concurrent.futures.ThreadPoolExecutor):
 
     def __init__(self, num_workers: int):
         super().__init__(num_workers)
-        self._stop = threading.Event()
+        self._num_workers, self._stop = num_workers, threading.Event()
 
     def num_workers(self) -> int:
         """How many calls it executes at a time."""
-        return self._max_workers
+        return self._num_workers
 
     def wanted(self) -> bool:
-        """Whether calls shall go on."""
+        """Whether calls shall continue."""
         return not self._stop.is_set()
 
     def shutdown(self, *args, **kwargs) -> None:
@@ -216,8 +216,8 @@ def _failure(not_done: Mapping[str, Outcome], num_jobs: int, logs: pathlib.Path)
 def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
     """Attempts a job once, unless it is done already; called by the executor.
 
-    Once it is done, the run's checkpoints are removed: they serve an unfinished run alone, and those of the whole grid
-    would fill a disk. The best model stays.
+    Once it is done, the run's checkpoints are removed: only an unfinished run needs them, and those of all runs would
+    fill a disk. The best model stays.
 
     Args:
       job: what to do.
