@@ -86,7 +86,7 @@ class Stage:
         """
         relevant = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
         with run_dir.RunDir(self.path, relevant, TOLERATED) as run, _warnings_into(run):
-            if run.finished:
+            if run.report is not None:
                 print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
                 return
             self.data.load(self.splits)
