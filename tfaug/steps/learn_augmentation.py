@@ -101,18 +101,19 @@ class LearnAugmentation(tf.Module):
                 with tape.stop_recording():
                     if self.discriminator_first:
                         scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
-                    adversarial, slope = self._adversarial_loss(image, batch.real)
+                    adversarial, image_gradient = self._adversarial_loss(image, batch.real)
                 # Whatever D needed is free again before S, which needs most of the memory, runs.
-                with tf.control_dependencies([slope]):
+                with tf.control_dependencies([image_gradient]):
                     segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
                 big = losses.big_loss(field)
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
             # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
-            optimizer, slopes = self.warm_up.optimizer, [tf.ones_like(objective), self.lambda_adv * slope]
+            optimizer = self.warm_up.optimizer
+            output_gradients = [tf.ones_like(objective), self.lambda_adv * image_gradient]
             gradients = tape.gradient(
                 [objective, image],
                 [field, *s.trainable_variables],
-                output_gradients=[optimizer.get_scaled_loss(one) for one in slopes],
+                output_gradients=[optimizer.get_scaled_loss(gradient) for gradient in output_gradients],
             )
             field_gradient, *segmenter_gradients = optimizer.get_unscaled_gradients(gradients)
             if "generator" in networks:
@@ -153,7 +154,7 @@ class LearnAugmentation(tf.Module):
         return losses.segmentation_loss(logits, label, self.class_weights)
 
     def _adversarial_loss(self, image, real):
-        """G's adversarial loss, and its gradient with respect to the generated images [N, H, W, 1]."""
+        """G's adversarial loss, and its gradient with respect to the generated images [N, H, W, C]."""
         if not self.lambda_adv:
             return tf.constant(0.0), tf.zeros_like(image)
         with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
