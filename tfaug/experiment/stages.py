@@ -221,9 +221,11 @@ class TrainSegmenter(Stage):
         config, schedule, method = self.config, self.schedule, self.method
         self.learned = {name: runs.load_generator(config, self._workdir, name) for name in method.generators}
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
+        task = self.data.task
+        self.augmenter.check(method, config.data.image_size, len(task.channels), task.num_classes)
         self.step = networks.train_segmenter(config, method)
-        slices, num_classes = _slices(self.data["labelled"]), self.data.task.num_classes
-        arguments = (num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
+        slices = _slices(self.data["labelled"])
+        arguments = (task.num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
         self.batches = supervised = pipeline.labelled_batches(slices, *arguments)
         if "unlabelled" in self.splits:
             require(self.data["unlabelled"], "unlabelled")
