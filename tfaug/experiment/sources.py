@@ -101,11 +101,12 @@ def _resolve_splits(config, source):
     else:
         return
     labelled = chosen.pop("labelled")
-    config.splits.labelled = Config(labelled)
+    config.splits.labelled = Config(labelled)  # the sets of another data set are gone
     for split, names in chosen.items():
         config.splits[split] = tuple(names)
     config.splits.file = ""
-    config.splits.random = ()
+    with config.splits.ignore_type():
+        config.splits.random = ()
     sizes = ", ".join(f"{len(config.splits[split])} {split}" for split in ("validation", "test", "unlabelled"))
     sets = ", ".join(f"{len(of_size)} labelled sets of {key[1:]}" for key, of_size in labelled.items())
     print(f"splits: {sets}; cases: {sizes}")
