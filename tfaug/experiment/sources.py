@@ -68,7 +68,7 @@ def resolve(config: Config) -> Config:
     if rules.is_resolved(config):
         return config
     config = config.copy_and_resolve_references()
-    source = reader(config)
+    source = reader(config) if _needs_files(config) else readers.acdc.Reader(pathlib.Path(), config.data.to_dict())
     task = readers.task(source, config.data.to_dict())
     with config.data.ignore_type():
         config.data.structures = tuple(task.structures.items())
@@ -91,6 +91,15 @@ def resolve(config: Config) -> Config:
             )
     rules.check(config)
     return config
+
+
+def _needs_files(config):
+    """Of the built-in cohort everything is known, but what is measured: a wrong flag need not wait until it is made."""
+    splits, data = config.splits, config.data
+    return bool(data.root or data.reader or splits.file or splits.random) or "auto" in (
+        data.image_size,
+        data.resolution,
+    )
 
 
 def _resolve_splits(config, source):
