@@ -28,12 +28,13 @@ from tfaug.models.generator import KINDS, generator
 from tfaug.models.unet import unet
 from tfaug.phantom import cohort
 from tfaug.steps import LearnAugmentation, Segment
-from tfaug.types import NUM_CLASSES, Volume
+from tfaug.types import Volume
 
 SEED = 0
 SLICES = 10  # of each volume of noise
 LEARNING_RATE = 1e-3
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
+NUM_CLASSES = len(CLASS_WEIGHTS)
 UNLABELLED = 25  # volumes (paper, section 4)
 BACKWARD = 2  # the gradients of a layer's input and of its weights: two products as large as the forward one
 
@@ -114,7 +115,7 @@ def waiting(step: Callable, make: Make, num_steps: int) -> Job:
 def plain_keras(size: int, batch: int, precision: str) -> Job:
     """`train_on_batch` of the same U-Net, compiled as a Keras user does, with the released program's biases."""
     keras.mixed_precision.set_global_policy(precision)
-    segmenter = keras.models.clone_model(unet(size), clone_function=_with_bias)
+    segmenter = keras.models.clone_model(unet(size, NUM_CLASSES), clone_function=_with_bias)
     segmenter.compile(
         optimizer=keras.optimizers.Adam(LEARNING_RATE),
         loss=lambda label, logits: losses.segmentation_loss(logits, label, CLASS_WEIGHTS),
@@ -133,7 +134,7 @@ def predictions(size: int, batch: int, precision: str, patients: int) -> Job:
     Its numbers: seconds that the network and the way back to the grid take, of all volumes.
     """
     _set_up(precision)
-    predict = inference.predictor(unet(size, seed=SEED), batch)
+    predict = inference.predictor(unet(size, NUM_CLASSES, seed=SEED), batch)
     resolution = 1.36719 * 224 / size
     scans = [
         preprocess.prepare_volume(scan, preprocess.Spec(size, resolution, n4_shrink=0)) for scan in _patients(patients)
@@ -171,7 +172,7 @@ def _set_up(precision):
 
 def _segment(size, batch, method):
     """The step of S, its batches, and the GFLOP of an update."""
-    segmenter = unet(size, seed=SEED)
+    segmenter = unet(size, NUM_CLASSES, seed=SEED)
     step = Segment(segmenter, LEARNING_RATE, CLASS_WEIGHTS)
     return step, _labelled(size, batch, method), batch * (1 + BACKWARD) * gflop_per_slice(segmenter)
 
@@ -180,7 +181,7 @@ def _learn(size, batch, task_gradient, volumes):
     """The step that learns G_V, its batches, and the GFLOP of an iteration."""
     step = LearnAugmentation(
         "deform",
-        unet(size, seed=SEED),
+        unet(size, NUM_CLASSES, seed=SEED),
         generator("deform", size, seed=SEED),
         discriminator(size, seed=SEED),
         learning_rate=LEARNING_RATE,
@@ -194,7 +195,7 @@ def _learn(size, batch, task_gradient, volumes):
         warmup_steps=0,
     )
     real = pipeline.Slices(_slices(size, volumes).image, None)
-    make = pipeline.generator_batches(_slices(size, 1), real, batch, _augmenter().affine, SEED)
+    make = pipeline.generator_batches(_slices(size, 1), real, NUM_CLASSES, batch, _augmenter().affine, SEED)
     s, g, d = map(gflop_per_slice, (step.segmenter, step.generator, step.discriminator))
     # G runs forward twice. D sees twice the batch: once to learn, and once for G, when its weights get no gradient.
     gflop = batch * ((1 + BACKWARD) * (s + g) + g + 2 * d * (1 + BACKWARD + 1 + BACKWARD / 2))
@@ -227,8 +228,8 @@ def _wait_for(scalars):
 def _labelled(size, batch, method):
     row = METHODS[method]
     models = {kind: generator(kind, size, seed=SEED) for kind in KINDS if kind in row.generators}
-    learned = {kind: Learned(kind, inference.frozen(model)) for kind, model in models.items()}
-    return pipeline.labelled_batches(_slices(size, 1), batch, _augmenter(**learned).method(row), SEED)
+    learned = {kind: Learned(kind, inference.inference_mode(model)) for kind, model in models.items()}
+    return pipeline.labelled_batches(_slices(size, 1), NUM_CLASSES, batch, _augmenter(**learned).method(row), SEED)
 
 
 def _augmenter(**learned):
@@ -239,7 +240,7 @@ def _slices(size, volumes):
     """Slices of volumes of noise with random labels."""
     rng = streams.generator(SEED, "benchmarks", volumes)
     shape = (SLICES, size, size)
-    images = [rng.random(shape, np.float32) for _ in range(volumes)]
+    images = [rng.random((*shape, 1), np.float32) for _ in range(volumes)]
     return pipeline.slices(images, [rng.integers(NUM_CLASSES, size=shape, dtype=np.uint8) for _ in range(volumes)])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,7 @@ def score(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
 
 
 def evaluate(
-    predict: Predict, scans: Sequence[Prepared], out_dir: pathlib.Path, task: Task, tag: str = ""
+    predict: Predict, scans: Iterable[Prepared], num_scans: int, out_dir: pathlib.Path, task: Task, tag: str = ""
 ) -> pd.DataFrame:
     """Segments, scores and draws every scan.
 
@@ -73,7 +73,8 @@ def evaluate(
 
     Args:
       predict: the segmenter.
-      scans: with their native volumes and labels.
+      scans: with their native volumes and labels; one is held at a time.
+      num_scans: how many there are.
       out_dir: made if it is missing.
       task: what the labels mean.
       tag: a part of the masks' names, as "ES".
@@ -85,7 +86,7 @@ def evaluate(
       MachineError: a file cannot be written.
     """
     rows, tiles = [], []
-    for prepared in progress(scans, len(scans), "evaluation", "case"):
+    for prepared in progress(scans, num_scans, "evaluation", "case"):
         check_signals()
         volume = prepared.volume
         prediction = segment(predict, prepared)

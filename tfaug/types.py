@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NUM_CLASSES = 4
-STRUCTURES = ("RV", "Myo", "LV")  # labels 1, 2, 3; 0 is background
 Z_DIM = 100  # of the generators' noise vector z (paper, section 3.3)
 
 

@@ -108,11 +108,11 @@ def test_tables_show_three_digits():
     ]
 
 
-def small_segmenter(size, seed=0):
+def small_segmenter(size, num_classes, seed=0):
     """Instead of the U-Net, whose graph takes seconds to trace."""
     image = keras.Input((size, size, 1))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3, padding="same", use_bias=False)(image))
-    return keras.Model(image, keras.layers.Conv2D(4, 1)(x))
+    return keras.Model(image, keras.layers.Conv2D(num_classes, 1)(x))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_workloads_run(build, arguments, numbers, monkeypatch):
 
 
 def test_the_clone_with_biases_differs_in_them_alone():
-    model = workloads.unet(32, filters=2)
+    model = workloads.unet(32, 4, filters=2)
     clone = keras.models.clone_model(model, clone_function=workloads._with_bias)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert clone.count_params() - model.count_params() == sum(norm.gamma.shape[0] for norm in norms)
@@ -150,7 +150,7 @@ def test_flop_are_those_of_a_hand_count():
 
 
 def test_an_update_of_s_at_the_papers_size_is_345_gflop():
-    assert 20 * 3 * workloads.gflop_per_slice(workloads.unet(224)) == pytest.approx(345, abs=0.5)
+    assert 20 * 3 * workloads.gflop_per_slice(workloads.unet(224, 4)) == pytest.approx(345, abs=0.5)
 
 
 def test_steps_compares_with_keras_and_the_matrix_product(fake, monkeypatch):

@@ -108,7 +108,8 @@ def load_requests(
       Interrupted: a signal asked the program to stop.
     """
     found, errors = {}, {}
-    for request, result in load_each(dataset, requests, spec, cache_dir, num_workers):
+    results = load_each(dataset, requests, spec, cache_dir, num_workers)
+    for request, result in workers.progress(results, len(set(requests)), "reading", "case"):
         if isinstance(result, UserError):
             errors[request] = result
         else:
@@ -129,8 +130,7 @@ def load_each(
     What would have had to be prepared is None then.
     """
     requests, cache_dir = list(dict.fromkeys(requests)), pathlib.Path(cache_dir)
-    results = _results(dataset, requests, spec, cache_dir, num_workers)
-    return workers.progress(results, len(requests), "reading", "case")
+    return _results(dataset, requests, spec, cache_dir, num_workers)
 
 
 def warnings(dataset: DataSet, prepared: Prepared) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tfaug.data import cache
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Spec
+from tfaug.engine import workers
 from tfaug.engine.errors import UserError, printable
 
 
@@ -51,7 +52,8 @@ def examine(
     """
     requests = [*(cache.Request(case) for case in labelled), *(cache.Request(case, label=False) for case in unlabelled)]
     failed, warnings = {}, {}
-    for request, result in cache.load_each(dataset, requests, spec, cache_dir, num_workers):
+    results = cache.load_each(dataset, requests, spec, cache_dir, num_workers)
+    for request, result in workers.progress(results, len(set(requests)), "reading", "case"):
         if isinstance(result, UserError):
             failed[request] = result
         elif result is not None:

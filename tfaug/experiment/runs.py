@@ -97,7 +97,8 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
         data = Data(config)
         predict = inference.predictor(model, config.segment.batch_size)
         with run_dir.locked(path), memory.running_out():
-            evaluation.evaluate(predict, data.with_volumes(split), out_dir, data.task, data.tag)
+            scans, num_scans = data.with_volumes(split), len(cases(config, split))
+            evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     return f"{path.name}, {split} split, {len(cases(config, split))} cases\n\n{table}\n{where}"

@@ -167,9 +167,23 @@ class Data:
         return self._loaded[name]
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
-        """The scans of a split with their native volumes, one after the other, so that memory holds one."""
-        for case in cases(self._config, name):
-            yield from self._read([cache.Request(case, volume=True)])
+        """The scans of a split with their native volumes, in order, without holding all of them.
+
+        Raises:
+          UserError: a case cannot be used; those before it have been passed on.
+        """
+        requests = [cache.Request(case, volume=True) for case in cases(self._config, name)]
+        waiting, found = iter(requests), {}
+        wanted = next(waiting, None)
+        data = self._config.data
+        each = cache.load_each(self.dataset, requests, spec_of(self._config), data.cache_dir, data.num_workers)
+        for request, result in each:  # workers finish in any order
+            if isinstance(result, UserError):
+                raise result
+            found[request] = result
+            while wanted in found:
+                yield found.pop(wanted)
+                wanted = next(waiting, None)
 
     def check(self) -> str:
         """Reads and prepares every case of every split, and goes on after an error.

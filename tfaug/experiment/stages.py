@@ -86,7 +86,7 @@ class Stage:
         """
         relevant = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
         with run_dir.RunDir(self.path, relevant, TOLERATED) as run, _warnings_into(run):
-            if run.finished:
+            if run.report is not None:
                 print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
                 return
             self.data.load(self.splits)
@@ -221,9 +221,11 @@ class TrainSegmenter(Stage):
         config, schedule, method = self.config, self.schedule, self.method
         self.learned = {name: runs.load_generator(config, self._workdir, name) for name in method.generators}
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
+        task = self.data.task
+        self.augmenter.check(method, config.data.image_size, len(task.channels), task.num_classes)
         self.step = networks.train_segmenter(config, method)
-        slices, num_classes = _slices(self.data["labelled"]), self.data.task.num_classes
-        arguments = (num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
+        slices = _slices(self.data["labelled"])
+        arguments = (task.num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
         self.batches = supervised = pipeline.labelled_batches(slices, *arguments)
         if "unlabelled" in self.splits:
             require(self.data["unlabelled"], "unlabelled")
