@@ -10,12 +10,17 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["tfaug", "tfaug.*"]),  # tfaug/configs is a link to configs/
     entry_points={"console_scripts": ["tfaug = tfaug.commands.main:main"]},
-    python_requires=">=3.9,<3.12",
+    python_requires=">=3.9,<3.14",
     install_requires=[
         # TensorFlow Addons ended at 0.23, whose compiled ops match TensorFlow 2.15; Keras 3 starts at 2.16.
-        "tensorflow==2.15.1",
-        "tensorflow-addons==0.23.0",
-        "numpy>=1.23,<2",
+        "tensorflow==2.15.1; python_version < '3.12'",
+        "tensorflow-addons==0.23.0; python_version < '3.12'",
+        "numpy>=1.23,<2; python_version < '3.12'",
+        # TensorFlow 2.15 has no release for later Pythons: there Keras 2 is tf-keras (tfaug/compat.py).
+        "tensorflow~=2.21.0; python_version >= '3.12'",
+        "tf-keras~=2.21.0; python_version >= '3.12'",
+        "tensorboard~=2.21.0; python_version >= '3.12'",
+        "numpy>=2; python_version >= '3.12'",
         "SimpleITK>=2.3,<3",
         "nibabel>=5,<6",
         "absl-py>=1.4",
@@ -27,7 +32,7 @@ setup(
         "tqdm>=4.64",
         "psutil>=5.8",
         # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed; its own advice was to stay below 81.
-        "setuptools<81",
+        "setuptools<81; python_version < '3.12'",
     ],
     extras_require={
         "cluster": ["distributed>=2024.8"],
