@@ -8,7 +8,8 @@ setup(
     description="Semi-supervised, task-driven data augmentation for medical image segmentation "
     "(Chaitanya et al., IPMI 2019) in TensorFlow 2 / Keras",
     license="Apache-2.0",
-    packages=find_packages(include=["tfaug", "tfaug.*"]),
+    packages=find_packages(include=["tfaug", "tfaug.*"]),  # tfaug/configs is a link to configs/
+    entry_points={"console_scripts": ["tfaug = tfaug.commands.main:main"]},
     python_requires=">=3.9,<3.12",
     install_requires=[
         # TensorFlow Addons ended at 0.23, whose compiled ops match TensorFlow 2.15; Keras 3 starts at 2.16.

@@ -1,6 +1,7 @@
 """The flags of --stage=table1, up to where jobs would start."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dask.utils import parse_timedelta
 from test_end_to_end import ROOT, error_line, run
 
 from tfaug.configs import phantom
+from tfaug.experiment import sources
 from tfaug.table1 import results
 
 
@@ -17,7 +19,6 @@ from tfaug.table1 import results
     "flags, subject, hint",
     [
         (["--methods=none,aff_gdgi"], "--methods", "'aff_gd_gi'"),
-        (["--methods="], "--methods", "known are"),
         (["--num_labelled=2"], "--config.num_labelled", "1, 3, 40"),
         (["--num_labelled=1,x"], "--num_labelled", "'1,x'"),
         (["--sets=1-6"], "--config.labelled_set", "give 1 to 5, for --stage=table1 by --sets"),
@@ -42,7 +43,8 @@ def test_bad_flags_get_one_line_and_start_nothing(flags, subject, hint, tmp_path
 
 
 def test_a_damaged_result_is_named_and_nothing_started(tmp_path):
-    results.bind(tmp_path / "results", phantom.get_config(), ("RV", "Myo", "LV"))
+    config = sources.resolve(phantom.get_config())
+    results.bind(tmp_path / "results", config, sources.task_of(config).names)
     (tmp_path / "results" / "phantom-n1-set1-seg-aff-seed0.json").write_text("{")
     line = error_line(run("train.py", "--stage=table1", "--results=results", cwd=tmp_path))
     assert "phantom-n1-set1-seg-aff-seed0.json" in line
@@ -50,12 +52,10 @@ def test_a_damaged_result_is_named_and_nothing_started(tmp_path):
 
 
 def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
-    """By way of flags, as the grid's workers may be other machines."""
+    """Through a file, as the grid's workers may be other machines."""
     folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     folder.mkdir(), elsewhere.mkdir()
     (folder / "mine.py").write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from tfaug.configs import phantom\n"
         "def get_config():\n"
         "    config = phantom.get_config()\n"
@@ -64,30 +64,35 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
         "    return config\n"
     )
     (folder / "show.py").write_text(
-        "import json, sys\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from tfaug.commands import cli\n"
-        "cli.run(lambda: print(json.dumps([cli.config().to_dict(), cli.config_flags_of_children()])))\n"
+        "import json, pathlib\n"
+        "from tfaug.commands import cli, table1\n"
+        "def show():\n"
+        "    config = cli.config()\n"
+        "    print(json.dumps([config.to_dict(), str(table1._save(config, pathlib.Path()))]))\n"
+        "cli.run(show)\n"
     )
 
     def show(*flags, cwd):
-        done = subprocess.run([sys.executable, folder / "show.py", *flags], cwd=cwd, capture_output=True, text=True)
+        command = [sys.executable, folder / "show.py", *flags]
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     asked = [
         *("--config", "mine.py", "--config.data.root", "my data", "--noconfig.augment.task_gradient"),
-        *("--config.segment.learning_rate=1e-5", "--config.splits.test=('a','b')"),
+        *("--config.segment.learning_rate=1e-5", "--config.splits.test=('a','b')", "--config.data.image_size=auto"),
         *("--config.segment.class_weights=(0,0.3,0.3,0.3)", "--config.name=other"),
-        "--config.generators.deform=runs/trained",
+        *("--config.generators.deform=runs/trained", "--config.data.structures={'b': 2, 'a': 1}"),
     ]
-    config, flags = show(*asked, cwd=folder)
+    config, file = show(*asked, cwd=folder)
     assert config["data"]["root"] == str(folder / "my data") and config["augment"]["task_gradient"] is False
     assert config["generators"]["deform"] == str(folder / "runs" / "trained") and not config["generators"]["intensity"]
     assert config["generators"]["intensity_noreg"] == str(folder / "runs" / "older")
-    assert show(*flags, cwd=elsewhere)[0] == config
-    config, flags = show(cwd=folder)
-    assert show(*flags, cwd=elsewhere)[0] == config
+    assert show(f"--config={folder / file}", cwd=elsewhere)[0] == config
+    config, file = show(cwd=folder)
+    assert show(f"--config={folder / file}", cwd=elsewhere)[0] == config
 
 
 def test_dask_understands_the_documented_lifetimes_of_workers():

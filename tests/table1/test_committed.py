@@ -6,10 +6,12 @@ import runpy
 
 import pytest
 import tensorflow as tf
+from data_.patients import write_patient
 
 from tfaug.augment.methods import METHODS
 from tfaug.configs import phantom
-from tfaug.table1 import paper, render, results
+from tfaug.experiment import sources
+from tfaug.table1 import render, results
 from tfaug.table1.table import compute, load
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "results"
@@ -27,8 +29,11 @@ def test_the_document_shows_what_the_results_give(config):
         assert section in text
 
 
-def test_the_default_config_continues_the_results(config):
-    assert results.decisive(phantom.get_config(), paper.STRUCTURES) == config
+def test_the_default_config_continues_the_results(config, tmp_path, monkeypatch):
+    write_patient(tmp_path)
+    monkeypatch.setattr(sources, "root", lambda config: tmp_path)  # the cohort's layout, without its making
+    values = sources.resolve(phantom.get_config())
+    assert results.decisive(values, sources.task_of(values).names) == config
 
 
 def test_results_come_from_commits():

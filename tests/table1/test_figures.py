@@ -1,4 +1,4 @@
-import types
+import pathlib
 
 import nibabel
 import numpy as np
@@ -8,31 +8,41 @@ from data_.patients import anatomy
 from matplotlib import colors
 from matplotlib import image as mpl_image
 
-from tfaug import evaluation, experiment, pictures
+from tfaug import evaluation, pictures
 from tfaug.augment.methods import AFFINE, METHODS, Method
-from tfaug.config import Config, segmenter_path
+from tfaug.config import TOLERATED, Config, segmenter_path
 from tfaug.configs import phantom
 from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.engine.run_dir import write_json
+from tfaug.experiment import networks, runs, sources
 from tfaug.table1 import figures, paper, results, table
 from tfaug.table1.results import Result
+from tfaug.types import Volume
 
 PATIENTS = ("A", "B", "C")
 TASK = Task({"RV": 1, "Myo": 2, "LV": 3})
 
 
 class Data:
-    """A data set of `PATIENTS`; the files' axes are in another order than those of volumes if `axis` is not 2."""
+    """As `sources.Data`, of `PATIENTS`; files have their axes in another order than volumes if `axis` is not 2."""
 
-    def __init__(self, task=TASK, axis=2):
-        self.task, self.axis = task, axis
+    tag = "ES"
+
+    def __init__(self, task=TASK, axis=2, labelled=()):
+        self.task, self.axis, self.dataset, self._labelled = task, axis, self, labelled
 
     def read(self, case):
         image, label = anatomy(PATIENTS.index(case))
         channels = np.stack([image, -image], axis=-1).astype(np.float32)
-        return types.SimpleNamespace(image=channels, label=label, axis=self.axis)
+        return Volume(case, channels, label, (1.5, 1.25, 8.0), self.axis, pathlib.Path(f"{case}.nii.gz"))
+
+    def load(self, names):
+        assert names == ["labelled"]
+
+    def __getitem__(self, name):
+        return self._labelled
 
     def mask(self, label):
         """As a file holds it."""
@@ -43,8 +53,17 @@ class Data:
 def config(tmp_path):
     values = phantom.get_config()
     values.data.root = str(tmp_path / "data")
+    values.data.structures, values.data.channels = tuple(TASK.structures.items()), TASK.channels
     values.splits.test = PATIENTS
     return values
+
+
+@pytest.fixture
+def data(monkeypatch):
+    """Of the runs; tests may change its task and axis."""
+    data = Data()
+    monkeypatch.setattr(sources, "Data", lambda config: data)
+    return data
 
 
 def result(method, dice, n=1, labelled_set=1, seed=0, num_structures=3):
@@ -138,11 +157,12 @@ def train(config, workdir, found, shift, data=None):
     values = config.copy_and_resolve_references()
     values.num_labelled, values.labelled_set, values.seed = found.num_labelled, found.labelled_set, found.seed
     run = segmenter_path(values, workdir, found.method)
-    saved = {key: value for key, value in values.to_dict().items() if key != "augment"}
-    write_json(run / "config.json", {"tfaug_run": 1, "config": saved})
+    saved = {key: value for key, value in values.to_dict().items() if key not in ("augment", "methods")}
+    with run_dir.RunDir(run, saved, TOLERATED):
+        pass
     out = run / "evaluation" / "test"
     for number, case in enumerate(found.dice):
-        path = evaluation.mask_file(out, case, "ES")
+        path = evaluation.mask_file(out, data.read(case), data.tag)
         path.parent.mkdir(parents=True, exist_ok=True)
         mask = data.mask(np.roll(anatomy(number)[1], shift, axis=0))
         nibabel.save(nibabel.Nifti1Image(mask, np.diag([1.5, 1.25, 8, 1])), path)
@@ -162,18 +182,18 @@ def overlay(monkeypatch):
     return given
 
 
-def test_figure_2_shows_the_median_patient_under_every_method(config, overlay, tmp_path):
+def test_figure_2_shows_the_median_patient_under_every_method(config, data, overlay, tmp_path):
     found = [result("aff_rd", [0.1, 0.9, 0.4]), result("none", [0.3, 0.5, 0.6]), result("none", [0.3] * 3, seed=1)]
     shifts = (2, 0, 5)
     for run, shift in zip(found, shifts):
         train(config, tmp_path / "runs", run, shift)
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
     image, label = anatomy(2)  # means over the methods: A 0.2, B 0.7, C 0.5
     image_title, reference, none, aff_rd = overlay["titles"]
     assert image_title.startswith("C, slice") and reference == "reference" and overlay["colours"] == TASK.colours
     z = int(image_title.split()[-1]) - 1
     assert z == evaluation.representative_slices(label)[len(evaluation.representative_slices(label)) // 2]
-    window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
+    window = evaluation.labelled_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
     np.testing.assert_array_equal(overlay["images"][0], image.astype(np.float32)[(*window, z)])
     assert not overlay["masks"][0].any()
     for mask, shift in zip(overlay["masks"][1:], (0, 0, 2)):
@@ -181,36 +201,36 @@ def test_figure_2_shows_the_median_patient_under_every_method(config, overlay, t
     assert none.split() == ["none", "1.00"] and aff_rd.split()[0] == "aff_rd" and float(aff_rd.split()[1]) < 1
 
 
-def test_figure_2_reads_masks_in_the_users_values_and_the_axes_of_the_files(config, overlay, tmp_path):
-    data = Data(Task({"tumour": 255, "liver": 85, "vessel": 170}), axis=0)
+def test_figure_2_reads_masks_in_the_users_values_and_the_axes_of_the_files(config, data, overlay, tmp_path):
+    data.task, data.axis = Task({"tumour": 255, "liver": 85, "vessel": 170}), 0
     found = [result("none", [0.1, 0.9, 0.4])]
     train(config, tmp_path / "runs", found[0], 2, data)
-    figures.segmentations(compute(found, config, data.task), 1, config, tmp_path / "runs", lambda: data)
+    figures.segmentations(compute(found, config, data.task), 1, config, tmp_path / "runs")
     label = anatomy(2)[1]
     z = int(overlay["titles"][0].split()[-1]) - 1
-    window = evaluation.heart_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
+    window = evaluation.labelled_window(label[..., z : z + 1], scale=figures.SURROUNDINGS)
     np.testing.assert_array_equal(overlay["masks"][2], np.roll(label, 2, axis=0)[(*window, z)])
-    assert list(overlay["colours"]) == ["tumour", "liver", "vessel"]
+    assert list(overlay["colours"]) == ["liver", "vessel", "tumour"]
 
 
-def test_figure_2_shows_the_methods_of_the_config_in_its_order(config, overlay, tmp_path):
+def test_figure_2_shows_the_methods_of_the_config_in_its_order(config, data, overlay, tmp_path):
     found = [result(method, [0.1, 0.9, 0.4]) for method in ("aff", "blur", "none")]
     for run in found:
         train(config, tmp_path / "runs", run, 0)
     got = compute(found, config, methods={"none": Method(), "blur": Method(AFFINE)})
-    figures.segmentations(got, 1, config, tmp_path / "runs", Data)
+    figures.segmentations(got, 1, config, tmp_path / "runs")
     assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "blur"]
 
 
-def test_figure_2_refuses_data_of_other_structures(config, overlay, tmp_path):
+def test_figure_2_refuses_data_of_other_structures(config, data, overlay, tmp_path):
     found = [result("none", [0.1, 0.9, 0.4])]
     train(config, tmp_path / "runs", found[0], 2)
     with pytest.raises(UserError, match="has kidney, the results have RV, Myo, LV"):
-        data = Data(Task({"kidney": 1}))
-        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", lambda: data)
+        data.task = Task({"kidney": 1})
+        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
 
 
-def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, overlay, tmp_path):
+def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, data, overlay, tmp_path):
     found = [
         result("none", [0.1, 0.2, 0.3]),
         result("none", [0.1, 0.2, 0.3], labelled_set=2),
@@ -221,20 +241,20 @@ def test_figure_2_takes_the_fullest_set_and_seed_of_its_count(config, overlay, t
     for run in found:
         train(config, tmp_path / "runs", run, 0)
     train(config, tmp_path / "runs", result("aff_gd", [0.1] * 3), 0)  # has no result
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
     assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "aff"]
 
 
-def test_runs_of_another_config_are_not_shown(config, tmp_path):
+def test_runs_of_another_config_are_not_shown(config, data, tmp_path):
     found = [result("none", [0.1, 0.2, 0.3])]
     other = config.copy_and_resolve_references()
     other.checkpoint_every = 7  # changes no number
     train(other, tmp_path / "kept", found[0], 0)
-    figures.segmentations(compute(found, config), 1, config, tmp_path / "kept", Data)
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "kept")
     other.segment.num_steps = 7
     train(other, tmp_path / "runs", found[0], 0)
     with pytest.raises(UserError, match="has no evaluated run for N_L = 1"):
-        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs", Data)
+        figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
 
 
 @pytest.fixture
@@ -251,9 +271,9 @@ def generator(monkeypatch):
         shape = image.shape[1:]  # two components of a deformation, or two channels
         return lambda inputs, training: tf.ones((1, *shape)) * tf.round(4 * inputs[1][:, :1])[..., None, None]
 
-    monkeypatch.setattr(experiment, "set_up_tensorflow", lambda config: None)
-    monkeypatch.setattr(experiment, "load_generator", load)
-    monkeypatch.setattr(experiment, "prepared", lambda config, split: [scan])
+    monkeypatch.setattr(networks, "set_up_tensorflow", lambda config: None)
+    monkeypatch.setattr(runs, "load_generator", load)
+    monkeypatch.setattr(sources, "Data", lambda config: Data(labelled=[scan]))
     monkeypatch.setattr(pictures, "draws_panel", lambda *arguments, **named: given.update(arguments=arguments, **named))
     return scan, given
 
@@ -278,13 +298,13 @@ def test_figure_3_shows_what_the_first_generator_makes_of_one_slice(config, gene
             np.testing.assert_array_equal(new_label, np.roll(label, (int(field.flat[0]),) * 2, (0, 1)))
 
 
-def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tmp_path):
+def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, data, tmp_path):
     folder = tmp_path / "results"
     for method, row in paper.ROWS.items():
         for n in (1, 3):
             results.save(folder, result(method, [row.mean(n)] * 3, n), config, TASK.names)
     train(config, tmp_path / "runs", result("aff", [0.1, 0.2, 0.3]), 1)
-    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS)
     drawn = ["figure2-n1.png", "boxplots.png", "order.png"]
     assert sorted(path.name for path in folder.glob("*.png")) == sorted(drawn)
     assert [line for line in lines if "not drawn" not in line] == [str(folder / name) for name in drawn]
@@ -299,7 +319,7 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, tm
 def test_figure_3_is_of_generators_that_the_methods_use(config, tmp_path):
     results.save(tmp_path / "results", result("aff_gd", [0.1, 0.2, 0.3]), config, TASK.names)
     methods = {name: METHODS[name] for name in ("aff", "aff_gd")}
-    lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", methods, Data)
+    lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", methods)
     assert [line.split()[0] for line in lines if "figure3" in line] == ["figure3-deform.png"]
 
 
@@ -307,11 +327,11 @@ def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tm
     folder = tmp_path / "results"
     results.save(folder, result("aff", [0.1, 0.2, 0.3]), config, TASK.names)
     steps, config.segment.num_steps = config.segment.num_steps, 7
-    lines = figures.draw(folder, config, tmp_path / "runs", METHODS, Data)
+    lines = figures.draw(folder, config, tmp_path / "runs", METHODS)
     assert sum(f"segment.num_steps: {steps} -> 7" in line for line in lines) == 3
     assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
 
 
 def test_no_results_are_one_line(config, tmp_path):
     with pytest.raises(UserError, match="holds no results"):
-        figures.draw(tmp_path, config, tmp_path, METHODS, Data)
+        figures.draw(tmp_path, config, tmp_path, METHODS)

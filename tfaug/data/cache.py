@@ -274,7 +274,7 @@ def _store(prepared: Prepared, entry: pathlib.Path) -> None:
     np.savez(content, **arrays)
     # Another process may be writing the same entry.
     with replacing(entry, ROOM, subject=entry.parent, unique=True) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())  # a view (getbuffer) in an error's traceback crashes Python 3.12.1
 
 
 def _make_writable(cache_dir: pathlib.Path) -> None:

@@ -175,7 +175,8 @@ def normalise(image: np.ndarray, subject) -> np.ndarray:
     """
     with np.errstate(all="ignore"):  # what is not finite is reported
         low, high = np.percentile(image, PERCENTILES)
-        normalised = (image - low) / (high - low)
+        # NumPy 2 would compute in float64 with the percentiles as they are.
+        normalised = (image - np.float32(low)) / np.float32(high - low)
     if low == high:
         raise UserError(
             subject,

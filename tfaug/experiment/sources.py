@@ -68,7 +68,7 @@ def resolve(config: Config) -> Config:
     if rules.is_resolved(config):
         return config
     config = config.copy_and_resolve_references()
-    source = reader(config)
+    source = reader(config) if _needs_files(config) else readers.acdc.Reader(pathlib.Path(), config.data.to_dict())
     task = readers.task(source, config.data.to_dict())
     with config.data.ignore_type():
         config.data.structures = tuple(task.structures.items())
@@ -93,6 +93,15 @@ def resolve(config: Config) -> Config:
     return config
 
 
+def _needs_files(config):
+    """Of the built-in cohort everything is known, but what is measured: a wrong flag need not wait until it is made."""
+    splits, data = config.splits, config.data
+    return bool(data.root or data.reader or splits.file or splits.random) or "auto" in (
+        data.image_size,
+        data.resolution,
+    )
+
+
 def _resolve_splits(config, source):
     if config.splits.file:
         chosen = splits.from_file(pathlib.Path(config.splits.file))
@@ -101,11 +110,12 @@ def _resolve_splits(config, source):
     else:
         return
     labelled = chosen.pop("labelled")
-    config.splits.labelled = Config(labelled)
+    config.splits.labelled = Config(labelled)  # the sets of another data set are gone
     for split, names in chosen.items():
         config.splits[split] = tuple(names)
     config.splits.file = ""
-    config.splits.random = ()
+    with config.splits.ignore_type():
+        config.splits.random = ()
     sizes = ", ".join(f"{len(config.splits[split])} {split}" for split in ("validation", "test", "unlabelled"))
     sets = ", ".join(f"{len(of_size)} labelled sets of {key[1:]}" for key, of_size in labelled.items())
     print(f"splits: {sets}; cases: {sizes}")
