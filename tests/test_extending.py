@@ -87,34 +87,25 @@ def test_no_example_is_longer_than_thirty_lines():
 
 
 @pytest.mark.parametrize(
-    "ending, structures", [(".nii.gz", {"only": 255}), (".nrrd", {"a": 85, "b": 170, "c": 255}), (".mha", {"a": 300})]
+    "ending, structures, channels",
+    [(".nrrd", {"a": 85, "b": 300}, 2), (".mha", {f"part{k}": k for k in range(1, 18)}, 1)],
 )
-def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, structures, ending):
-    write_msd(tmp_path / "data", structures, channels=2, ending=ending)
-    tfaug("train", *TINY, "--config.data.root=data", "--aug=none", cwd=tmp_path)
-    out = next(tmp_path.glob("runs/own-n1-set1-seg-none-seed0/evaluation/test"))
-    table = pd.read_csv(out / "dice.csv")
-    assert set(table.structure) == set(structures)
-    (mask,) = (out / "masks").iterdir()
-    case = table.case[0]
-    image = sitk.ReadImage(str(mask))
-    original = sitk.ReadImage(str(tmp_path / "data" / "labelsTr" / f"{case}{ending}"))
-    assert mask.name == f"{case}_prediction{ending}" and image.GetSize() == original.GetSize()
+def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, ending, structures, channels):
+    write_msd(tmp_path / "data", structures, channels=channels, ending=ending)
+    tfaug("train", *TINY, "--config.data.root=data", "--aug=aff_rd", cwd=tmp_path)
+    run = tmp_path / "runs/own-n1-set1-seg-aff_rd-seed0"
+    saved = json.loads((run / "config.json").read_text())["config"]
+    assert len(saved["data"]["channels"]) == channels
+    assert sum(saved["segment"]["class_weights"]) == pytest.approx(1)
+    table = pd.read_csv(run / "evaluation/test/dice.csv")
+    assert list(table.structure) == list(structures)
+    (mask,) = (run / "evaluation/test/masks").iterdir()
+    image, original = (
+        sitk.ReadImage(str(path)) for path in (mask, tmp_path / "data/labelsTr" / f"{table.case[0]}{ending}")
+    )
+    assert mask.name == f"{table.case[0]}_prediction{ending}" and image.GetSize() == original.GetSize()
     assert image.GetSpacing() == pytest.approx(original.GetSpacing())
     assert set(np.unique(sitk.GetArrayFromImage(image))) <= {0, *structures.values()}
-
-
-def test_seventeen_structures_train_and_are_drawn(tmp_path):
-    structures = {f"part{k}": k for k in range(1, 18)}
-    image, label = scan(0)
-    write_msd(tmp_path / "data", structures)
-    for number in range(5):
-        label[:17, 10, 1] = np.arange(1, 18)
-        label[label == 2] = 17
-        write(tmp_path / f"data/labelsTr/scan{number:02d}.nii.gz", label)
-    tfaug("train", *TINY, "--config.data.root=data", "--aug=aff", cwd=tmp_path)
-    report = json.loads((tmp_path / "runs/own-n1-set1-seg-aff-seed0/config.json").read_text())
-    assert len(report["config"]["segment"]["class_weights"]) == 18
 
 
 def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
@@ -240,26 +231,35 @@ assert (deform((images, labels))[0] != image).numpy().any()
     python(FRONT_DOOR + code, front)
 
 
-@pytest.mark.parametrize(
-    "call, problem",
-    [
-        ("tfaug.load_generator(SEGMENTER_RUN)", "no trained generator"),
-        ("tfaug.load_segmenter(DEFORM_RUN)", "has no segmenter"),
-        ("tfaug.load_segmenter('nothing')", "no trained segmenter"),
-        ("tfaug.load_segmenter(SEGMENTER_RUN)(array)", "spacing"),
-        ("tfaug.load_segmenter(SEGMENTER_RUN)(np.zeros((9, 9, 3, 2)), (1, 1, 1))", "2 channels"),
-        ("tfaug.load_segmenter(SEGMENTER_RUN)('nothing.nii.gz')", "nothing.nii.gz"),
-    ],
-)
-def test_the_front_door_refuses_in_one_line(front, call, problem):
-    code = f"""
+def test_the_front_door_refuses_in_one_line(front):
+    code = """
 import tfaug
 from tfaug.engine.errors import UserError
-try:
-    {call}
-except UserError as error:
-    assert {problem!r} in str(error) and "\\n" not in str(error), str(error)
-else:
-    raise SystemExit("not refused")
+
+def refused(call, problem):
+    try:
+        call()
+    except UserError as error:
+        assert problem in str(error) and "\\n" not in str(error), str(error)
+    else:
+        raise SystemExit(f"not refused: {problem}")
+
+refused(lambda: tfaug.load_generator(SEGMENTER_RUN), "no trained generator")
+refused(lambda: tfaug.load_segmenter(DEFORM_RUN), "has no segmenter")
+refused(lambda: tfaug.load_segmenter("nothing"), "no trained segmenter")
+segmenter = tfaug.load_segmenter(SEGMENTER_RUN)
+refused(lambda: segmenter(array), "spacing")
+refused(lambda: segmenter(np.zeros((9, 9, 3, 2)), (1, 1, 1)), "2 channels")
+refused(lambda: segmenter("nothing.nii.gz"), "nothing.nii.gz")
 """
     python(FRONT_DOOR + code, front)
+
+
+def test_the_code_in_the_readme_runs(front):
+    """Its runs are in the folder `runs`."""
+    for name in ("runs", "scan.nii.gz"):
+        target = "front" if name == "runs" else "data/imagesTs/scan05_0000.nii.gz"
+        (front / name).symlink_to(target)
+    code = "\n".join(blocks("README.md").values())
+    before = "batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)\n"
+    python(f"{FRONT_DOOR}{before}{code}\nassert mask.shape == (30, 28, 4)\n", front)

@@ -119,7 +119,7 @@ class Generator(keras.layers.Layer):
         Args:
           inputs: image, or (image, label).
           training: False returns the inputs as they are.
-          seed: [2] integers; the same give the same noise, in G_V and in G_I. None goes on from the layer's seed.
+          seed: [2] integers; the same give the same noise, in G_V and in G_I. None continues the layer's stream.
         """
         if training is None or (not tf.is_tensor(training) and training):
             return self._augment(inputs, seed)

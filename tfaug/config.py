@@ -14,7 +14,7 @@ from tfaug.plugins import short_name
 
 Config = ml_collections.ConfigDict
 
-# May change between two sittings of one run: where and how fast, not what, is computed.
+# May change between two sessions of one run: where and how fast, not what, is computed.
 TOLERATED = ("data.cache_dir", "data.num_workers", "precision")
 
 

@@ -55,13 +55,13 @@ def _run(main: Callable[[], None]) -> int:
         # What is still buffered would fail once more when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         problem = "is closed" if isinstance(error, BrokenPipeError) else f"cannot be written ({error.strerror})"
-        print(f"error: standard output: {problem}; run the same command again to go on", file=sys.stderr)
+        print(f"error: standard output: {problem}; run the same command again to resume", file=sys.stderr)
         return MachineError.exit_status
     except TfaugError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except Interrupted as interrupted:
-        print(f"{interrupted}; the same command goes on from here", file=sys.stderr)
+        print(f"{interrupted}; the same command resumes from here", file=sys.stderr)
         return interrupted.exit_status
     return 0
 

@@ -34,7 +34,7 @@ class Findings(NamedTuple):
 def examine(
     dataset: DataSet, labelled: Iterable[str], unlabelled: Iterable[str], spec: Spec, cache_dir, num_workers: int = 2
 ) -> Findings:
-    """Loads each case as a training would, see `cache.load_each`, but keeps none of them and goes on after an error.
+    """Loads each case as a training would, see `cache.load_each`, but keeps none of them and continues after an error.
 
     What it prepares is in the cache afterwards.
 

@@ -122,6 +122,6 @@ def read_exactly(path: pathlib.Path, stream: BinaryIO, size: int) -> bytearray:
 
 
 def check_end(path: pathlib.Path, stream: BinaryIO) -> None:
-    """Refuses a file that goes on behind its last voxel."""
+    """Refuses a file that continues behind its last voxel."""
     if stream.read(1):
         raise UserError(path, "holds more data than its header declares", REPLACE)

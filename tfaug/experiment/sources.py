@@ -196,7 +196,7 @@ class Data:
                 wanted = next(waiting, None)
 
     def check(self) -> str:
-        """Reads and prepares every case of every split, and goes on after an error.
+        """Reads and prepares every case of every split, and continues after an error.
 
         Returns:
           A report of all that is wrong or odd.

@@ -77,7 +77,7 @@ class Stage:
         return []
 
     def run(self) -> None:
-        """Trains, or goes on where an earlier session stopped; does nothing if the run is finished.
+        """Trains, or resumes where an earlier session stopped; does nothing if the run is finished.
 
         Raises:
           UserError: data or config cannot be used, or are not those that the run began with.
@@ -93,7 +93,7 @@ class Stage:
             self.build()
             best = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
-            with machine_errors(run.path, "make room, then run the same command to go on"):
+            with machine_errors(run.path, "make room, then run the same command to resume"):
                 for tag, picture in self.draw(best.step).items():
                     pictures.save(picture, run.path / f"{tag}.png")
             for warning in self.warnings():

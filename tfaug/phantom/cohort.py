@@ -1,6 +1,6 @@
 """The built-in cohort: 100 simulated patients in ACDC's folder layout, so that tfaug runs without any data.
 
-Every patient is a short-axis cine stack at end-diastole and end-systole with the masks an expert would draw.
+Every patient is a short-axis cine stack at end-diastole and end-systole with reference masks.
 `docs/phantom.md` says what is modelled and what is not.
 """
 
