@@ -152,9 +152,9 @@ def test_impossible_values_are_refused_by_their_key(key, value, hint):
     "changes",
     [
         {"data.image_size": "auto", "data.resolution": "auto"},
-        {"data.structures": {"liver": 1, "tumour": 2}},
-        {"data.structures": (("liver", 1), ("tumour", 2))},
-        {"data.structures": [["liver", 1], ["tumour", 2]]},  # as JSON has it
+        {"data.structures": {"liver": 1, "spleen": 2, "tumour": 3}},
+        {"data.structures": (("liver", 1), ("spleen", 2), ("tumour", 3))},
+        {"data.structures": [["liver", 1], ["spleen", 2], ["tumour", 3]]},  # as JSON has it
         {"data.slice_axis": 0},
         {"methods": ("aff", "my_module:aff_blur")},
         {"segment.class_weights": ()},
@@ -168,6 +168,18 @@ def test_what_an_unresolved_config_may_say(changes):
         section = config[parents[0]] if parents else config
         section[last] = value
     rules.check(config)
+
+
+@pytest.mark.parametrize("structures", [{"liver": 1}, (("liver", 1),), [["liver", 1]]])
+@pytest.mark.parametrize("stage", ["augment", "segment"])
+def test_there_is_a_weight_for_each_class_of_the_structures(structures, stage):
+    config = acdc.get_config()
+    config.augment.class_weights = config.segment.class_weights = (0.1, 0.9)
+    config.data.structures = structures
+    rules.check(config)
+    config[stage].class_weights = (0.1, 0.3, 0.3, 0.3)
+    with pytest.raises(UserError, match=f"{stage}.class_weights: has 4 numbers for 2 classes"):
+        rules.check(config)
 
 
 def test_splits_that_are_yet_to_be_drawn_or_read_are_not_checked():
@@ -195,7 +207,7 @@ def test_flags_give_values_of_other_types():
             "--config.splits.random={'labelled': (1, 3), 'validation': 2, 'test': 0.2}",
             "--config.methods=('none', 'aff')",
         ),
-        "--config.segment.class_weights=(0.1, 0.4, 0.5)",
+        *("--config.augment.class_weights=()", "--config.segment.class_weights=(0.1, 0.4, 0.5)"),
     ]
     done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
