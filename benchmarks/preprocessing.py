@@ -26,9 +26,10 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from tfaug.data import cache
+from tfaug.data import cache, readers
+from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Spec, correct_bias, normalise, prepare_volume
-from tfaug.data.readers import acdc
+from tfaug.data.task import Task
 from tfaug.phantom import cohort
 
 
@@ -54,10 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         root = pathlib.Path(arguments.root) if arguments.root else _cohort(folder / "cohort", arguments.cases)
-        cases = sorted(path.parent.name for path in root.rglob("Info.cfg"))[: arguments.cases]
+        reader = readers.open(root, {})
+        dataset = DataSet(reader, Task({"any": 1}, reader.channels()))  # no label is read
+        listing = dataset.cases()
+        cases = sorted((*listing.labelled, *listing.unlabelled))[: arguments.cases]
         measured = cases[: arguments.extrapolate or len(cases)]
         specs = {n: Spec(arguments.size, arguments.resolution, n) for n in arguments.shrinks}
-        shrinks, one_by_one = compare_shrinks(root, measured, specs)
+        shrinks, one_by_one = compare_shrinks(dataset, measured, specs)
         print(f"N4 of {len(measured)} volumes, one thread\n\n{shrinks}\n")
         first, last = arguments.shrinks[0], arguments.shrinks[-1]
         how = "measured"
@@ -66,22 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         lone = f"one by one, shrink {first} ({how})"
         seconds = one_by_one * len(cases) / len(measured)
         print(f"Preparing {len(cases)} volumes\n")
-        print(compare_loading(root, cases, specs[last], folder / "cache", arguments.workers, {lone: seconds}))
+        print(compare_loading(dataset, cases, specs[last], folder / "cache", arguments.workers, {lone: seconds}))
     return 0
 
 
-def compare_shrinks(root: pathlib.Path, cases: Sequence[str], specs: dict[int, Spec]) -> tuple[str, float]:
+def compare_shrinks(dataset: DataSet, cases: Sequence[str], specs: dict[int, Spec]) -> tuple[str, float]:
     """N4 of every volume with every shrink factor.
 
     Args:
-      root: the data set's folder.
+      dataset: what to read from.
       cases: its volumes to measure.
       specs: by shrink factor; the first is what the others are compared with.
 
     Returns:
       the table, and the seconds that all of `cases` take one by one with the first factor, reading, N4 and all.
     """
-    measured = [_measure(root, case, specs) for case in cases]
+    measured = [_measure(dataset, case, specs) for case in cases]
     seconds = {n: [one.seconds[n] for one in measured] for n in specs}
     differences = {n: [one.differences[n] for one in measured] for n in specs}
     exact_seconds = next(iter(seconds.values()))
@@ -99,28 +103,29 @@ def compare_shrinks(root: pathlib.Path, cases: Sequence[str], specs: dict[int, S
     return timing.table(header, lines), sum(exact_seconds) + sum(one.rest for one in measured)
 
 
-def _measure(root, case, specs) -> _Case:
+def _measure(dataset, case, specs) -> _Case:
     start = time.perf_counter()
-    volume = acdc.read(root, case, label="ignored")
+    volume = dataset.read(case, label=False)
     exact, spec = next(iter(specs.items()))
     prepare_volume(volume, dataclasses.replace(spec, n4_shrink=0))
     rest = time.perf_counter() - start
     seconds, images = {}, {}
     for n in specs:
         start = time.perf_counter()
-        corrected = correct_bias(volume.image, volume.spacing, n, case)
+        channels = np.moveaxis(volume.image, -1, 0)
+        corrected = [correct_bias(channel, volume.spacing, n, case) for channel in channels]
         seconds[n] = time.perf_counter() - start
-        images[n] = normalise(corrected, case)
+        images[n] = np.stack([normalise(channel, case) for channel in corrected])
     return _Case(rest, seconds, {n: float(np.abs(image - images[exact]).mean()) for n, image in images.items()})
 
 
 def compare_loading(
-    root: pathlib.Path, cases: Sequence[str], spec: Spec, cache_dir: pathlib.Path, num_workers: int, lone: dict
+    dataset: DataSet, cases: Sequence[str], spec: Spec, cache_dir: pathlib.Path, num_workers: int, lone: dict
 ) -> str:
     """The table of preparing all of `cases`.
 
     Args:
-      root: the data set's folder.
+      dataset: what to read from.
       cases: its volumes.
       spec: how to prepare them.
       cache_dir: must be empty.
@@ -130,7 +135,7 @@ def compare_loading(
 
     def load():
         with contextlib.redirect_stdout(io.StringIO()):  # its progress
-            cache.load(root, cases, spec, cache_dir, labels=False, num_workers=num_workers)
+            cache.load(dataset, cases, spec, cache_dir, labels=False, num_workers=num_workers)
 
     seconds = {
         **lone,

@@ -128,16 +128,16 @@ class Stopwatch:
 
 def _work() -> None:
     """One stage, in a process of its own."""
-    from tfaug import experiment, pictures, steps  # not before: the process that prints needs no TensorFlow
+    from tfaug import pictures  # not before: the process that prints needs no TensorFlow
     from tfaug.engine import checkpoint, hooks
+    from tfaug.experiment import networks, sources, stages
 
     watch = Stopwatch()
     watch.seconds["start"] = time.perf_counter() - LAUNCHED.value
-    for name in ("data_root", "examine_data", "prepared", "with_experts", "prepare_data"):
-        watch.watch(experiment, name, "data")
-    for name in ("unet", "generator", "discriminator"):
-        watch.watch(experiment, name, "networks")
-    watch.watch(steps, "adam", "networks")
+    watch.watch(sources, "resolve", "data")
+    watch.watch(sources.Data, "load", "data")
+    for name in ("learn_augmentation", "train_segmenter", "generator"):
+        watch.watch(networks, name, "networks")
     watch.watch(hooks.KeepBest, "__call__", "validation")
     watch.watch(hooks.Pictures, "__call__", "pictures")
     watch.watch(pictures, "generator_panel", "pictures")
@@ -148,16 +148,17 @@ def _work() -> None:
     for name in ("save", "save_best", "restore"):
         watch.watch(checkpoint.Checkpoints, name, "checkpoints")
     watch.watch(checkpoint, "load_best", "checkpoints")
-    experiment.fit = functools.partial(_watched_fit, watch, experiment.fit)
+    stages.fit = functools.partial(_watched_fit, watch, stages.fit)
 
-    config, workdir = cli.config(), cli.WORKDIR.value
-    experiment.set_up_tensorflow(config)
+    config, workdir = sources.resolve(cli.config()), cli.WORKDIR.value
+    networks.set_up_tensorflow(config)
+    data = sources.Data(config)
     if STAGE.value == "data":
-        experiment.prepare_data(config)
+        data.load(sources.SPLITS)
     elif STAGE.value == "seg":
-        experiment.train_segmenter(config, workdir, cli.AUG.value)
+        stages.TrainSegmenter(config, workdir, *sources.method(config, cli.AUG.value), data).run()
     else:
-        experiment.learn_augmentation(config, workdir, STAGE.value.removeprefix("aug-"))
+        stages.LearnAugmentation(config, workdir, STAGE.value.removeprefix("aug-"), data).run()
     pathlib.Path(RESULT.value).write_text(json.dumps({**watch.seconds, "end": time.perf_counter()}))
 
 

@@ -165,7 +165,7 @@ def gflop_per_slice(model: keras.Model) -> float:
 
 
 def _set_up(precision):
-    """As `experiment.set_up_tensorflow`."""
+    """As `networks.set_up_tensorflow`."""
     determinism.fix_order()
     keras.mixed_precision.set_global_policy(precision)
 
@@ -252,7 +252,8 @@ def _patients(number):
     """Some patients of the built-in cohort, unwritten."""
     for index in range(1, number + 1):
         made = cohort.patient(SEED, index)
-        yield Volume(f"patient{index:03d}", made.es.image.astype(np.float32), made.es.mask, made.spacing, None)
+        image = made.es.image[..., None].astype(np.float32)
+        yield Volume(f"patient{index:03d}", image, made.es.mask, made.spacing, 2, None)
 
 
 def _with_bias(layer):

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfaug import config as rules
-from tfaug.configs import acdc, phantom, released_code
+from tfaug.configs import acdc, hippocampus, own, phantom, released_code
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 
@@ -37,7 +38,7 @@ def test_splits_are_those_of_the_released_program():
     assert [len(set(chosen)) for chosen in config.splits.labelled.n40] == [40]
 
 
-@pytest.mark.parametrize("module", [acdc, phantom, released_code])
+@pytest.mark.parametrize("module", [acdc, phantom, released_code, own, hippocampus])
 @pytest.mark.parametrize("num_labelled", [1, 3, 40])
 def test_our_configs_are_valid_for_every_labelled_set(module, num_labelled):
     config = module.get_config()
@@ -75,12 +76,29 @@ def test_released_code_sets_every_switch():
         ("data.image_size", 10**9, "up to 4096"),
         ("data.resolution", 0.0, "from 0.1 to 100"),
         ("data.resolution", 1e-5, "from 0.1 to 100"),
+        ("data.image_size", "automatic", "or auto"),
+        ("data.resolution", "automatic", "or auto"),
+        ("data.slice_axis", 3, "'auto' or 0 or 1 or 2"),
+        ("data.structures", {"liver"}, "{'anterior': 1"),
+        ("data.structures", "liver", "{'anterior': 1"),
+        ("data.structures", (("liver", 1, 2),), "{'anterior': 1"),
+        ("data.channels", "T1", "('T1', 'T2')"),
+        ("data.images", "", "a pattern"),
+        ("methods", (), "each name once"),
+        ("methods", ("aff", "none", "aff"), "each name once"),
+        ("methods", ("aff", "my_module:aff"), "each name once"),
+        ("methods", "aff", "each name once"),
+        ("model.segmenter", None, "'my_module:name'"),
+        ("splits.random", 5, "{'labelled': 1"),
+        ("splits.random", ("labelled",), "{'labelled': 1"),
         ("data.root", None, "a path"),
         ("data.cache_dir", 5, "a path"),
         ("data.cohort_seed", "x", "whole number"),
         ("data", None, "configs/"),
-        ("augment.class_weights", (0.1, 0.3, 0.3), "4 numbers"),
-        ("augment.class_weights", (0.1, 0.3, 0.3, "a"), "4 numbers"),
+        ("augment.class_weights", (0.1, 0.3, 0.3, "a"), "one number a class"),
+        ("augment.class_weights", (0.1, -0.3), "one number a class"),
+        ("augment.class_weights", (0.0, 0.0), "one number a class"),
+        ("augment.class_weights", (1.0,), "one number a class"),
         ("augment.lambda_seg", 0.0, "task_gradient=False"),
         ("augment.lambda_adv", -1.0, "at least 0"),
         ("augment.adversarial_loss", "wgan", "non_saturating"),
@@ -91,7 +109,7 @@ def test_released_code_sets_every_switch():
         ("segment.num_steps", np.int64(9), "whole number"),
         ("segment.num_steps", 10**30, "whole number"),
         ("segment.learning_rate", float("inf"), "above 0"),
-        ("segment.class_weights", (10**400, 1, 1, 1), "4 numbers"),
+        ("segment.class_weights", (10**400, 1, 1, 1), "one number a class"),
         ("model.filters", 2.5, "whole number"),
         ("model.half_pixel_centers", "no", "True or False"),
         ("model.head_scale", 0.0, "above 0"),
@@ -109,7 +127,7 @@ def test_released_code_sets_every_switch():
         ("splits.test", "patient011", "names"),
         ("splits.unlabelled", (16, 17), "names"),
         ("splits.unlabelled", None, "names"),
-        ("splits.labelled", None, "sets of patients"),
+        ("splits.labelled", None, "sets of cases"),
         ("splits.labelled.n1", ("patient002",), "tuple of sets"),
         ("splits.labelled.n1", (5,), "tuple of sets"),
         ("splits.labelled.n1", (None,), "tuple of sets"),
@@ -128,6 +146,76 @@ def test_impossible_values_are_refused_by_their_key(key, value, hint):
     with pytest.raises(UserError) as raised:
         rules.check(config)
     assert key.split(".")[0] in raised.value.subject and hint in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.image_size": "auto", "data.resolution": "auto"},
+        {"data.structures": {"liver": 1, "spleen": 2, "tumour": 3}},
+        {"data.structures": (("liver", 1), ("spleen", 2), ("tumour", 3))},
+        {"data.structures": [["liver", 1], ["spleen", 2], ["tumour", 3]]},  # as JSON has it
+        {"data.slice_axis": 0},
+        {"methods": ("aff", "my_module:aff_blur")},
+        {"segment.class_weights": ()},
+        {"segment.class_weights": (0.1, 0.45, 0.45)},
+    ],
+)
+def test_what_an_unresolved_config_may_say(changes):
+    config = acdc.get_config()
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = config[parents[0]] if parents else config
+        section[last] = value
+    rules.check(config)
+
+
+@pytest.mark.parametrize("structures", [{"liver": 1}, (("liver", 1),), [["liver", 1]]])
+@pytest.mark.parametrize("stage", ["augment", "segment"])
+def test_there_is_a_weight_for_each_class_of_the_structures(structures, stage):
+    config = acdc.get_config()
+    config.augment.class_weights = config.segment.class_weights = (0.1, 0.9)
+    config.data.structures = structures
+    rules.check(config)
+    config[stage].class_weights = (0.1, 0.3, 0.3, 0.3)
+    with pytest.raises(UserError, match=f"{stage}.class_weights: has 4 numbers for 2 classes"):
+        rules.check(config)
+
+
+def test_splits_that_are_yet_to_be_drawn_or_read_are_not_checked():
+    for key, value in (("random", {"labelled": 1, "validation": 2, "test": 3}), ("file", "splits.csv")):
+        config = acdc.get_config()
+        config.splits.validation = ()
+        with pytest.raises(UserError, match="validation"):
+            rules.check(config)
+        config.splits[key] = value
+        rules.check(config)
+
+
+def test_flags_give_values_of_other_types():
+    """In a process of its own: flags are defined once in each."""
+    program = "from tfaug.commands import cli; cli.run(lambda: print(cli.config().to_json()))"
+    flags = [
+        *(
+            "--config=phantom",
+            "--config.data.image_size=auto",
+            "--config.data.resolution=1",
+            "--config.data.slice_axis=0",
+        ),
+        *("--config.data.structures={'liver': 7, 'tumour': 3}", "--config.data.channels=('T1', 'T2')"),
+        *(
+            "--config.splits.random={'labelled': (1, 3), 'validation': 2, 'test': 0.2}",
+            "--config.methods=('none', 'aff')",
+        ),
+        *("--config.augment.class_weights=()", "--config.segment.class_weights=(0.1, 0.4, 0.5)"),
+    ]
+    done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = json.loads(done.stdout)
+    given = [config["data"][key] for key in ("image_size", "resolution", "slice_axis", "structures", "channels")]
+    assert given == ["auto", 1, 0, {"liver": 7, "tumour": 3}, ["T1", "T2"]]
+    assert config["splits"]["random"] == {"labelled": [1, 3], "validation": 2, "test": 0.2}
+    assert (config["methods"], config["segment"]["class_weights"]) == (["none", "aff"], [0.1, 0.4, 0.5])
 
 
 def test_a_config_file_that_ends_the_program_is_named(tmp_path):

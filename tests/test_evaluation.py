@@ -1,24 +1,24 @@
-import gzip
+import dataclasses
 import io
 import itertools
-import struct
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 from tfaug import evaluation
-from tfaug.data import nifti
+from tfaug.data import images, readers
+from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Spec, prepare_volume
+from tfaug.data.task import Task
 from tfaug.engine.errors import MachineError
 from tfaug.types import Volume
 
 SHAPE = (56, 48, 7)
 SPACING = (1.5, 1.5, 8.0)
-OBLIQUE = nibabel.affines.from_matvec(
-    nibabel.eulerangles.euler2mat(0.4, -0.2, 0.9) @ np.diag([-1.5, 1.5, 8.0]), [-31.5, 12.25, 77.0]
-)
+HEART = Task({"RV": 1, "Myo": 2, "LV": 3})
 
 
 def heart(shift=(0, 0)):
@@ -33,121 +33,74 @@ def heart(shift=(0, 0)):
     return label
 
 
-def save_scan(path, header=None):
-    """A scan in a file like ACDC's: int16, true voxel size and qform, unit sform."""
-    image = (100 * heart() + np.arange(SHAPE[0])[:, None, None]).astype(np.int16)
-    scan = nibabel.Nifti1Image(image, None, header)
-    if header is None:
-        scan.header.set_zooms(SPACING)
-        scan.header.set_xyzt_units("mm", "sec")
-        scan.header.set_qform(OBLIQUE, code=1)
-        scan.header.set_sform(np.eye(4), code=2)
-    nibabel.save(scan, path)
-
-
-def make_case(folder, name="patient001", resolution=1.5, size=60, shift=(0, 0)):
+def make_case(folder, name="patient001", resolution=1.5, size=60):
+    """A prepared heart with its native volume."""
     path = folder / f"{name}_frame01.nii.gz"
-    save_scan(path)
-    scan = nifti.read(path)
-    volume = Volume(name, scan.array, heart(shift), scan.spacing, path)
-    return prepare_volume(volume, Spec(image_size=size, resolution=resolution, n4_shrink=0)), volume
+    image = (100 * heart() + np.arange(SHAPE[0])[:, None, None]).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(image, np.diag([*SPACING, 1])), path)
+    volume = Volume(name, image[..., None].astype(np.float32), heart(), SPACING, 2, path)
+    return prepared(volume, resolution, size)
 
 
-def oracle(*cases):
+def prepared(volume, resolution=1.5, size=60):
+    spec = Spec(image_size=size, resolution=resolution, n4_shrink=0)
+    return dataclasses.replace(prepare_volume(volume, spec), volume=volume)
+
+
+def with_label(case, label):
+    """The same prepared slices, beside another native reference."""
+    return dataclasses.replace(case, volume=dataclasses.replace(case.volume, label=label))
+
+
+def oracle(*cases, num_classes=4):
     """A segmenter that knows the prepared label of every prepared image."""
-    labels = {prepared.image.tobytes(): prepared.label for prepared, _ in cases}
-    return lambda images: np.eye(4, dtype=np.float32)[labels[images.tobytes()]]
+    labels = {case.image.tobytes(): case.label for case in cases}
+    return lambda image: np.eye(num_classes, dtype=np.float32)[labels[image.tobytes()]]
 
 
 def nothing(images):
     """A segmenter that finds background everywhere."""
-    return np.broadcast_to(np.eye(4, dtype=np.float32)[0], (*images.shape, 4))
+    return np.broadcast_to(np.eye(4, dtype=np.float32)[0], (*images.shape[:3], 4))
+
+
+def scores(predict, case):
+    return evaluation.score(evaluation.segment(predict, case), case.volume, HEART)
 
 
 def test_a_perfect_segmenter_is_perfect_on_the_native_grid(tmp_path):
-    prepared, volume = make_case(tmp_path)
-    rows = evaluation.score(evaluation.segment(oracle((prepared, volume)), prepared), volume)
+    case = make_case(tmp_path)
+    rows = scores(oracle(case), case)
     assert [(row["case"], row["structure"]) for row in rows] == [("patient001", s) for s in ("RV", "Myo", "LV")]
     assert all((row["dice"], row["hd95_mm"], row["assd_mm"]) == (1, 0, 0) for row in rows)
 
 
 def test_resampling_to_coarser_pixels_costs_little(tmp_path):
-    prepared, volume = make_case(tmp_path, resolution=1.8)
-    rows = evaluation.score(evaluation.segment(oracle((prepared, volume)), prepared), volume)
+    case = make_case(tmp_path, resolution=1.8)
+    rows = scores(oracle(case), case)
     assert all(0.9 < row["dice"] < 1 for row in rows)
     assert all(0 < row["assd_mm"] < 0.2 for row in rows)
 
 
-def test_scores_are_against_the_experts_mask_in_mm(tmp_path):
-    """Predicting the unshifted heart, the expert's being two voxels (3 mm) along x."""
-    prepared, volume = make_case(tmp_path)
-    moved = Volume(volume.case, volume.image, heart((2, 0)), volume.spacing, volume.path)
-    for row in evaluation.score(evaluation.segment(oracle((prepared, volume)), prepared), moved):
+def test_scores_are_against_the_reference_in_mm(tmp_path):
+    """Predicting the unshifted heart, the reference being two voxels (3 mm) along x."""
+    case = make_case(tmp_path)
+    for row in scores(oracle(case), with_label(case, heart((2, 0)))):
         assert row["hd95_mm"] == pytest.approx(3.0)
         assert row["dice"] < 0.9
 
 
 def test_validation_dice_is_the_mean_of_the_scores(tmp_path):
-    cases = [make_case(tmp_path, "a"), make_case(tmp_path, "b")]
-    cases[1] = cases[1][0], Volume("b", cases[1][1].image, heart((3, 1)), SPACING, cases[1][1].path)
+    cases = [make_case(tmp_path, "a"), with_label(make_case(tmp_path, "b"), heart((3, 1)))]
     predict = oracle(cases[0])
-    table = pd.DataFrame(sum((evaluation.score(evaluation.segment(predict, p), v) for p, v in cases), []))
+    table = pd.DataFrame(sum((scores(predict, case) for case in cases), []))
     expected = table.groupby("structure").dice.mean().to_dict()
-    assert evaluation.validation_dice(predict, cases) == pytest.approx({**expected, "mean": table.dice.mean()})
-
-
-def headers():
-    both = nibabel.Nifti1Header()
-    both.set_data_shape(SHAPE)
-    both.set_zooms(SPACING)
-    both.set_xyzt_units("mm")
-    qform_only, big_endian = both.copy(), both.as_byteswapped(">")
-    both.set_qform(OBLIQUE, code=1)
-    both.set_sform(OBLIQUE, code=1)
-    qform_only.set_qform(OBLIQUE, code=3)
-    qform_only.set_sform(None, code=0)
-    big_endian.set_sform(OBLIQUE, code=4)
-    return {"acdc": None, "both": both, "qform only": qform_only, "big endian, sform only": big_endian}
-
-
-@pytest.mark.parametrize("name", headers())
-def test_a_mask_lies_where_its_scan_lies(tmp_path, name):
-    save_scan(tmp_path / "scan.nii.gz", headers()[name])
-    nibabel.save(evaluation.mask_image(heart(), tmp_path / "scan.nii.gz"), tmp_path / "mask.nii.gz")
-    scan, mask = (nibabel.load(tmp_path / f"{kind}.nii.gz") for kind in ("scan", "mask"))
-    np.testing.assert_array_equal(np.asarray(mask.dataobj), heart())
-    np.testing.assert_array_equal(mask.affine, scan.affine)
-    for transform in ("get_qform", "get_sform"):
-        ours, theirs = (getattr(image.header, transform)(coded=True) for image in (mask, scan))
-        assert ours[1] == theirs[1]
-        np.testing.assert_array_equal(ours[0], theirs[0])  # None where the code is 0
-    assert mask.header.get_zooms() == scan.header.get_zooms()
-    assert mask.header.get_xyzt_units() == scan.header.get_xyzt_units()
-    assert mask.get_data_dtype() == np.uint8
-    raw = gzip.open(tmp_path / "mask.nii.gz").read(348)
-    assert struct.unpack("<ff", raw[112:120]) == (1.0, 0.0)  # scl_slope, scl_inter
-
-
-@pytest.mark.parametrize("size", [0, 7, 48, 2**31 - 1, -16])
-def test_a_mask_can_be_written_for_every_scan_that_can_be_read(tmp_path, size, capfd):
-    """The scan's header extension is nonsense, and its qform's handedness is neither 1 nor -1."""
-    save_scan(tmp_path / "sound.nii")
-    content = bytearray((tmp_path / "sound.nii").read_bytes())
-    content[76:80] = struct.pack("<f", 5)  # pixdim[0]
-    content[108:112] = struct.pack("<f", 384)  # vox_offset
-    content[348:352] = b"\1\0\0\0" + struct.pack("<i", size) + bytes(28)
-    (tmp_path / "scan.nii").write_bytes(content)
-    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.nii").array, nifti.read(tmp_path / "sound.nii").array)
-    mask = evaluation.mask_image(heart(), tmp_path / "scan.nii")
-    nibabel.save(mask, tmp_path / "mask.nii")
-    np.testing.assert_array_equal(nifti.read(tmp_path / "mask.nii").array, heart())
-    assert capfd.readouterr().err == ""
+    assert evaluation.validation_dice(predict, cases, HEART) == pytest.approx({**expected, "mean": table.dice.mean()})
 
 
 def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
     cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002", resolution=1.3)]
     out = tmp_path / "out"
-    table = evaluation.evaluate(oracle(*cases), cases, out, "ES")
+    table = evaluation.evaluate(oracle(*cases), cases, 2, out, HEART, "ES")
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         "dice.csv",
         "summary.txt",
@@ -167,7 +120,7 @@ def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
 
 def test_one_case_in_which_nothing_is_found(tmp_path):
     case = make_case(tmp_path)
-    table = evaluation.evaluate(nothing, [case], tmp_path / "out", "ED")
+    table = evaluation.evaluate(nothing, [case], 1, tmp_path / "out", HEART, "ED")
     assert (table.dice == 0).all()
     assert (tmp_path / "out" / "dice.csv").read_text().splitlines()[1] == "patient001,RV,0.000000,,"
     text = evaluation.summary(table)
@@ -190,7 +143,7 @@ def test_summary_by_hand():
     assert rows["mean"] == "0.650 +- 0.150 4.00 +- 1.00 1.29 +- 0.54 1 of 6".split()
 
 
-def test_an_interrupted_evaluation_is_run_again(tmp_path):
+def test_an_interrupted_evaluation_is_run_again(tmp_path, capsys):
     cases = [make_case(tmp_path, f"patient00{k}", resolution=1.2 + 0.1 * k) for k in (1, 2, 3)]
     predict, calls = oracle(*cases), itertools.count(1)
 
@@ -200,12 +153,13 @@ def test_an_interrupted_evaluation_is_run_again(tmp_path):
         return predict(images)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluation.evaluate(killed, cases, tmp_path / "killed", "ES")
+        evaluation.evaluate(killed, cases, 3, tmp_path / "killed", HEART, "ES")
+    assert "3/3" not in capsys.readouterr().out  # a case counts when it is done
     assert (tmp_path / "killed" / "masks" / "patient002_ES_prediction.nii.gz").exists()
     assert not (tmp_path / "killed" / "dice.csv").exists()
     (tmp_path / "killed" / "masks" / ".part-patient002_ES_prediction.nii.gz").write_bytes(b"half a file")
     for folder in ("killed", "undisturbed"):
-        evaluation.evaluate(predict, cases, tmp_path / folder, "ES")
+        evaluation.evaluate(predict, cases, 3, tmp_path / folder, HEART, "ES")
     files = [
         {path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.*")}
         for folder in ("killed", "undisturbed")
@@ -216,22 +170,70 @@ def test_an_interrupted_evaluation_is_run_again(tmp_path):
 def test_a_folder_that_cannot_be_written_is_the_machines_fault(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(MachineError, match="cannot be written"):
-        evaluation.evaluate(nothing, [make_case(tmp_path)], tmp_path / "file" / "out", "ES")
+        evaluation.evaluate(nothing, [make_case(tmp_path)], 1, tmp_path / "file" / "out", HEART)
 
 
-def test_progress_is_one_plain_line_a_case_outside_a_terminal(tmp_path, capsys):
+def test_the_end_of_an_evaluation_is_shown_outside_a_terminal(tmp_path, capsys):
     cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002")]
-    evaluation.evaluate(oracle(*cases), cases, tmp_path / "out", "ES")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "evaluation: patient002 (2/2): Dice RV 1.000 Myo 1.000 LV 1.000"
-    assert len(lines) == 2
+    evaluation.evaluate(oracle(*cases), cases, 2, tmp_path / "out", HEART)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("evaluation: 2/2, ")
+
+
+ORGANS = {"b": 300, "a": 85}  # not in the order of their values, and too large for a byte
+AXES = nibabel.eulerangles.euler2mat(0.4, -0.2, 0.9)
+
+
+def write(path, array, spacing):
+    path.parent.mkdir(exist_ok=True)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(spacing)
+    image.SetDirection(AXES.ravel().tolist())
+    image.SetOrigin((10, -20, 30.5))
+    sitk.WriteImage(image, str(path))
+
+
+def organs(folder, axis, suffix):
+    """A case of two channels and two structures, whose slices of 8 mm lie along an axis of its files."""
+    label = np.zeros((44, 36, 6), np.uint16)  # slices last
+    label[8:30, 10:20, 1:4] = 300
+    label[20:40, 16:30, 2:6] = 85
+    rng = np.random.default_rng(0)
+    channels = [(label + rng.integers(0, 50, label.shape)).astype(np.int16) for _ in range(2)]
+    spacing = np.insert([1.5, 1.5], axis, 8.0)
+    for name, array in (("images/x_t1", channels[0]), ("images/x_t2", channels[1]), ("labels/x", label)):
+        write(folder / f"{name}{suffix}", np.moveaxis(array, 2, axis), spacing)
+    options = {"images": f"images/*_t1{suffix}, images/*_t2{suffix}", "structures": ORGANS}
+    reader = readers.open(folder, options)
+    return DataSet(reader, readers.task(reader, options))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mask_has_the_values_the_axes_and_the_geometry_of_the_case_whichever_axis_is_sliced(tmp_path, axis, suffix):
+    dataset = organs(tmp_path, axis, suffix)
+    case = prepared(dataset.read("x"))
+    assert case.image.shape == (6, 60, 60, 2)
+    table = evaluation.evaluate(oracle(case, num_classes=3), [case], 1, tmp_path / "out", dataset.task)
+    assert table[["structure", "dice", "hd95_mm"]].to_numpy().tolist() == [["a", 1, 0], ["b", 1, 0]]
+    mask = tmp_path / "out" / "masks" / f"x_prediction{suffix}"
+    label, scan = tmp_path / "labels" / f"x{suffix}", tmp_path / "images" / f"x_t1{suffix}"
+    np.testing.assert_array_equal(images.read(mask, None).array, images.read(label, None).array)
+    ours, theirs = (sitk.ReadImage(str(path)) for path in (mask, scan))
+    assert ours.IsSameImageGeometryAs(theirs, 1e-9, 1e-9)
+
+
+def test_a_distance_across_slices_is_in_mm_of_the_axis_that_is_sliced(tmp_path):
+    dataset = organs(tmp_path, 0, ".nrrd")
+    volume = dataset.read("x")
+    rows = evaluation.score(np.roll(volume.label, -1, axis=2), volume, dataset.task)
+    assert {row["structure"]: row["hd95_mm"] for row in rows} == pytest.approx({"a": 8.0, "b": 8.0})
 
 
 @pytest.mark.parametrize(
     "labelled, expected",
     [(range(10), [1, 5, 8]), (range(3, 9), [4, 6, 8]), ([2, 3, 4], [2, 3, 4]), ([1, 2], [1, 2]), ([4], [4])],
 )
-def test_slices_are_taken_from_the_thirds_of_the_heart(labelled, expected):
+def test_slices_are_taken_from_the_thirds_of_the_labelled_region(labelled, expected):
     label = np.zeros((4, 4, 10), np.uint8)
     label[1, 1, list(labelled)] = 3
     assert evaluation.representative_slices(label) == expected
@@ -241,12 +243,12 @@ def test_slices_of_a_stack_without_any_label():
     assert evaluation.representative_slices(np.zeros((4, 4, 6), np.uint8)) == [1, 3, 5]
 
 
-def test_the_window_is_a_square_about_the_heart_inside_the_image():
+def test_the_window_is_a_square_about_all_that_is_marked_inside_the_image():
     mask = np.zeros((100, 80, 2), np.uint8)
     mask[40:60, 30:40, 1] = 1
-    assert evaluation.heart_window(mask) == (slice(36, 64), slice(21, 49))
+    assert evaluation.labelled_window(mask) == (slice(36, 64), slice(21, 49))
     far = np.zeros_like(mask)
     far[99, 79, 0] = 1  # a false positive in the corner is shown, and the window keeps inside
-    rows, columns = evaluation.heart_window(mask, far)
+    rows, columns = evaluation.labelled_window(mask, far)
     assert (rows.start, min(rows.stop, 100), columns.start, min(columns.stop, 80)) == (16, 100, 0, 80)
-    assert evaluation.heart_window(np.zeros_like(mask)) == (slice(None), slice(None))
+    assert evaluation.labelled_window(np.zeros_like(mask)) == (slice(None), slice(None))

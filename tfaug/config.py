@@ -46,15 +46,25 @@ def check(config: Config) -> None:
             f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
             "give fewer",
         )
+    num_classes = len(config.data.structures) + 1
+    for stage in ("augment", "segment"):
+        weights = config[stage].class_weights
+        if config.data.structures and weights and len(weights) != num_classes:
+            raise UserError(
+                f"--config.{stage}.class_weights",
+                f"has {len(weights)} numbers for {num_classes} classes",
+                "give one a class, background first, or () for the default",
+            )
     if not (config.splits.random or config.splits.file):
         _check_splits(config)
 
 
 def is_resolved(config: Config) -> bool:
-    """Whether a config names everything that its data decide: structures, grid and splits."""
+    """Whether a config names everything that its data decide: structures, their weights, grid and splits."""
     unresolved = "auto" in (config.data.image_size, config.data.resolution)
     unnamed = not (config.data.structures and config.data.channels and config.data.reader)
-    return not (unresolved or unnamed or config.splits.random or config.splits.file)
+    unweighted = not (config.augment.class_weights and config.segment.class_weights)
+    return not (unresolved or unnamed or unweighted or config.splits.random or config.splits.file)
 
 
 def _check_splits(config):

@@ -17,7 +17,6 @@ from tfaug.data import images
 from tfaug.data.preprocess import Prepared, restore, to_file_order
 from tfaug.data.task import Task
 from tfaug.engine.files import replacing
-from tfaug.engine.signals import check_signals
 from tfaug.engine.workers import progress
 from tfaug.types import Volume
 
@@ -86,18 +85,10 @@ def evaluate(
       MachineError: a file cannot be written.
     """
     rows, tiles = [], []
-    for prepared in progress(scans, num_scans, "evaluation", "case"):
-        check_signals()
-        volume = prepared.volume
-        prediction = segment(predict, prepared)
-        case_rows = score(prediction, volume, task)
+    done = (_evaluate_case(predict, prepared, out_dir, task, tag) for prepared in scans)
+    for case_rows, tile in progress(done, num_scans, "evaluation", "case"):
         rows += case_rows
-        with _replacing(mask_file(out_dir, volume, tag)) as path:
-            images.write_label(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
-        picture = case_picture(prediction, volume, task)
-        with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
-            pictures.save(picture, path)
-        tiles.append(_tile(prediction, volume, case_rows))
+        tiles.append(tile)
     table = pd.DataFrame(rows)
     shown, masks, titles, references = zip(*tiles)
     overview = pictures.overlay(shown, masks, titles, task.colours, references)
@@ -108,6 +99,18 @@ def evaluate(
     with _replacing(out_dir / "dice.csv") as path:
         table.to_csv(path, index=False, float_format="%.6f")
     return table
+
+
+def _evaluate_case(predict, prepared, out_dir, task, tag):
+    """Writes a case's mask and picture; returns the rows of `score` and its tile of the overview."""
+    volume, prediction = prepared.volume, segment(predict, prepared)
+    rows = score(prediction, volume, task)
+    with _replacing(mask_file(out_dir, volume, tag)) as path:
+        images.write_label(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
+    picture = case_picture(prediction, volume, task)
+    with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
+        pictures.save(picture, path)
+    return rows, _tile(prediction, volume, rows)
 
 
 def summary(table: pd.DataFrame) -> str:

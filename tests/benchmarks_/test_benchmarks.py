@@ -4,13 +4,28 @@ import itertools
 import math
 import os
 import re
+import subprocess
 
 import pytest
 import tensorflow as tf
 from data_.patients import write_patient
 
-from benchmarks import inference, operations, pipeline, preprocessing, run_time, scaling, soak, steps, timing, workloads
+from benchmarks import (
+    inference,
+    operations,
+    pipeline,
+    precision,
+    preprocessing,
+    run_time,
+    scaling,
+    soak,
+    steps,
+    timing,
+    workloads,
+)
 from tfaug.compat import keras
+from tfaug.configs import phantom
+from tfaug.table1 import results
 
 SHAPE = {"size": 32, "batch": 2, "precision": "float32"}
 
@@ -222,6 +237,43 @@ def test_preprocessing_measures_and_extrapolates(tmp_path, capsys):
     assert exact == 0 < coarse < 1
     assert "extrapolated from 1" in column(loading, "work")[0]
     assert all(float(cell) > 0 for cell in column(loading, "times faster"))
+
+
+def test_precisions_are_compared_on_the_runs_that_both_have(tmp_path):
+    config = phantom.get_config()
+    config.splits.test = ("a", "b")
+    dice = {"float32": [0.50, 0.60, 0.70], "mixed_bfloat16": [0.52, 0.58]}  # of sets 1, 2, 3
+    for name, means in dice.items():
+        config.precision = name
+        for number, mean in enumerate(means, start=1):
+            of_cases = {"a": (mean - 0.1, mean + 0.1), "b": (mean, math.nan)}
+            seconds = 30.0 if name == "float32" else 20.0
+            result = results.Result("aff", 1, number, 0, 350, 0.5, of_cases, seconds, None, 1, "2.15.1")
+            results.save(tmp_path / name, result, config, ("left", "right"))
+    *pairs, _, means, difference, time = precision.compare({name: tmp_path / name for name in dice}).splitlines()
+    assert [line.split()[-2:] for line in pairs[-2:]] == [["0.5000", "0.5200"], ["0.6000", "0.5800"]]
+    assert means == "mean Dice 0.5500 in float32, 0.5500 in mixed_bfloat16"
+    # The differences are +-0.02: a standard error of 0.02, and 12.706 of them with one degree of freedom.
+    assert difference == "difference +0.0000 +- 0.2541 (95 % t-interval, 2 pairs)"
+    assert time == "time of training 0.67 of that in float32"
+
+
+def test_precision_trains_the_same_in_both_and_ends_with_a_training_that_fails(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, len(commands) - 1)
+
+    monkeypatch.setattr(precision.subprocess, "run", run)
+    flags = [f"--workdir={tmp_path}", "--sets=2", "--config.data.root=DIR"]
+    assert precision.main(flags) == 1
+    first, second = (
+        [part.replace(name, "P") for part in command] for name, command in zip(precision.PRECISIONS, commands)
+    )
+    assert first == second and {"--stage=table1", "--sets=2", "--config.precision=P", "--config.data.root=DIR"} <= {
+        *first
+    }
 
 
 def test_the_parts_of_a_run_exclude_each_other(monkeypatch):

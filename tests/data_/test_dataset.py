@@ -1,4 +1,4 @@
-import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SHAPE = (12, 14, 16)
 IMAGE = np.random.default_rng(0).integers(0, 500, (*SHAPE, 2)).astype(np.int16)
 LABEL = np.random.default_rng(1).choice(np.array([0, 85, 170], np.uint8), SHAPE)
 TASK = Task({"a": 170, "b": 85}, ("T1", "T2"))
-CLASSES = np.select([LABEL == 170, LABEL == 85], [1, 2])
+CLASSES = np.select([LABEL == 85, LABEL == 170], [1, 2])  # in the order of the values
 
 
 class Flat(Reader):
@@ -92,6 +92,6 @@ def test_files_that_were_read_before_are_not_opened_again(tmp_path):
 
 
 def test_it_travels_to_other_processes_and_knows_patients(tmp_path):
-    dataset = pickle.loads(pickle.dumps(DataSet(write(tmp_path, (1.0, 1.0, 8.0)), TASK)))
+    dataset = ForkingPickler.loads(ForkingPickler.dumps(DataSet(write(tmp_path, (1.0, 1.0, 8.0)), TASK)))
     np.testing.assert_array_equal(dataset.read("A1").label, CLASSES)
     assert (dataset.root, dataset.cases().labelled, dataset.patient("A1")) == (tmp_path, ("A1",), "A")

@@ -84,7 +84,7 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
         *("--config", "mine.py", "--config.data.root", "my data", "--noconfig.augment.task_gradient"),
         *("--config.segment.learning_rate=1e-5", "--config.splits.test=('a','b')", "--config.data.image_size=auto"),
         *("--config.segment.class_weights=(0,0.3,0.3,0.3)", "--config.name=other"),
-        *("--config.generators.deform=runs/trained", "--config.data.structures={'b': 2, 'a': 1}"),
+        *("--config.generators.deform=runs/trained", "--config.data.structures={'b': 2, 'a': 1, 'c': 3}"),
     ]
     config, file = show(*asked, cwd=folder)
     assert config["data"]["root"] == str(folder / "my data") and config["augment"]["task_gradient"] is False

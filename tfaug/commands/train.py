@@ -27,7 +27,7 @@ STAGE = flags.DEFINE_string("stage", "all", "; ".join(f"{stage}: {text}" for sta
 GEN = flags.DEFINE_string(
     "gen", "deform", "Which generator --stage=aug learns: deform or intensity (or deform_noreg, intensity_noreg)."
 )
-CHECK = flags.DEFINE_bool("check", False, "Only read the files of every split, and list all that is wrong.")
+CHECK = flags.DEFINE_bool("check", False, "Only read and prepare every case, and list all that is wrong.")
 
 
 def main() -> None:

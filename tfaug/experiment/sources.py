@@ -67,11 +67,18 @@ def resolve(config: Config) -> Config:
     """
     if rules.is_resolved(config):
         return config
-    config = config.copy_and_resolve_references()
+    values = config.to_dict()
+    values["data"]["structures"] = tuple(dict(values["data"]["structures"]).items())  # a config's key holds no dot
+    config = Config(values)
+    with config.ignore_type():  # a number takes the place of "auto"
+        _resolve(config)
+    return config
+
+
+def _resolve(config):
     source = reader(config) if _needs_files(config) else readers.acdc.Reader(pathlib.Path(), config.data.to_dict())
     task = readers.task(source, config.data.to_dict())
-    with config.data.ignore_type():
-        config.data.structures = tuple(task.structures.items())
+    config.data.structures = tuple(task.structures.items())
     config.data.channels = config.data.channels or task.channels
     config.data.reader = readers.name_of(source)
     _resolve_splits(config, source)
@@ -83,14 +90,7 @@ def resolve(config: Config) -> Config:
     for stage in ("augment", "segment"):
         if not config[stage].class_weights:
             config[stage].class_weights = task.class_weights
-        if len(config[stage].class_weights) != task.num_classes:
-            raise UserError(
-                f"--config.{stage}.class_weights",
-                f"has {len(config[stage].class_weights)} numbers for {task.num_classes} classes",
-                "give one a class, background first, or () for the default",
-            )
     rules.check(config)
-    return config
 
 
 def _needs_files(config):
@@ -114,10 +114,12 @@ def _resolve_splits(config, source):
     for split, names in chosen.items():
         config.splits[split] = tuple(names)
     config.splits.file = ""
-    with config.splits.ignore_type():
-        config.splits.random = ()
+    config.splits.random = ()
     sizes = ", ".join(f"{len(config.splits[split])} {split}" for split in ("validation", "test", "unlabelled"))
-    sets = ", ".join(f"{len(of_size)} labelled sets of {key[1:]}" for key, of_size in labelled.items())
+    sets = ", ".join(
+        f"{len(of_size)} labelled {'set' if len(of_size) == 1 else 'sets'} of {key[1:]}"
+        for key, of_size in labelled.items()
+    )
     print(f"splits: {sets}; cases: {sizes}")
 
 
