@@ -73,6 +73,15 @@ def test_keras_is_version_2_whatever_the_environment_says(variable):
     assert done.stdout.strip().endswith("keras.src.engine.training"), done.stdout + done.stderr  # Keras 3 has no engine
 
 
+def test_tensorflow_loads_without_a_word():
+    code = "import sys\nfrom tfaug.commands import cli\ncli.load_tensorflow()\nprint('heard', file=sys.stderr)"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\nsys.modules['tensorflow']"], capture_output=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, b"heard\n")
+
+
 def test_tensorboard_starts():
     command = [sys.executable, "-m", "tensorboard.main", "--version"]  # fails without setuptools' pkg_resources
     done = subprocess.run(command, capture_output=True, text=True)

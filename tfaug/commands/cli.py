@@ -5,6 +5,7 @@ Light on purpose: worker processes import the main program again, and need no Te
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import re
@@ -80,6 +81,24 @@ def _help(command) -> str:
     names = [name for name in sys.modules if name.startswith(f"{__package__}.")]
     texts = [text for text in (flags.FLAGS.module_help(name) for name in names) if text]
     return "\n".join([command.__doc__, *texts, f"\n  --config: {_CONFIG_HELP}"])
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow, which takes seconds, without what its libraries print meanwhile.
+
+    TensorFlow 2.21 prints four lines about missing GPUs whatever its log level is. What goes wrong is an exception.
+    """
+    if sys.stderr is None:  # was closed
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def config() -> ml_collections.ConfigDict:

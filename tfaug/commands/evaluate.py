@@ -35,11 +35,13 @@ def main() -> None:
         return
 
     if RUN.value:
-        from tfaug.experiment import runs  # not before: a mistake in the flags need not wait for TensorFlow
+        cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+        from tfaug.experiment import runs
 
         print(runs.evaluate(RUN.value, split))
         return
     config = sources.resolve(config)
+    cli.load_tensorflow()
     from tfaug.experiment import runs
 
     print(runs.evaluate(segmenter_path(config, cli.WORKDIR.value, name), split, config))

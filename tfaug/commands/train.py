@@ -46,7 +46,8 @@ def main() -> None:
     check_writable(workdir)
     config = sources.resolve(config)
 
-    from tfaug.experiment import networks, runs, stages  # not before: a mistake in the flags need not wait for it
+    cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+    from tfaug.experiment import networks, runs, stages
 
     networks.set_up_tensorflow(config)
     data = sources.Data(config)
