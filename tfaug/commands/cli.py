@@ -75,10 +75,11 @@ def _work(main: Callable[[], None]) -> None:
         main()
 
 
-def _help(module) -> str:
-    """What a command is, and its flags."""
-    own = flags.FLAGS.module_help(__name__)
-    return f"{module.__doc__}\n{flags.FLAGS.module_help(module.__name__)}\n{own}\n  --config: {_CONFIG_HELP}"
+def _help(command) -> str:
+    """What a command is, and the flags of all commands that its module brings."""
+    names = [name for name in sys.modules if name.startswith(f"{__package__}.")]
+    texts = [text for text in (flags.FLAGS.module_help(name) for name in names) if text]
+    return "\n".join([command.__doc__, *texts, f"\n  --config: {_CONFIG_HELP}"])
 
 
 def config() -> ml_collections.ConfigDict:
