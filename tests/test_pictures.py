@@ -164,3 +164,18 @@ def test_the_legend_of_many_structures_takes_more_rows_and_names_them_all():
     assert drawn.shape[0] > few.shape[0] and drawn.shape[1] == few.shape[1]
     below = drawn[-(drawn.shape[0] - few.shape[0] + int(pictures.LEGEND * pictures.DPI)) :]
     assert all(near(below, colour).any() for colour in many.values())
+
+
+def test_one_structure_is_drawn_and_named_in_every_panel():
+    colours = Task({"liver": 7}).colours
+    image, mask = slices(2)
+    mask, field = (mask == 3).astype(np.uint8), np.ones((*image.shape, 2))
+    for picture in (
+        pictures.overlay(image, mask, ["a", "b"], colours, references=np.zeros_like(mask)),
+        pictures.segmentation_panel(image, mask, mask, colours),
+        pictures.generator_panel(image, field, image, mask, mask, "deform", colours),
+        pictures.draws_panel(image[0], mask[0], field, image, mask, "deform", colours),
+    ):
+        legend = int(pictures.LEGEND * pictures.DPI)
+        assert near(picture[:-legend], colours["liver"]).sum() > 20  # its contour
+        assert near(picture[-legend:], colours["liver"]).sum() > 20
