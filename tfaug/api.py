@@ -13,12 +13,13 @@ from tfaug import inference
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
+from tfaug.config import Config
 from tfaug.data import images, preprocess
 from tfaug.data.dataset import arranged
 from tfaug.data.readers import base
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.experiment import runs, sources
+from tfaug.experiment import networks, runs, sources
 from tfaug.types import Z_DIM
 
 _BATCH = 8  # slices at a time
@@ -33,7 +34,10 @@ class Segmenter:
     """
 
     def __init__(self, run: str | os.PathLike):
-        self._config, self.model = runs.segmenter_of(pathlib.Path(run))
+        run = pathlib.Path(run)
+        self._config = runs.config_of_segmenter(run)
+        with networks.precision(self._config):
+            self.model = runs.segmenter_of(run)
         self.task = sources.task_of(self._config)
         self._predict = inference.predictor(self.model, _BATCH)
 
@@ -107,7 +111,8 @@ class Generator(keras.layers.Layer):
             remedy = "give the folder of a finished `train.py --stage=aug`"
             raise UserError(path, "there is no trained generator", remedy)
         self.kind = GENERATORS[report["generator"]][0]
-        self.model = runs.generator_of(path, self.kind)
+        with networks.precision(Config(run_dir.read_config(path))):
+            self.model = runs.generator_of(path, self.kind)
         self.model.trainable = False
         self._run, self._seed = os.fspath(run), seed
         random = tf.random.Generator

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
@@ -27,6 +28,17 @@ def set_up_tensorflow(config: Config) -> None:
     """Sets what is global in TensorFlow; to be called before anything else uses it."""
     determinism.fix_order()
     keras.mixed_precision.set_global_policy(config.precision)
+
+
+@contextlib.contextmanager
+def precision(config: Config) -> Iterator[None]:
+    """Within, networks are built with a config's precision; the user's own policy is back afterwards."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(config.precision)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def segmenter(config: Config, stage: str) -> keras.Model:

@@ -51,24 +51,26 @@ def generator_of(path: pathlib.Path, kind: str) -> keras.Model:
     return model
 
 
-def segmenter_of(path: pathlib.Path) -> tuple[Config, keras.Model]:
-    """The segmenter that a finished run of the second stage has trained, and the run's config.
+def config_of_segmenter(path: pathlib.Path) -> Config:
+    """The config of a finished run of the second stage.
 
     Raises:
       UserError: there is none.
     """
-    path = pathlib.Path(path)
-    report = run_dir.read_report(path)
-    if report is None:
+    if run_dir.read_report(path) is None:
         remedy = "first train it: `python train.py --stage=seg --aug=METHOD`"
         raise UserError(path, "there is no trained segmenter", remedy)
     config = Config(run_dir.read_config(path))
     if "segment" not in config:
         raise UserError(path, "learns a generator and has no segmenter", "name the folder of a segmenter's run")
-    networks.set_up_tensorflow(config)
-    model = networks.segmenter(config, "seg")
-    checkpoint.load_best(path, {"segmenter": model}, report["best_step"])
-    return config, model
+    return config
+
+
+def segmenter_of(path: pathlib.Path) -> keras.Model:
+    """The segmenter that a finished run of the second stage has trained."""
+    model = networks.segmenter(config_of_segmenter(path), "seg")
+    checkpoint.load_best(path, {"segmenter": model}, run_dir.read_report(path)["best_step"])
+    return model
 
 
 def evaluate(path, split: str, asked: Config | None = None) -> str:
@@ -86,7 +88,7 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
       UserError: there is no finished run, or the data cannot be used.
     """
     path = pathlib.Path(path)
-    config, model = segmenter_of(path)
+    config = config_of_segmenter(path)
     if asked is not None:
         run_dir.refuse_difference(path, config.to_dict(), _without(asked, ("augment", "methods")), TOLERATED)
     require(cases(config, split), split)
@@ -94,8 +96,9 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
     if (out_dir / "dice.csv").is_file() and (out_dir / "summary.txt").is_file():
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
+        networks.set_up_tensorflow(config)
         data = Data(config)
-        predict = inference.predictor(model, config.segment.batch_size)
+        predict = inference.predictor(segmenter_of(path), config.segment.batch_size)
         with run_dir.locked(path), memory.running_out():
             scans, num_scans = data.with_volumes(split), len(cases(config, split))
             evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
