@@ -1,8 +1,9 @@
 import json
+import pathlib
 
 import numpy as np
 import pytest
-from data_.patients import write_nifti, write_patient
+from data_.patients import anatomy, write_nifti, write_patient
 
 from tfaug import config as rules
 from tfaug.config import Config
@@ -226,3 +227,51 @@ def test_a_method_is_found_by_its_name_or_its_short_name(name, tmp_path, monkeyp
     for wrong, problem in (("blurr", "unknown"), ("tests_own_methods:x", "of type int")):
         with pytest.raises(UserError, match=f"--methods: .*{problem}"):
             sources.method(config, wrong, "--methods")
+
+
+@pytest.fixture
+def own_acdc(tmp_path):
+    """A config of four patients in ACDC's layout, which leaves grid and splits to them."""
+    for number in range(1, 5):
+        write_patient(tmp_path / "data", f"patient{number:03d}", number)
+    config = own.get_config()
+    config.data.root = str(tmp_path / "data")
+    config.splits.random = {"labelled": 1, "validation": 1, "test": 1}
+    return config
+
+
+def test_all_bad_cases_are_listed_where_a_grid_is_chosen(own_acdc, capsys):
+    root = pathlib.Path(own_acdc.data.root)
+    (root / "patient001/patient001_frame12.nii.gz").write_bytes(b"no scan")
+    write_nifti(root / "patient003/patient003_frame12.nii.gz", np.full_like(anatomy()[0], 7))
+    with pytest.raises(UserError, match="and there is 1 more problem"):
+        sources.resolve(own_acdc)
+    rows = capsys.readouterr().out.split("what to do\n")[1].splitlines()
+    assert sorted(row.split()[0] for row in rows) == ["patient001", "patient003"]
+
+
+def test_c18_splits_of_another_data_set_are_told_from_a_missing_case(own_acdc):
+    own_acdc.splits = phantom.get_config().splits
+    own_acdc.splits.labelled.n1 = (("patient001",),)
+    for split in ("validation", "unlabelled", "test"):
+        own_acdc.splits[split] = (f"{split} 1",)
+    (pathlib.Path(own_acdc.data.root) / "patient001").rename(pathlib.Path(own_acdc.data.root) / "patient001x")
+    for path in (pathlib.Path(own_acdc.data.root) / "patient001x").glob("*_frame*"):
+        path.rename(path.with_name(path.name.replace("patient001", "patient001x")))
+    del own_acdc.splits.labelled["n3"], own_acdc.splits.labelled["n40"]
+    with pytest.raises(
+        UserError, match=r"--config.splits: names none of the 4 cases of .*patient001x, .*splits.random"
+    ):
+        sources.resolve(own_acdc)
+    own_acdc.splits.test = ("patient004",)
+    with pytest.raises(UserError, match="patient001: does not exist"):  # one is there
+        sources.resolve(own_acdc)
+
+
+def test_a_reader_is_for_data_of_ones_own(tmp_path):
+    """Refused at once, not when the built-in cohort has been made."""
+    config = phantom.get_config()
+    config.data.cache_dir, config.data.reader = str(tmp_path), "acdcc"
+    with pytest.raises(UserError, match="--config.data.reader: names 'acdcc', but data.root is empty"):
+        sources.resolve(config)
+    assert not list(tmp_path.iterdir())

@@ -27,12 +27,12 @@ def load(name: str, known: Mapping[str, Any], key: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         hint = nearest(name, known)
-        raise UserError(key, f"{name!r} is unknown", f"{hint}, or name your own as 'module:name'")
+        raise UserError(key, f"{name!r} is unknown", f"{hint} (your own is 'module:name')")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script does not look there
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # it is the user's code, and may fail in any way
+    except (Exception, SystemExit) as error:  # it is the user's code, and may fail in any way
         problem = f"{module_name} cannot be imported ({type(error).__name__}: {error})"
         raise UserError(key, problem, "mend it, or put it into the working directory or on PYTHONPATH") from error
     if not hasattr(module, attribute):

@@ -1,7 +1,7 @@
 import pytest
 from patients import anatomy, patients, write_nifti, write_patient
 
-from tfaug.data import cache, check
+from tfaug.data import cache, check, preprocess
 from tfaug.data.preprocess import Spec
 from tfaug.engine.errors import UserError
 
@@ -93,3 +93,19 @@ def test_s9_every_row_stays_one_printable_line(root):
     cut_off(root, f"{case}/{case}_frame12.nii.gz")
     _, row = check.report(examine(root, [case], ())).split("\n")
     assert row.isprintable() and row.startswith(r"a\nb\x1b[31m  ")
+
+
+def test_d27_after_an_error_the_others_are_prepared_all_the_same(root, monkeypatch):
+    """What only preparing finds is listed with what reading finds, and so are warnings."""
+    (root / "patient003/Info.cfg").unlink()
+    write_nifti(root / "patient001/patient001_frame12_gt.nii.gz", anatomy()[1].clip(max=2))
+
+    def fail(volume, spec, prepare=preprocess.prepare_volume):
+        if volume.case == "patient002":
+            raise UserError(volume.case, "N4 fails", "take it out")
+        return prepare(volume, spec)
+
+    monkeypatch.setattr(preprocess, "prepare_volume", fail)
+    findings = examine(root, LABELLED, UNLABELLED)
+    assert [case for case, _ in findings.errors] == ["patient002", "patient003"]
+    assert findings.warnings == ["patient001: no pixel of its prepared label is LV"]

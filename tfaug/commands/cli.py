@@ -161,7 +161,7 @@ def _with_file(flag: str) -> str:
 
 def _file(name: str) -> str:
     """The file of a config: a name without a path or ending is that of one that tfaug brings."""
-    if not re.fullmatch(r"\w+", name) or os.path.exists(name):
+    if not re.fullmatch(r"\w+", name) or os.path.isfile(name):
         return os.path.expanduser(name)
     known = sorted(path.stem for path in CONFIGS.glob("[!_]*.py") if path.stem != "splits")
     return str(CONFIGS / f"{choose('--config', name, known)}.py")

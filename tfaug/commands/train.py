@@ -10,7 +10,7 @@ from absl import flags
 
 from tfaug.augment.methods import GENERATORS
 from tfaug.commands import check, cli, table1
-from tfaug.config import segmenter_path
+from tfaug.config import cases, require, segmenter_path
 from tfaug.engine.files import machine_errors
 from tfaug.engine.run_dir import check_path, read_report
 from tfaug.experiment import sources
@@ -54,17 +54,19 @@ def main() -> None:
     segmenter = segmenter_path(config, workdir, name)
     if stage == "data" and table1.SETS.present:
         data = sources.Data(plan.union(config, *table1.chosen_sets(config)))
+    learned = {"aug": [generator], "all": method.generators}.get(stage, ())
+    trainings = [stages.LearnAugmentation(config, workdir, needed, data) for needed in learned]
+    if stage in ("all", "seg"):
+        trainings.append(stages.TrainSegmenter(config, workdir, name, method, data))
+    evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
+    if evaluated:
+        require(cases(config, "test"), "test")
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # a bad test scan would otherwise show last
-    if stage == "aug":
-        stages.LearnAugmentation(config, workdir, generator, data).run()
-    if stage == "all":
-        for needed in method.generators:
-            stages.LearnAugmentation(config, workdir, needed, data).run()
     commit = results.commit()  # now, as it may move on while this process trains
-    if stage in ("all", "seg"):
-        stages.TrainSegmenter(config, workdir, name, method, data).run()
-    if stage == "all" or (stage == "seg" and cli.RESULTS.value):
+    for training in trainings:
+        training.run()
+    if evaluated:
         print(runs.evaluate(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:
         result = results.of_run(segmenter, config, name, commit=commit, **runs.provenance(segmenter))

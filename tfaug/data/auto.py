@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfaug.data import cache, check, preprocess
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Grid, overlap
 from tfaug.engine import workers
@@ -51,18 +52,25 @@ def choose(
       given_resolution: mm per pixel, if only the size is to be chosen; then only `labelled` is read.
 
     Raises:
-      UserError: a case cannot be read, or no voxel of `labelled` is labelled.
+      UserError: cases cannot be used, see `check.refuse`, or no voxel of `labelled` is labelled.
       Interrupted: a signal asked the program to stop.
     """
     labelled = dict.fromkeys(labelled)
     others = [case for case in dict.fromkeys(cases) if case not in labelled] if given_resolution is None else []
-    spacings, regions = [], []
+    spacings, regions, errors = [], [], {}
     wanted = [*((case, True) for case in labelled), *((case, False) for case in others)]
-    volumes = (dataset.read(case, label) for case, label in wanted)
-    for volume in workers.progress(volumes, len(wanted), "choosing resolution and image size", "case"):
+    for case, label in workers.progress(wanted, len(wanted), "choosing resolution and image size", "case"):
+        try:
+            with cache.explained(case):
+                volume = dataset.read(case, label)
+                preprocess.check(volume)
+        except UserError as error:
+            errors.setdefault(str(error), (case, error))
+            continue
         spacings.append(volume.spacing)
         found = None if volume.label is None else labelled_region(volume)
         regions += [] if found is None else [found]
+    check.refuse(check.Findings(dataset.root, len(wanted), len(labelled), list(errors.values()), []))
     chosen = resolution(spacings) if given_resolution is None else given_resolution
     return Choice(chosen, image_size(regions, chosen))
 

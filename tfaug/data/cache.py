@@ -18,7 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -122,15 +122,20 @@ def load_requests(
 
 
 def load_each(
-    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir, num_workers: int = 2
+    dataset: DataSet,
+    requests: Sequence[Request],
+    spec: Spec,
+    cache_dir,
+    num_workers: int = 2,
+    after_error: Literal["read", "prepare"] = "read",
 ) -> Iterator[tuple[Request, Prepared | UserError | None]]:
     """As `load_requests`, but yields each prepared volume or error when it is there.
 
-    After an error nothing is prepared any more: the other cases are only read, so that all that is wrong is known soon.
-    What would have had to be prepared is None then.
+    After an error the other cases are only read, so that what is wrong with files is known soon, and what would have
+    had to be prepared is None; unless `after_error` is "prepare", which finds all that is wrong.
     """
     requests, cache_dir = list(dict.fromkeys(requests)), pathlib.Path(cache_dir)
-    return _results(dataset, requests, spec, cache_dir, num_workers)
+    return _results(dataset, requests, spec, cache_dir, num_workers, after_error)
 
 
 def warnings(dataset: DataSet, prepared: Prepared) -> list[str]:
@@ -154,27 +159,33 @@ def refuse(errors: Iterable[UserError]) -> None:
 
 
 def _results(
-    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir: pathlib.Path, num_workers: int
+    dataset: DataSet,
+    requests: Sequence[Request],
+    spec: Spec,
+    cache_dir: pathlib.Path,
+    num_workers: int,
+    after_error: str,
 ) -> Iterator[tuple[Request, Prepared | UserError | None]]:
     located, ready = {}, collections.deque()  # ready: results that took no job
     for request in requests:  # a missing file is known before anything is prepared
         try:
-            with _explained(request.case):
+            with explained(request.case):
                 located[request] = dataset.locate(request.case, request.label)
         except UserError as error:
             ready.append((request, error))
-    failed = bool(ready)
+    go_on = after_error == "prepare"
+    read_only = bool(ready) and not go_on
 
     def jobs() -> Iterator[_Job]:
-        nonlocal failed
+        nonlocal read_only
         for request, files in located.items():
             check_signals()
             try:
-                with _explained(request.case):
-                    job = _job(dataset, request, files, spec, cache_dir, prepare=not failed)
+                with explained(request.case):
+                    job = _job(dataset, request, files, spec, cache_dir, prepare=not read_only)
                     prepared = _load_entry(job)
             except UserError as error:
-                failed = True
+                read_only = not go_on
                 ready.append((request, error))
             else:
                 if prepared is None:
@@ -190,13 +201,13 @@ def _results(
     first = list(itertools.islice(waiting, num_workers))
     yield from take_ready()
     if first:
-        if failed:
+        if read_only:
             first = [dataclasses.replace(job, prepare=False) for job in first]
         else:
             _make_writable(cache_dir)
         make = _make_here if len(first) == 1 else functools.partial(_make_in_processes, len(first))
         for job, result in make(itertools.chain(first, waiting)):
-            failed = failed or isinstance(result, UserError)
+            read_only = read_only or (isinstance(result, UserError) and not go_on)
             yield job.request, result
             yield from take_ready()
         yield from take_ready()
@@ -355,7 +366,7 @@ def _work(connection: multiprocessing.connection.Connection) -> None:
 def _make(job: _Job) -> Prepared | TfaugError | None:
     """Prepares a case and stores the entry, or only reads it and returns None; errors are returned."""
     try:
-        with _explained(job.request.case):
+        with explained(job.request.case):
             volume = job.dataset.decode(job.request.case, job.files, job.contents)
             if not job.prepare:
                 return preprocess.check(volume)
@@ -367,7 +378,7 @@ def _make(job: _Job) -> Prepared | TfaugError | None:
 
 
 @contextlib.contextmanager
-def _explained(case: str) -> Iterator[None]:
+def explained(case: str) -> Iterator[None]:
     """Turns whatever goes wrong with a case into an error for the user."""
     try:
         yield

@@ -36,6 +36,8 @@ def examine(
 ) -> Findings:
     """Loads each case as a training would, see `cache.load_each`, but keeps none of them and continues after an error.
 
+    It prepares what can be prepared also then: N4 or the percentiles may fail on a file that is sound.
+
     What it prepares is in the cache afterwards.
 
     Args:
@@ -52,7 +54,7 @@ def examine(
     """
     requests = [*(cache.Request(case) for case in labelled), *(cache.Request(case, label=False) for case in unlabelled)]
     failed, warnings = {}, {}
-    results = cache.load_each(dataset, requests, spec, cache_dir, num_workers)
+    results = cache.load_each(dataset, requests, spec, cache_dir, num_workers, after_error="prepare")
     for request, result in workers.progress(results, len(set(requests)), "reading", "case"):
         if isinstance(result, UserError):
             failed[request] = result
@@ -88,11 +90,13 @@ def report(findings: Findings) -> str:
 
 
 def refuse(findings: Findings) -> None:
-    """Ends the program if there is any error.
+    """Prints a report and ends the program if there is any error.
 
     Raises:
       UserError: the first one; it tells how many more there are.
     """
+    if findings.errors:
+        print(report(findings))
     cache.refuse([error for _, error in findings.errors])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
 
-from tfaug import inference, models, steps, streams
+from tfaug import inference, models, plugins, steps, streams
 from tfaug.augment.affine import Affine
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.elastic import Elastic
@@ -39,6 +39,27 @@ def precision(config: Config) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+def check(config: Config) -> None:
+    """Looks up the networks that a config names.
+
+    Raises:
+      UserError: one of them is unknown, or its module cannot be imported.
+    """
+    for role, known in models.ROLES.items():
+        plugins.load(config.model[role], known, f"model.{role}")
+
+
+def check_transforms(config: Config, method: Method) -> None:
+    """Tries the user's own transforms of a method.
+
+    Raises:
+      UserError: one cannot be used.
+    """
+    task = task_of(config)
+    own = Method(tuple(name for name in method.transforms if ":" in name))
+    augmenter(config, "even").check(own, config.data.image_size, len(task.channels), task.num_classes)
 
 
 def segmenter(config: Config, stage: str) -> keras.Model:

@@ -42,7 +42,14 @@ def root(config: Config) -> pathlib.Path:
 
 
 def reader(config: Config) -> readers.Reader:
-    """What knows the data set's layout."""
+    """What knows the data set's layout.
+
+    Raises:
+      UserError: the folder is not of the layout, or the config names a layout but no folder.
+    """
+    if not config.data.root and config.data.reader not in ("", "acdc"):
+        problem = f"names {config.data.reader!r}, but data.root is empty and the built-in cohort needs no reader"
+        raise UserError("--config.data.reader", problem, "set data.root to the folder of the data set")
     return readers.open(root(config), config.data.to_dict())
 
 
@@ -84,6 +91,8 @@ def _resolve(config):
     _resolve_splits(config, source)
     rules.check(config)
     if config.data.root:
+        _check_cases(config, source)
+    if config.data.root:
         found = ", ".join(f"{value} {name}" for name, value in task.structures.items())
         print(f"data: {root(config)}, layout {config.data.reader}, structures {found}")
     _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis))
@@ -121,6 +130,29 @@ def _resolve_splits(config, source):
         for key, of_size in labelled.items()
     )
     print(f"splits: {sets}; cases: {sizes}")
+
+
+def _check_cases(config, source):
+    """Tells splits of another data set from a case that is missing."""
+    sets = (one for of_size in config.splits.labelled.values() for one in of_size)
+    named = {case for one in (*sets, *(config.splits[split] for split in SPLITS[1:])) for case in one}
+    if any(_is_there(source, case) for case in sorted(named)):
+        return
+    listing = source.cases()
+    known = [*listing.labelled, *listing.unlabelled]
+    if named.isdisjoint(known):
+        shown = ", ".join([*known[:3], *["..."] * (len(known) > 3)])
+        problem = f"names none of the {len(known)} cases of {root(config)} ({shown})"
+        remedy = f"give --config.splits.file, or draw them by --config.splits.random={splits.EXAMPLE}"
+        raise UserError("--config.splits", problem, remedy)
+
+
+def _is_there(source, case):
+    try:
+        source.locate(case, label=False)
+    except UserError:
+        return False
+    return True
 
 
 def _resolve_grid(config, dataset):
@@ -210,11 +242,8 @@ class Data:
         data = self._config.data
         spec, unlabelled = spec_of(self._config), cases(self._config, "unlabelled")
         findings = check.examine(self.dataset, labelled, unlabelled, spec, data.cache_dir, data.num_workers)
-        report = check.report(findings)
-        if findings.errors:
-            print(report)
-            check.refuse(findings)
-        return report
+        check.refuse(findings)
+        return check.report(findings)
 
     def _requests(self, name):
         label, volume = name != "unlabelled", name == "validation"

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import TOLERATED, Config, generator_path, require, segmenter_path
+from tfaug.config import TOLERATED, Config, cases, generator_path, require, segmenter_path
 from tfaug.data import pipeline
 from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
@@ -41,6 +41,10 @@ class Stage:
       keep: networks that are kept as the best, by name.
       start: no validation before this many updates.
       learned: fixed generators that the run depends on, by name.
+
+    Raises:
+      UserError: a part that the config or the method names cannot be used, or a split is empty. This is known at once,
+        as data and other trainings take long.
     """
 
     unread: tuple[str, ...] = ()
@@ -53,6 +57,7 @@ class Stage:
     def __init__(self, name: str, path: pathlib.Path, config: Config, data: Data, schedule: Config):
         self.name, self.path, self.config, self.data, self.schedule = name, path, config, data, schedule
         self.splits = ["labelled", "validation"]
+        networks.check(config)
 
     def build(self) -> None:
         """Makes step, batches and keep, now that the data are loaded."""
@@ -169,6 +174,8 @@ class LearnAugmentation(Stage):
         super().__init__(f"aug-{name}", generator_path(config, workdir, name), config, data, config.augment)
         self.generator_name, self.kind = name, GENERATORS[name][0]
         self.splits.append("unlabelled")
+        if config.augment.real_pool == "unlabelled":
+            require(cases(config, "unlabelled"), "unlabelled")
         self.start = config.augment.warmup_steps + 1
 
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
@@ -176,7 +183,6 @@ class LearnAugmentation(Stage):
         self.step = networks.learn_augmentation(config, self.generator_name)
         labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
         real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
-        require(real, "unlabelled")
         self.batches = pipeline.generator_batches(
             _slices(labelled),
             _images(real),
@@ -215,20 +221,20 @@ class TrainSegmenter(Stage):
         super().__init__(f"seg-{name}", segmenter_path(config, workdir, name), config, data, config.segment)
         self.method, self.method_name, self._workdir = method, name, workdir
         if steps.rule(method.rule).unlabelled:
+            require(cases(config, "unlabelled"), "unlabelled")
             self.splits.append("unlabelled")
+        networks.check_transforms(config, method)
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
         self.learned = {name: runs.load_generator(config, self._workdir, name) for name in method.generators}
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
         task = self.data.task
-        self.augmenter.check(method, config.data.image_size, len(task.channels), task.num_classes)
         self.step = networks.train_segmenter(config, method)
         slices = _slices(self.data["labelled"])
         arguments = (task.num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
         self.batches = supervised = pipeline.labelled_batches(slices, *arguments)
         if "unlabelled" in self.splits:
-            require(self.data["unlabelled"], "unlabelled")
             self.batches = pipeline.adversarial_batches(slices, _images(self.data["unlabelled"]), *arguments)
         self.keep = {"segmenter": self.step.segmenter}
         self.predict = inference.predictor(self.step.segmenter, schedule.batch_size)
