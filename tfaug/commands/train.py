@@ -45,6 +45,9 @@ def main() -> None:
     name, method = sources.method(config, cli.AUG.value)
     check_writable(workdir)
     config = sources.resolve(config)
+    evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
+    if evaluated:
+        require(cases(config, "test"), "test")
 
     cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
     from tfaug.experiment import networks, runs, stages
@@ -58,14 +61,11 @@ def main() -> None:
     trainings = [stages.LearnAugmentation(config, workdir, needed, data) for needed in learned]
     if stage in ("all", "seg"):
         trainings.append(stages.TrainSegmenter(config, workdir, name, method, data))
-    evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
-    if evaluated:
-        require(cases(config, "test"), "test")
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # a bad test scan would otherwise show last
     commit = results.commit()  # now, as it may move on while this process trains
-    for training in trainings:
-        training.run()
+    while trainings:
+        trainings.pop(0).run()  # its networks go with it
     if evaluated:
         print(runs.evaluate(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:

@@ -134,8 +134,7 @@ def _resolve_splits(config, source):
 
 def _check_cases(config, source):
     """Tells splits of another data set from a case that is missing."""
-    sets = (one for of_size in config.splits.labelled.values() for one in of_size)
-    named = {case for one in (*sets, *(config.splits[split] for split in SPLITS[1:])) for case in one}
+    named = {case for split in SPLITS for case in cases(config, split)}
     if any(_is_there(source, case) for case in sorted(named)):
         return
     listing = source.cases()
