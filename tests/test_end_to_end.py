@@ -231,7 +231,7 @@ def test_evaluating_a_named_run(trained, tmp_path):
     """From anywhere, by its folder alone; a generator's run has no segmenter."""
     folder, first = trained
     result = run("evaluate.py", f"--run={folder / 'runs' / NAMES[2]}", "--split=validation", cwd=tmp_path)
-    assert result.returncode == 0 and "validation split, 1 patients" in result.stdout
+    assert result.returncode == 0 and "validation split, 1 case\n" in result.stdout
     assert "no segmenter" in error_line(run("evaluate.py", f"--run={folder / 'runs' / NAMES[0]}", cwd=tmp_path))
 
 
@@ -258,6 +258,11 @@ def test_help_names_the_flags(tmp_path):
         (["--config.labelled_set=6"], "--config.labelled_set", "1 to 5"),
         (["--stage=seg", "--aug=adv_ssl", "--config.splits.unlabelled=()"], "splits.unlabelled", "at least one"),
         (["--config.splits.validation=('patient007',)"], "--config.splits", "patient007"),
+        (
+            ["--config.splits.validation=('patient007',)", "--config.splits.validation=()"],
+            "--config.splits.validation",
+            "is empty",
+        ),
         (["--config=nowhere.py"], "nowhere.py", "configs/"),
         (["--config=broken.py"], "broken.py:2", "does not parse"),
         (["--config.data.root=nowhere"], "nowhere", ""),

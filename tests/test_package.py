@@ -28,7 +28,8 @@ def test_versions_agree():
 @pytest.fixture
 def installed(monkeypatch):
     """Sets which packages seem to be installed, and has TF_USE_LEGACY_KERAS restored afterwards."""
-    monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "")  # else what is not there now would be left behind
+    monkeypatch.delenv("TF_USE_LEGACY_KERAS")
 
     def install(**versions):
         def version(package):

@@ -156,7 +156,7 @@ def test_a_number_of_unlabelled_patients_is_kept_from_the_labelled_sets():
         ),
         ({**SPEC, "unlabelled": 31}, "3 labelled, 26 unlabelled), and there are 40"),
         (
-            {**SPEC, "test": 35},
+            {**SPEC, "test": 35, "sets": 5},
             "asks for 5 labelled sets of 3, and 3 patients with labels are left for them; give 'sets' of at most 1",
         ),
         ({"labelled": 1, "test": 2}, "lacks 'validation'; write it as"),

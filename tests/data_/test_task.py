@@ -10,9 +10,9 @@ VALUES = np.array([[0, 85, 170], [255, 255, 0]])
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_values_become_classes_in_the_order_of_the_structures_and_back(dtype, order):
+def test_values_become_classes_in_their_own_order_and_back(dtype, order):
     classes = TASK.to_classes(VALUES.astype(dtype, order=order), "label.nii")
-    np.testing.assert_array_equal(classes, [[0, 1, 3], [2, 2, 0]])
+    np.testing.assert_array_equal(classes, [[0, 1, 2], [3, 3, 0]])
     assert classes.dtype == np.uint8
     np.testing.assert_array_equal(TASK.to_values(classes), VALUES)
 
@@ -23,5 +23,5 @@ def test_values_become_classes_in_the_order_of_the_structures_and_back(dtype, or
 def test_a_value_that_is_no_structure_is_named_and_counted(value, expect):
     values = VALUES.astype(np.float64)
     values[:, 0] = value
-    with pytest.raises(UserError, match=f"label.nii: holds {expect}.*0 background, 85 left, 255 right, 170 middle"):
+    with pytest.raises(UserError, match=f"label.nii: holds {expect}.*0 background, 85 left, 170 middle, 255 right"):
         TASK.to_classes(values, "label.nii")

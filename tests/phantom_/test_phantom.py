@@ -150,7 +150,7 @@ def test_gzip_headers_name_no_file(root):
 def test_a_finished_cohort_says_so_where_there_is_no_terminal(tmp_path, capfd):
     phantom.write_cohort(tmp_path, numbers=(5,), num_workers=1)
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 1 and re.match("built-in cohort: 1 of 1 patients", lines[0])
+    assert len(lines) == 1 and re.match("built-in cohort: 1/1, ", lines[0])
 
 
 def test_dilated_hearts_eject_least_and_thick_ones_most(groups):

@@ -6,6 +6,7 @@ Light on purpose: worker processes import the main program again, and need no Te
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pathlib
 import re
@@ -42,6 +43,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _run(main: Callable[[], None]) -> int:
+    logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))  # of what no run's report takes
     if sys.stdout is None:  # was closed
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # of a path, say, that the terminal cannot show
@@ -137,7 +139,7 @@ def _parse(argv: list[str]) -> None:
     try:
         # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
         config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
-        rest = flags.FLAGS([_with_file(flag) for flag in argv])[1:]
+        rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
         flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
@@ -151,6 +153,12 @@ def _parse(argv: list[str]) -> None:
         raise _config_error(argv, error) from error
     if rest:
         raise UserError(rest[0], "unknown flag", "flags begin with --")
+
+
+def _last_wins(argv: list[str]) -> list[str]:
+    """Without values that are given again: to those of a tuple, the config's flags would add the later ones."""
+    last = {arg.partition("=")[0]: k for k, arg in enumerate(argv) if arg.startswith("--config.") and "=" in arg}
+    return [arg for k, arg in enumerate(argv) if "=" not in arg or last.get(arg.partition("=")[0], k) == k]
 
 
 def _with_file(flag: str) -> str:

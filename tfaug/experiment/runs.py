@@ -104,7 +104,8 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
             evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
-    return f"{path.name}, {split} split, {len(cases(config, split))} cases\n\n{table}\n{where}"
+    number = len(cases(config, split))
+    return f"{path.name}, {split} split, {number} case{'s' if number > 1 else ''}\n\n{table}\n{where}"
 
 
 def provenance(path) -> dict[str, Any]:

@@ -209,6 +209,10 @@ class Data:
         """The prepared scans of a split that has been loaded; those for validation with their native volumes."""
         return self._loaded[name]
 
+    def warnings(self, names: Iterable[str]) -> list[str]:
+        """What is odd about the scans of splits that have been loaded."""
+        return [line for name in names for scan in self[name] for line in cache.warnings(self.dataset, scan)]
+
     def with_volumes(self, name: str) -> Iterator[Prepared]:
         """The scans of a split with their native volumes, in order, without holding all of them.
 

@@ -59,6 +59,9 @@ class Stage:
         self.splits = ["labelled", "validation"]
         networks.check(config)
 
+    def find(self) -> None:
+        """Loads what earlier trainings have made, before the data, which may take long."""
+
     def build(self) -> None:
         """Makes step, batches and keep, now that the data are loaded."""
         raise NotImplementedError
@@ -94,7 +97,11 @@ class Stage:
             if run.report is not None:
                 print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
                 return
+            self.find()
             self.data.load(self.splits)
+            # Of data that were loaded before the run was opened, its report would not hear.
+            for warning in self.data.warnings(self.splits):
+                run.warn(warning)
             self.build()
             best = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
@@ -225,9 +232,11 @@ class TrainSegmenter(Stage):
             self.splits.append("unlabelled")
         networks.check_transforms(config, method)
 
+    def find(self):  # noqa: D102
+        self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in self.method.generators}
+
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
-        self.learned = {name: runs.load_generator(config, self._workdir, name) for name in method.generators}
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
         task = self.data.task
         self.step = networks.train_segmenter(config, method)
