@@ -88,7 +88,10 @@ def test_no_example_is_longer_than_thirty_lines():
 
 @pytest.mark.parametrize(
     "ending, structures, channels",
-    [(".nrrd", {"a": 85, "b": 300}, 2), (".mha", {f"part{k}": k for k in range(1, 18)}, 1)],
+    [
+        (".nrrd", {"a": 85, "b": 300}, 2),
+        pytest.param(".mha", {f"part{k}": k for k in range(1, 18)}, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, ending, structures, channels):
     write_msd(tmp_path / "data", structures, channels=channels, ending=ending)
@@ -110,7 +113,9 @@ def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, e
 
 def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
     flags = (*TINY, "--config.data.root=data", "--config.methods=('aff','my_blur:aff_blur')", "--workdir=grid")
-    done = tfaug("table1", *flags, "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1", cwd=world)
+    done = tfaug(
+        "table1", *flags, "--methods=aff_blur", "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1", cwd=world
+    )
     assert "`aff_blur`" in done.stdout and "not in the paper" in done.stdout and "`aff_rd`" not in done.stdout
     tfaug("evaluate", *flags, "--figures", cwd=world)
     assert {"boxplots.png", "figure2-n1.png"} <= {path.name for path in (world / "grid/table1").iterdir()}
@@ -202,8 +207,8 @@ def test_the_page_on_python_runs_as_it_stands(front):
     assert set(np.unique(sitk.GetArrayFromImage(mask))) <= {0, 85, 300}
 
 
-def test_a_generator_is_a_layer_of_a_model_that_only_training_activates(front):
-    code = """
+# A generator as a layer of a model: only training activates it, and training leaves it alone.
+LAYER = """
 import tfaug
 augmented = tfaug.load_generator(INTENSITY_RUN, seed=1)(inputs)
 whole = keras.Model(inputs, keras.layers.Conv2D(3, 1, activation="softmax")(augmented))
@@ -215,11 +220,9 @@ assert len(whole.trainable_variables) == 2
 assert (whole.predict(images, verbose=0) == whole.predict(images, verbose=0)).all()
 assert (whole(images, training=True).numpy() != whole(images, training=True).numpy()).any()
 """
-    python(FRONT_DOOR + code, front)
 
-
-def test_a_seed_gives_the_same_augmentation_in_every_process(front):
-    code = """
+# A seed gives the same augmentation again, also from another layer.
+SEEDED = """
 import tfaug, zlib
 deform = tfaug.load_generator(DEFORM_RUN, seed=5)
 image, label = deform((images, labels))
@@ -228,11 +231,9 @@ again = tfaug.load_generator(DEFORM_RUN, seed=5)((images, labels))
 assert (again[0] == image).numpy().all() and (again[1] == label).numpy().all()
 assert (deform((images, labels))[0] != image).numpy().any()
 """
-    python(FRONT_DOOR + code, front)
 
-
-def test_the_front_door_refuses_in_one_line(front):
-    code = """
+# What the front door refuses, it refuses in one line.
+REFUSED = """
 import tfaug
 from tfaug.engine.errors import UserError
 
@@ -252,7 +253,11 @@ refused(lambda: segmenter(array), "spacing")
 refused(lambda: segmenter(np.zeros((9, 9, 3, 2)), (1, 1, 1)), "2 channels")
 refused(lambda: segmenter("nothing.nii.gz"), "nothing.nii.gz")
 """
-    python(FRONT_DOOR + code, front)
+
+
+def test_the_front_door_keeps_its_word(front):
+    """In one process, which loads TensorFlow once."""
+    python(FRONT_DOOR + LAYER + SEEDED + REFUSED, front)
 
 
 def test_the_code_in_the_readme_runs(front):

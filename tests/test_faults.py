@@ -649,8 +649,8 @@ NUMBERS = {
     "P": range(1, 9),
     "N": range(1, 6),
     "Y": range(1, 4),
-    "S": [1, 2, 4, 6, 8, 9],
     "V": [7],
+    "S": [1, 2, 4, 6, 8, 9],
 }
 IDS = [f"{kind}{number}" for kind, numbers in NUMBERS.items() for number in numbers]
 
