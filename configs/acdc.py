@@ -66,13 +66,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
     config.model.head_scale = 1.0  # of the generators' last layer when it starts; with less, fields start small
     config.model.norm_momentum = 0.99  # of batch normalisation's moving statistics; released program
+    config.model.deformation = "free"  # a displacement a pixel (section 3.3); or "coarse", "velocity"
+    config.model.control_mm = 22.0  # between the control points of "coarse" and "velocity"
+    config.model.limit_mm = 22.0  # soft limit of their displacements; 0: none
+    config.model.discriminator_norm = True  # batch normalisation in D (section 3.3)
     config.precision = "float32"  # or "mixed_bfloat16"; on a GPU "mixed_float16" too, which scales losses
 
     # The released program's variants are called "released".
     config.transforms = ml_collections.ConfigDict()
     config.transforms.affine = "paper"
     config.transforms.random_intensity = "paper"
+    config.transforms.elastic_mm = either(10 * 1.36719)  # section 4: 10 pixels; "auto": 10/224 of the image's side
     config.transforms.mixup_alpha = 0.1  # released program; the paper does not give it
+    # Of `aff_strong`, which is not the paper's.
+    config.transforms.strong = ml_collections.ConfigDict()
+    config.transforms.strong.scale = (0.6, 1.2)
+    config.transforms.strong.elastic_mm = either(14.0)
+    config.transforms.strong.contrast = (0.5, 1.5)
+    config.transforms.strong.brightness = (-0.2, 0.2)
 
     # Learning the augmentation (sections 2.1 and 3.4).
     config.augment = ml_collections.ConfigDict()
@@ -87,8 +98,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.adversarial_loss = "non_saturating"  # released program; "saturating" is Eq. 5
     config.augment.task_gradient = True  # Eq. 4; the released program's generators never saw it
     config.augment.discriminator_first = True  # the released program updates G and S, then D
-    config.augment.real_pool = "all"  # X_L and X_UL (section 2.1); the released program: "unlabelled"
+    # X_L and X_UL (section 2.1); the released program: "unlabelled"; half of the batch from each: "equal".
+    config.augment.real_pool = "all"
+    config.augment.discriminator_rate = 1.0  # D's learning rate, as a share
+    # None of these three is the paper's: a penalty on D's gradient, a limit of what L_big rewards, a cost on folding.
+    config.augment.r1 = 0.0
+    config.augment.big_limit_mm = 0.0  # of G_V; 0: no limit
+    config.augment.lambda_fold = 0.0
     config.augment.partition = "even"  # S's batch: half original, half generated; or "released"
+    config.augment.average = 0.0  # decay of the moving average of S's and G's weights that is kept; 0: no average
+    config.augment.keep = "best"  # by the validation Dice of S; or "last"
     config.augment.eval_every = 100
 
     # Training the segmenter with fixed generators (section 2.1, "Optimization Sequence").
@@ -98,7 +117,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.segment.learning_rate = 1e-3
     # The paper drops the background here, which would leave false positives free (section 3.4).
     config.segment.class_weights = CLASS_WEIGHTS
-    config.segment.partition = "even"  # the generated half is shared evenly by X_V, X_I, X_VI; or "released"
+    # The generated half is shared evenly by X_V, X_I and X_VI; or "composed": all of it is X_VI; or "released".
+    config.segment.partition = "even"
+    config.segment.average = 0.0  # decay of the moving average of S's weights that is kept; 0: no average
+    config.segment.keep = "best"  # by the validation Dice; or "last"
     config.segment.eval_every = 100
     # Of adv_sl and adv_ssl. The paper does not give it; D soon wins, and with 0.1 drowned L_S (docs/schedule.md).
     config.segment.lambda_adv = 0.001

@@ -20,6 +20,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 64
     config.data.resolution = 2.75
     config.data.n4_shrink = 4
+    # A share of the image, as its side here is 0.57 of the paper's, and other data have other sides.
+    config.transforms.elastic_mm = "auto"
+    config.transforms.strong.elastic_mm = "auto"
     # The moving statistics must follow networks that learn in hundreds of steps rather than thousands.
     config.model.norm_momentum = 0.9
     # Generators that learn for hundreds of steps keep much of what they start with: let it be small, and let Eq. 5, the

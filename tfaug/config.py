@@ -14,9 +14,6 @@ from tfaug.plugins import short_name
 
 Config = ml_collections.ConfigDict
 
-# May change between two sessions of one run: where and how fast, not what, is computed.
-TOLERATED = ("data.cache_dir", "data.num_workers", "precision")
-
 
 def check(config: Config) -> None:
     """Refuses values that no experiment can have.
@@ -141,6 +138,13 @@ def _methods(value):
     return _are_names(value) and bool(value) and len(set(map(short_name, value))) == len(value)
 
 
+def _range_from(least):
+    """A rule for the two ends of a range."""
+    return lambda value: (
+        _is_list(value) and len(value) == 2 and all(map(_is_number, value)) and least <= value[0] <= value[1]
+    )
+
+
 def _is_list(value):
     return isinstance(value, (tuple, list))
 
@@ -167,7 +171,8 @@ _PATTERN = (lambda value: _is_text(value) and bool(value), "a pattern, as 'image
 _NAMED = (_is_text, "a name, or 'my_module:name'")
 _NAMES = "names of cases, as ('CASE1', 'CASE2')"
 _PAPER_OR_RELEASED = _one_of("paper", "released")
-_PARTITION = _one_of("even", "released")
+_MM = (lambda value: value == "auto" or _positive(value), "a number of mm above 0, or auto")
+_SHARE = (lambda value: _not_negative(value) and value < 1, "a number from 0 to below 1")
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 _RULES = (
     ("name", lambda value: _NAME.fullmatch(value) is not None, "up to 100 letters, digits, '.', '_' and '-'"),
@@ -199,10 +204,19 @@ _RULES = (
     ("model.filters", *_COUNT),
     ("model.half_pixel_centers", *_SWITCH),
     ("model.head_scale", *_POSITIVE),
-    ("model.norm_momentum", lambda value: _not_negative(value) and value < 1, "a number from 0 to below 1"),
+    ("model.norm_momentum", *_SHARE),
+    ("model.deformation", *_one_of("free", "coarse", "velocity")),
+    ("model.control_mm", *_POSITIVE),
+    ("model.limit_mm", *_NOT_NEGATIVE),
+    ("model.discriminator_norm", *_SWITCH),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),
+    ("transforms.elastic_mm", *_MM),
     ("transforms.mixup_alpha", *_POSITIVE),
+    ("transforms.strong.scale", _range_from(0.1), "two numbers from 0.1 on, the smaller first"),
+    ("transforms.strong.elastic_mm", *_MM),
+    ("transforms.strong.contrast", _range_from(0), "two numbers from 0 on, the smaller first"),
+    ("transforms.strong.brightness", _range_from(-1), "two numbers from -1 on, the smaller first"),
     *((f"{stage}.{key}", *_COUNT) for stage in ("augment", "segment") for key in ("num_steps", "eval_every")),
     *((f"{stage}.learning_rate", *_POSITIVE) for stage in ("augment", "segment")),
     ("augment.batch_size", *_whole(2)),
@@ -211,7 +225,10 @@ _RULES = (
         (f"{stage}.class_weights", _weights, "one number a class, or () for the default")
         for stage in ("augment", "segment")
     ),
-    *((f"{stage}.partition", *_PARTITION) for stage in ("augment", "segment")),
+    ("augment.partition", *_one_of("even", "released")),
+    ("segment.partition", *_one_of("even", "composed", "released")),
+    *((f"{stage}.average", *_SHARE) for stage in ("augment", "segment")),
+    *((f"{stage}.keep", *_one_of("best", "last")) for stage in ("augment", "segment")),
     ("augment.warmup_steps", *_whole(0)),
     ("augment.lambda_seg", _positive, "a number above 0 (task_gradient=False keeps L_S from the generator)"),
     ("augment.lambda_adv", *_NOT_NEGATIVE),
@@ -220,7 +237,9 @@ _RULES = (
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
     ("augment.task_gradient", *_SWITCH),
     ("augment.discriminator_first", *_SWITCH),
-    ("augment.real_pool", *_one_of("all", "unlabelled")),
+    ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
+    ("augment.discriminator_rate", *_POSITIVE),
+    *((f"augment.{key}", *_NOT_NEGATIVE) for key in ("r1", "big_limit_mm", "lambda_fold")),
     *((f"generators.{name}", *_PATH) for name in ("deform", "intensity", "deform_noreg", "intensity_noreg")),
     *((f"{key}_every", *_COUNT) for key in ("report", "picture", "checkpoint")),
 )

@@ -12,7 +12,7 @@ N = 20
 
 
 class Tag:
-    """Writes its number and its draw into a batch of zeros, so that a test can read what was done."""
+    """Writes its number, a hexadecimal digit, and its draw into a batch of zeros: a test can read what was done."""
 
     def __init__(self, number):
         self.number = number
@@ -21,7 +21,7 @@ class Tag:
         return {"draw": tf.random.stateless_uniform([batch.image.shape[0]], seed)}
 
     def apply(self, batch, params):
-        return Batch(batch.image * 10 + self.number, batch.label + params["draw"][:, None, None, None])
+        return Batch(batch.image * 16 + self.number, batch.label + params["draw"][:, None, None, None])
 
 
 class Keep:
@@ -35,15 +35,16 @@ class Keep:
 def augmenter(**changes):
     names = ("affine", "deform", "intensity", "elastic", "contrast_brightness", "mixup")
     transforms = {name: Tag(number) for number, name in enumerate(names, start=1)}
-    transforms.update(deform_noreg=Tag(7), intensity_noreg=Tag(8))
+    more = ("deform_noreg", "intensity_noreg", "histogram", "scale", "elastic_strong", "contrast_brightness_strong")
+    transforms.update({name: Tag(number) for number, name in enumerate(more, start=7)})
     return Augmenter(transforms, lambda purpose, step: seed_at(0, purpose, step), **changes)
 
 
 def tags(name, step=0, **changes):
-    """For each slice, the numbers of the transforms that were applied to it, in their order, as digits."""
+    """For each slice, the numbers of the transforms that were applied to it, in their order, as hexadecimal digits."""
     zeros = Batch(tf.zeros([N, 4, 4, 1]), tf.zeros([N, 4, 4, 4]))
     batch = augmenter(**changes).method(METHODS[name])(zeros, tf.constant(step, tf.int64), "labelled")
-    return batch.image[:, 0, 0, 0].numpy().astype(int).tolist()
+    return [f"{int(tag):x}" for tag in batch.image[:, 0, 0, 0].numpy()]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,10 @@ def tags(name, step=0, **changes):
         ("aff_ri", [1] * 10 + [15] * 10),
         ("aff_gd_noreg", [1] * 10 + [17] * 10),
         ("aff_gi_noreg", [1] * 10 + [18] * 10),
+        ("aff_rd_ri", [1] * 10 + [14] * 3 + [15] * 3 + [145] * 4),
+        ("aff_hm_rd", [1] * 10 + [14] * 3 + [19] * 3 + [149] * 4),
+        ("aff_strong", [1] * 10 + ["1abc"] * 10),
+        ("aff_strong_gd_gi", [1] * 10 + ["1abc23"] * 10),
         ("aff_mixup", [1] * 10 + [16] * 10),
         ("aff_gd_gi_mixup", [1] * 10 + [126] * 3 + [136] * 3 + [1236] * 4),
         ("adv_sl", [1] * 20),
@@ -67,18 +72,30 @@ def tags(name, step=0, **changes):
 def test_rows_compose_the_batch(name, expected):
     """1 affine, 2 deform, 3 intensity, 4 elastic, 5 contrast and brightness, 6 mixup, 7 and 8 without L_reg:
     half real, half generated, shared evenly by the recipes."""
-    assert tags(name) == expected
+    assert tags(name) == [str(tag) for tag in expected]
 
 
-@pytest.mark.parametrize("changes", [{}, {"released_partition": True}])
+def test_composed_the_whole_generated_half_gets_all_transforms_in_turn():
+    def composed(name):
+        return tags(name, partition="composed")
+
+    assert composed("aff_gd_gi") == ["1"] * 10 + ["123"] * 10
+    assert composed("aff_rd_ri") == ["1"] * 10 + ["145"] * 10
+    assert composed("aff_hm_rd") == ["1"] * 10 + ["149"] * 10
+    for name in ("none", "aff", "aff_gd", "aff_mixup", "aff_strong"):
+        assert composed(name) == tags(name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"partition": "released"}, {"partition": "composed"}])
 def test_names_tell_what_was_done(changes):
     digits = {"affine": 1, "deform": 2, "intensity": 3, "elastic": 4, "contrast_brightness": 5, "mixup": 6}
-    digits.update(original=0, deform_noreg=7, intensity_noreg=8)
+    digits.update(original=0, deform_noreg=7, intensity_noreg=8, histogram=9, scale=10, elastic_strong=11)
+    digits.update(contrast_brightness_strong=12)
     for name, method in METHODS.items():
         for step in range(3):
             names = augmenter(**changes).names(method, N, tf.constant(step, tf.int64), "labelled")
             told = [[digits[word] for word in text.split("+")] for text in names]
-            done = [[int(digit) for digit in str(tag)] for tag in tags(name, step, **changes)]
+            done = [[int(digit, 16) for digit in tag] for tag in tags(name, step, **changes)]
             assert [tag if name == "none" or tag[0] == 1 else [1, *tag] for tag in told] == done
 
 
@@ -86,8 +103,8 @@ def test_released_partition_draws_its_boundaries():
     """20 slices: X_V ends in 1..4, X_I in 5..9, X_VI in 10..14, the rest stays affine."""
     seen = set()
     for step in range(60):
-        drawn = tags("aff_gd_gi", step, released_partition=True)
-        counts = [drawn.count(tag) for tag in (12, 13, 123, 1)]
+        drawn = tags("aff_gd_gi", step, partition="released")
+        counts = [drawn.count(tag) for tag in ("12", "13", "123", "1")]
         assert sum(counts) == N
         seen.add(tuple(np.cumsum(counts)[:3]))
     assert {a for a, _, _ in seen} == set(range(1, 5))

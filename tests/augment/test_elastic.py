@@ -54,3 +54,9 @@ def test_displacements_are_normal_and_scale_with_the_image(size, stddev):
     np.testing.assert_allclose(grid.mean((0, 1, 2)), 0, atol=0.2)
     # A normal variable exceeds two standard deviations in 4.55 % of all draws.
     assert np.mean(np.abs(grid / stddev) > 2) == pytest.approx(0.0455, abs=0.005)
+
+
+def test_displacements_in_pixels_do_not_scale_with_the_image():
+    batch = Batch(tf.zeros([2000, 112, 56, 1]), None)
+    grid = Elastic(stddev_px=3.0).sample(batch, streams.key(0, "elastic"))["grid"].numpy()
+    np.testing.assert_allclose(grid.std((0, 1, 2)), [3, 3], rtol=0.02)

@@ -113,6 +113,11 @@ def test_nothing_is_scored_during_warm_up():
     assert [num_done for num_done, _ in log.points] == [3, 4] and checkpoints.saved == [3]
 
 
+def test_the_latest_may_be_kept_whatever_it_scores():
+    checkpoints, _ = keep_best([0.6, 0.8, 0.1], latest=True)
+    assert checkpoints.saved == [1, 2, 3] and checkpoints.best == (0.1, 3)
+
+
 def test_a_resumed_run_knows_its_best():
     checkpoints, _ = keep_best([0.6, 0.8], best=Best(0.7, 0))
     assert checkpoints.saved == [2]

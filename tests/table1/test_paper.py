@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tfaug.augment.methods import METHODS
-from tfaug.configs import splits
+from tfaug.augment.methods import PAPER
+from tfaug.configs import acdc, splits
 from tfaug.table1 import paper
 
 
 def test_the_rows_are_the_methods_in_the_papers_order():
-    assert list(paper.ROWS) == list(METHODS)
+    assert list(paper.ROWS) == list(PAPER) == list(acdc.METHODS)
     assert paper.ROWS["aff_gd_noreg"].name == "Aug_{A,GD} (λ_{adv} = 0, λ_{big} = 0)"
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tfaug.augment.methods import AFFINE, METHODS, Method
+from tfaug.augment.methods import AFFINE, PAPER, Method
 from tfaug.config import cases, check
 from tfaug.configs import phantom
 from tfaug.engine.errors import UserError
@@ -14,7 +14,7 @@ def config():
 
 
 def missing(config, tmp_path, methods, *grid):
-    rows = {method: METHODS[method] for method in methods}
+    rows = {method: PAPER[method] for method in methods}
     return plan.missing(config, Grid(rows, *grid), tmp_path / "runs", tmp_path / "results")
 
 
@@ -41,7 +41,7 @@ def test_numbers_that_are_none(text):
 
 
 def test_a_job_comes_after_those_that_it_needs_and_only_once(config, tmp_path):
-    jobs = missing(config, tmp_path, list(METHODS), (1, 3), (1, 2, 3, 4, 5), 3)
+    jobs = missing(config, tmp_path, list(PAPER), (1, 3), (1, 2, 3, 4, 5), 3)
     seen = set()
     for job in jobs:
         assert set(job.needs) <= seen and job.name not in seen

@@ -80,6 +80,27 @@ class Affine:
         return Batch(image, tf.where(outside, background, label))
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Random scaling of every slice about the centre of the image; stronger than that of `Affine`, not of the paper.
+
+    Attributes:
+      scale_range: uniform range of the scale factor; above 1 enlarges the content.
+    """
+
+    scale_range: tuple[float, float] = (0.6, 1.2)
+
+    def sample(self, batch: Batch, seed) -> dict[str, tf.Tensor]:
+        """Draws `scale`, [N] float32, from a [2] seed."""
+        return {"scale": tf.random.stateless_uniform([tf.shape(batch.image)[0]], seed, *self.scale_range)}
+
+    def apply(self, batch: Batch, params: dict[str, tf.Tensor]) -> Batch:
+        """Scales image (bilinear) and label (nearest) alike, as `Affine.apply` does."""
+        scale = params["scale"]
+        whole = {"angle": tf.zeros_like(scale), "scale": scale, "flip": tf.zeros_like(scale, tf.bool)}
+        return Affine().apply(batch, whole)
+
+
 def _output_to_input(angle, scale, flip, size):
     """The [N, 8] projective matrices, over (column, row), that take output to input coordinates."""
     radians = angle * (math.pi / 180)

@@ -23,13 +23,13 @@ class Augmenter:
     Args:
       transforms: by name.
       seed_at: function from (purpose, step) to a [2] seed.
-      released_partition: see `shares`.
+      partition: how the generated half is made, "even", "composed" or "released"; see `recipes` and `shares`.
     """
 
-    def __init__(self, transforms: Mapping[str, object], seed_at: Callable, released_partition: bool = False):
+    def __init__(self, transforms: Mapping[str, object], seed_at: Callable, partition: str = "even"):
         self.transforms = dict(transforms)
         self.seed_at = seed_at
-        self.released_partition = released_partition
+        self.partition = partition
 
     def affine(self, batch: Batch, step, purpose: str) -> Batch:
         """The affine augmentation alone, drawn from the stream of `purpose`."""
@@ -47,12 +47,12 @@ class Augmenter:
 
         def augment(batch: Batch, step, purpose: str) -> Batch:
             batch = self._in_turn(method.first, batch, step, purpose)
-            if method.generated:
-                sizes = self.shares(batch.image.shape[0], len(method.generated), step, purpose)
+            if recipes := self.recipes(method):
+                sizes = self.shares(batch.image.shape[0], len(recipes), step, purpose)
                 original, *parts = _split(batch, sizes)
                 generated = [
                     self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}")
-                    for recipe, part in zip(method.generated, parts)
+                    for recipe, part in zip(recipes, parts)
                 ]
                 batch = _concat(batch, original, *generated)
             if method.mixup:
@@ -78,8 +78,8 @@ class Augmenter:
 
     def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
         """What has been done to each slice of a batch that `method` makes; generated ones are `first` as well."""
-        recipes = [method.first, *method.generated]
-        sizes = self.shares(batch_size, len(method.generated), step, purpose) if method.generated else [batch_size]
+        recipes = [method.first, *self.recipes(method)]
+        sizes = self.shares(batch_size, len(recipes) - 1, step, purpose) if len(recipes) > 1 else [batch_size]
         names = [
             "+".join(map(plugins.short_name, recipe)) or "original"
             for recipe, size in zip(recipes, sizes)
@@ -90,16 +90,25 @@ class Augmenter:
             names[half:] = [f"{name}+mixup" for name in names[half:]]
         return names
 
+    def recipes(self, method: Method) -> tuple[tuple[str, ...], ...]:
+        """The recipes that share the generated half: the method's own, or with "composed" all its transforms in turn.
+
+        The paper shares the half of `aff_gd_gi` by X_V, X_I and X_VI; composed, all of it is X_VI.
+        """
+        if self.partition != "composed" or not method.generated:
+            return method.generated
+        return (tuple(dict.fromkeys(name for recipe in method.generated for name in recipe)),)
+
     def shares(self, batch_size: int, num_recipes: int, step, purpose: str):
         """How many slices stay real, then how many each recipe generates.
 
-        Half and half, the generated half shared evenly. With `released_partition` and three recipes, as the released
-        program drew them for each batch: of 20 slices, the recipes end at a in 1..4, b in 5..9 and c in 10..14.
+        Half and half, the generated half shared evenly. With "released" and three recipes, as the released program
+        drew them for each batch: of 20 slices, the recipes end at a in 1..4, b in 5..9 and c in 10..14.
 
         Returns:
           num_recipes + 1 numbers whose sum is `batch_size`: a list, or a tensor where they are drawn.
         """
-        if self.released_partition and num_recipes == 3:
+        if self.partition == "released" and num_recipes == 3:
             lowest, highest = tf.constant([1, 5, 10]), tf.constant([5, 10, 15])
             width = tf.cast(highest - lowest, tf.float32)
             uniform = tf.random.stateless_uniform([3], self.seed_at(f"partition/{purpose}", step))

@@ -15,11 +15,11 @@ class Elastic:
     """Smooth random deformations: a 3 x 3 grid of normal displacements, upscaled bicubically.
 
     Attributes:
-      stddev: of the grid's displacements, as a share of the image's height (rows) and width (columns).
-        The paper's 10 pixels are meant at its 224 x 224.
+      stddev_px: of the grid's displacements, in pixels; None: 10/224 of the image's height (rows) and width
+        (columns), as the paper's 10 pixels are at its 224 x 224.
     """
 
-    stddev: float = 10 / 224
+    stddev_px: float | None = None
 
     def sample(self, batch: Batch, seed) -> dict[str, tf.Tensor]:
         """Draws one grid of displacements per slice.
@@ -32,10 +32,16 @@ class Elastic:
           `grid`: [N, 3, 3, 2] float32 in pixels, (row, column).
         """
         shape = tf.shape(batch.image)
-        stddev = self.stddev * tf.cast(shape[1:3], tf.float32)
+        size = tf.cast(shape[1:3], tf.float32)
+        stddev = 10 / 224 * size if self.stddev_px is None else self.stddev_px
         return {"grid": tf.random.stateless_normal([shape[0], 3, 3, 2], seed) * stddev}
 
     def apply(self, batch: Batch, params: dict[str, tf.Tensor]) -> Batch:
         """Warps image and one-hot label along the same field; the label comes back soft, edges repeat."""
-        deformation = tf.image.resize(params["grid"], tf.shape(batch.image)[1:3], method="bicubic")
+        deformation = self.deformation(params, tf.shape(batch.image)[1:3])
         return Batch(warp(batch.image, deformation), warp(batch.label, deformation))
+
+    @staticmethod
+    def deformation(params: dict[str, tf.Tensor], size) -> tf.Tensor:
+        """The field [N, H, W, 2] in pixels of `params`, for images of the size (H, W)."""
+        return tf.image.resize(params["grid"], size, method="bicubic")

@@ -1,4 +1,4 @@
-"""The methods of Table 1, as rows; `compose` turns a row into batches."""
+"""The methods of Table 1 and its controls, as rows; `compose` turns a row into batches."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ class Method:
         return tuple(dict.fromkeys([*names, "mixup"] if self.mixup else names))
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether a transform needs the unlabelled scans."""
+        return "histogram" in self.transforms
+
+    @property
     def generators(self) -> tuple[str, ...]:
         """The names of the generators that must have been learned before."""
         return tuple(name for name in GENERATORS if name in self.transforms)
@@ -62,8 +67,10 @@ class Method:
 
 AFFINE = ("affine",)
 V_I_VI = (("deform",), ("intensity",), ("deform", "intensity"))  # X_V, X_I and X_VI of section 4
+STRONG = ("scale", "elastic_strong", "contrast_brightness_strong")
 
-METHODS: Mapping[str, Method] = {
+# The rows of the paper's table, in its order.
+PAPER: Mapping[str, Method] = {
     "none": Method(),
     "aff": Method(AFFINE),
     "aff_rd": Method(AFFINE, (("elastic",),)),
@@ -78,6 +85,17 @@ METHODS: Mapping[str, Method] = {
     "adv_sl": Method(AFFINE, rule="adversarial_sl"),
     "adv_ssl": Method(AFFINE, rule="adversarial_ssl"),
 }
+# Rows that the paper does not have (docs/differences.md).
+CONTROLS: Mapping[str, Method] = {
+    # What `aff_gd_gi` is, with random fields for the learned ones.
+    "aff_rd_ri": Method(AFFINE, (("elastic",), ("contrast_brightness",), ("elastic", "contrast_brightness"))),
+    # The simplest use of unlabelled scans: their histograms.
+    "aff_hm_rd": Method(AFFINE, (("elastic",), ("histogram",), ("elastic", "histogram"))),
+    # What a careful user does without learning anything; and learned fields on top of it.
+    "aff_strong": Method(AFFINE, (STRONG,)),
+    "aff_strong_gd_gi": Method(AFFINE, ((*STRONG, "deform", "intensity"),)),
+}
+METHODS: Mapping[str, Method] = {**PAPER, **CONTROLS}
 
 
 def table(names: Iterable[str]) -> dict[str, Method]:

@@ -110,7 +110,7 @@ class Text(Hook):
 
 
 class KeepBest(Hook):
-    """Validates, and keeps the models whose score is highest; of equal scores the earlier.
+    """Validates, and keeps the models whose score is highest, of equal scores the earlier; or always the latest.
 
     Args:
       every: updates between two validations.
@@ -120,6 +120,7 @@ class KeepBest(Hook):
       log: where every score goes.
       key: the score that decides.
       start: no validation before this many updates (warm-up).
+      latest: whether the models of every validation take the place of those before, whatever they score.
     """
 
     def __init__(
@@ -131,8 +132,9 @@ class KeepBest(Hook):
         log: EventLog,
         key: str = "dice/mean",
         start: int = 0,
+        latest: bool = False,
     ):
-        self.every, self._key, self._start = every, key, start
+        self.every, self._key, self._start, self._latest = every, key, start, latest
         self._score, self._models, self._checkpoints, self._log = score, models, checkpoints, log
 
     def __call__(self, num_done, scalars):
@@ -142,7 +144,7 @@ class KeepBest(Hook):
         self._log.scalars(scores, num_done)
         self._log.row(scores, num_done)
         score, best = float(scores[self._key]), self._checkpoints.best
-        if score > (best.score if best else -math.inf):
+        if self._latest or score > (best.score if best else -math.inf):
             self._checkpoints.save_best(num_done, score, self._models)
 
 

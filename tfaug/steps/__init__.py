@@ -16,6 +16,7 @@ from tfaug import plugins
 from tfaug.compat import keras
 from tfaug.engine.errors import UserError
 from tfaug.steps.adversarial import AdversarialSegment
+from tfaug.steps.average import Averaged
 from tfaug.steps.learn_augmentation import NETWORKS, LearnAugmentation
 from tfaug.steps.optimizer import Adam, adam, descend
 from tfaug.steps.segment import Segment
@@ -25,6 +26,7 @@ __all__ = [
     "RULES",
     "Adam",
     "AdversarialSegment",
+    "Averaged",
     "LearnAugmentation",
     "Rule",
     "Segment",

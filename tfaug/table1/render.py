@@ -13,13 +13,16 @@ from tfaug.augment.methods import Method
 from tfaug.engine.errors import printable
 from tfaug.engine.files import replacing
 from tfaug.table1 import paper, results
-from tfaug.table1.paper import ALPHA, MARKS
-from tfaug.table1.table import DRAWS, LEVEL, Correlation, Table, compute, load, marks
+from tfaug.table1.paper import ALPHA
+from tfaug.table1.table import DRAWS, LEVEL, MARKS, Correlation, Table, compute, load, marks
 
 _UNITS = {"pairs": ("patients and runs", "p"), "patients": ("patients", "patients_p"), "runs": ("runs", "runs_p")}
 _TESTED = ("difference", *(name for unit, (_, p) in _UNITS.items() for name in (unit, p, f"{p}_holm")))
 _COUNTS = ("runs", "undefined", "pairs", "patients")
-_LATEX_MARKS = {"aff_rd": r"\ast", "aff_ri": r"\dagger", "aff_mixup": r"\star"}
+_LATEX_MARKS = {
+    **{"aff_rd": r"\ast", "aff_ri": r"\dagger", "aff_mixup": r"\star"},
+    **{"aff_rd_ri": r"\ddagger", "aff_strong": r"\S"},
+}
 _TESTS_TEXT = (
     "The mean difference of Dice over all pairs, then one-sided p-values, in brackets after Holm's correction over all "
     "tests of one N_L. Pairs of one patient from several runs, and of one run from several patients, are not "

@@ -22,12 +22,17 @@ from tfaug.augment.methods import Method
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, results
-from tfaug.table1.paper import ALPHA, MARKS
+from tfaug.table1.paper import ALPHA
 from tfaug.table1.results import Result
 
 # (method, reference), tested where both have runs. The whole method should also be better than each kind of random
-# augmentation.
-COMPARISONS = (*paper.COMPARISONS, ("aff_gd_gi", "aff_rd"), ("aff_gd_gi", "aff_ri"))
+# augmentation, than both composed as its fields are, and, on top of the strongest, than that alone.
+COMPARISONS = (
+    *paper.COMPARISONS,
+    *(("aff_gd_gi", reference) for reference in ("aff_rd", "aff_ri", "aff_rd_ri")),
+    ("aff_strong_gd_gi", "aff_strong"),
+)
+MARKS = {**paper.MARKS, "aff_rd_ri": "‡", "aff_strong": "§"}
 
 _CELL = ["method", "num_labelled"]
 _RUN = ["labelled_set", "seed"]

@@ -1,0 +1,39 @@
+"""Exponential moving averages of networks' weights (Polyak and Juditsky, SIAM J. Control Optim. 1992)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfaug.compat import keras
+
+
+class Averaged(tf.Module):
+    """An update rule that also averages the weights, and the moving statistics, of some of its networks.
+
+    After n updates an average moves by 1 - min(decay, (1 + n) / (10 + n)) of its distance from its network, so that it
+    soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
+
+    Args:
+      step: the update rule.
+      networks: of `step`, whose weights are averaged.
+      averages: networks of the same architectures, one each, with the same initial weights.
+      decay: of the averages, from 0 to below 1.
+    """
+
+    def __init__(self, step: tf.Module, networks: Sequence[keras.Model], averages: Sequence[keras.Model], decay: float):
+        super().__init__()
+        self.step, self.networks, self.averages, self.decay = step, list(networks), list(averages), decay
+
+    def __call__(self, batch, index: int) -> dict[str, tf.Tensor]:
+        """Updates the networks on a batch, then the averages; returns what the update rule does."""
+        scalars = self.step(batch, index)
+        self._average(tf.constant(min(self.decay, (1 + index) / (10 + index)), tf.float32))
+        return scalars
+
+    @tf.function
+    def _average(self, decay):
+        for network, own in zip(self.networks, self.averages):
+            for weight, average in zip(network.variables, own.variables):
+                average.assign_sub((1 - decay) * (average - weight))
