@@ -30,6 +30,27 @@ def test_big_loss_rewards_size():
     assert float(losses.big_loss(tf.constant([[1.0, -3.0]]))) == -2
 
 
+def test_big_loss_rewards_nothing_beyond_its_limit():
+    assert float(losses.big_loss(tf.constant([[1.0, -3.0]]), limit=2.0)) == -1.5
+
+
+def test_folding_costs_and_moving_does_not():
+    rows, columns = np.indices((8, 8), np.float32)
+
+    def cost(v_row, v_column):
+        return float(losses.folding_loss(tf.constant(np.stack([v_row, v_column], -1)[None])))
+
+    assert cost(0 * rows + 5, 0 * rows - 7) == 0  # a translation
+    assert cost(0.5 * rows, -3 * columns) == 0  # shrinks rows by half, stretches columns
+    assert cost(2 * rows, 0 * rows) == pytest.approx(1.2)  # x - 2 x: mirrored, a determinant of -1
+    assert cost(0 * rows, np.where(columns == 4, 2, 0)) == pytest.approx(1.2 / 7)  # one column passes the next
+
+
+def test_gradient_penalty_is_half_the_squared_norm_of_a_slice():
+    gradient = tf.ones([3, 2, 2, 1]) * [[[[1.0]]], [[[2.0]]], [[[0.0]]]]
+    assert float(losses.gradient_penalty(gradient)) == pytest.approx(10 / 3)
+
+
 def test_segmentation_loss_weighs_pixels_by_their_class_and_soft_pixels_by_the_mean():
     logits = tf.zeros([1, 1, 3, 4])
     label = tf.constant([[[[1.0, 0, 0, 0], [0, 0, 1, 0], [0.5, 0.5, 0, 0]]]])

@@ -43,6 +43,34 @@ def adversarial_loss(fake_logits, form: str):
     raise ValueError(f"adversarial form {form!r} is neither 'saturating' nor 'non_saturating'")
 
 
-def big_loss(field):
-    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5)."""
-    return -tf.reduce_mean(tf.abs(field))
+def gradient_penalty(gradient):
+    """R1 of a discriminator: half the mean squared norm of its gradient at scans (Mescheder et al., ICML 2018, Eq. 9).
+
+    Args:
+      gradient: [N, H, W, C], of the sum of D's logits with respect to N scans.
+
+    Returns:
+      Scalar.
+    """
+    return 0.5 * tf.reduce_mean(tf.reduce_sum(gradient**2, axis=[1, 2, 3]))
+
+
+def big_loss(field, limit: float = 0.0):
+    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5), up to `limit` where there is one."""
+    magnitude = tf.abs(field)
+    return -tf.reduce_mean(tf.minimum(magnitude, limit) if limit else magnitude)
+
+
+def folding_loss(deformation):
+    """Mean of how far the Jacobian determinant of x -> x - v(x) is below 0.2: a cost on folding; not the paper's.
+
+    Args:
+      deformation: v [N, H, W, 2] in pixels, (row, column).
+
+    Returns:
+      Scalar, 0 where nothing folds or is about to.
+    """
+    by_row = deformation[:, 1:, :-1] - deformation[:, :-1, :-1]
+    by_column = deformation[:, :-1, 1:] - deformation[:, :-1, :-1]
+    determinant = (1 - by_row[..., 0]) * (1 - by_column[..., 1]) - by_row[..., 1] * by_column[..., 0]
+    return tf.reduce_mean(tf.nn.relu(0.2 - determinant))

@@ -54,7 +54,7 @@ def test_iterating_from_the_middle_gives_what_iterating_from_the_start_gave():
         noise = tf.random.stateless_normal(batch.image.shape, pipeline.seed_at(0, purpose, step))
         return Batch(batch.image + noise, batch.label)
 
-    make = pipeline.generator_batches(numbered_slices(5), numbered_slices(9, False), CLASSES, 6, shift, seed=4)
+    make = pipeline.generator_batches(numbered_slices(5), [numbered_slices(9, False)], CLASSES, 6, shift, seed=4)
     from_start, from_three = pipeline.iterate(make, 0), pipeline.iterate(make, 3)
     whole = [next(from_start) for _ in range(5)]
     for late in whole[3:]:
@@ -65,7 +65,7 @@ def test_iterating_from_the_middle_gives_what_iterating_from_the_start_gave():
 
 def test_generator_batch_takes_labelled_and_real_from_their_own_pools():
     make = pipeline.generator_batches(
-        numbered_slices(5), numbered_slices(9, False, first=100), CLASSES, 8, keep, seed=0
+        numbered_slices(5), [numbered_slices(9, False, first=100)], CLASSES, 8, keep, seed=0
     )
     batch = make(step_of(0))
     assert batch.labelled.image[..., 0].numpy().max() < 100 <= batch.real[..., 0].numpy().min()
@@ -73,9 +73,20 @@ def test_generator_batch_takes_labelled_and_real_from_their_own_pools():
     assert batch.num_original == 4
 
 
+def test_pools_of_scans_have_equal_shares_of_a_batch_however_large_they_are():
+    pools = [numbered_slices(3, False, first=100), numbered_slices(30, False, first=200)]
+    make = pipeline.generator_batches(numbered_slices(5), pools, CLASSES, 8, keep, seed=0)
+    seen = set()
+    for step in range(20):
+        real = make(step_of(step)).real[..., 0].numpy().max((1, 2))
+        assert (real[:4] < 200).all() and (real[4:] >= 200).all()
+        seen.update(real)
+    assert len(seen) == 33
+
+
 def test_released_partition_keeps_5_to_14_of_20_original():
     make = pipeline.generator_batches(
-        numbered_slices(5), numbered_slices(5, False), CLASSES, 20, keep, seed=0, released_partition=True
+        numbered_slices(5), [numbered_slices(5, False)], CLASSES, 20, keep, seed=0, released_partition=True
     )
     drawn = {int(make(step_of(step)).num_original) for step in range(120)}
     assert drawn == set(range(5, 15))

@@ -43,7 +43,7 @@ def generator_batch(seed=0, num_original=N // 2):
     )
 
 
-def make_step(kind="deform", **changes):
+def make_step(kind="deform", norm=True, **changes):
     arguments = dict(
         learning_rate=1e-3,
         class_weights=WEIGHTS,
@@ -59,7 +59,7 @@ def make_step(kind="deform", **changes):
         kind,
         unet(SIZE, 4, filters=FILTERS, seed=1),
         generator(kind, SIZE, filters=FILTERS, seed=2),
-        discriminator(SIZE, filters=FILTERS, seed=3),
+        discriminator(SIZE, filters=FILTERS, seed=3, discriminator_norm=norm),
         **{**arguments, **changes},
     )
 
@@ -198,6 +198,41 @@ def test_discriminator_learns_to_tell_apart(eager):
     for _ in range(30):
         scalars = step.update(generator_batch(), ("discriminator",))
     assert scalars["discriminator/accuracy_fake"] == 1 and scalars["discriminator/accuracy_real"] == 1
+
+
+def test_the_discriminator_descends_the_gradient_penalty_at_scans(eager):
+    """Its gradients with a penalty less those without are those of the penalty."""
+    batch, weight, found = generator_batch(), 1e4, []
+    for r1 in (0.0, weight):
+        step = make_step(norm=False, r1=r1)
+        d = make_step(norm=False).discriminator
+        step.update(batch, ("discriminator",))
+        found.append(gradients_of(step.discriminator_optimizer))
+    with tf.GradientTape() as tape:
+        with tf.GradientTape() as inner:
+            inner.watch(batch.real)
+            logits = d(batch.real, training=True)
+        penalty = weight * losses.gradient_penalty(inner.gradient(logits, batch.real))
+    parts = tape.gradient(penalty, d.trainable_variables, unconnected_gradients="zero")
+    expected = np.concatenate([part.numpy().ravel() for part in parts])
+    assert np.linalg.norm(expected) > 0
+    assert np.linalg.norm(found[1] - found[0] - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_the_discriminator_may_learn_more_slowly():
+    step = make_step(discriminator_rate=0.25)
+    rates = {name: float(optimizer.learning_rate) for name, optimizer in optimizers_of(step).items()}
+    assert rates == pytest.approx({"discriminator": 2.5e-4, "generator": 1e-3, "segmenter": 1e-3})
+
+
+def test_a_cost_on_folding_makes_the_deformation_smoother(eager):
+    steps = [make_step(lambda_fold=weight, lambda_adv=0.0, lambda_big=0.1) for weight in (0.0, 1e3)]
+    batch = generator_batch()
+    for step in steps:
+        for _ in range(5):
+            step.update(batch, ("generator",))
+    folding = [float(losses.folding_loss(step.generator([batch.labelled.image, batch.z]))) for step in steps]
+    assert folding[1] < folding[0]
 
 
 def test_order_decides_whose_discriminator_judges(eager):

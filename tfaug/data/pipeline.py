@@ -85,27 +85,30 @@ def labelled_batches(slices: Slices, num_classes: int, batch_size: int, augment:
     return make
 
 
-def image_batches(slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int) -> Callable:
+def image_batches(
+    slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int, purpose: str = "real"
+) -> Callable:
     """Batches of images alone, for a discriminator or as unlabelled scans.
 
-    Arguments as for `labelled_batches`: a transform sees each image with a label that is all background.
+    Arguments as for `labelled_batches`: a transform sees each image with a label that is all background. `purpose`
+    names the stream of draws.
 
     Returns:
       Function from the step (int64 scalar) to [N, H, W, C] images.
     """
 
     def make(step) -> tf.Tensor:
-        chosen = indices(slices.image.shape[0], batch_size, step, seed, "real")
+        chosen = indices(slices.image.shape[0], batch_size, step, seed, purpose)
         image = tf.gather(slices.image, chosen)
         no_label = tf.one_hot(tf.zeros(image.shape[:3], tf.int32), num_classes)
-        return augment(Batch(image, no_label), step, "real").image
+        return augment(Batch(image, no_label), step, purpose).image
 
     return make
 
 
 def generator_batches(
     labelled: Slices,
-    real: Slices,
+    real: Sequence[Slices],
     num_classes: int,
     batch_size: int,
     augment: Augment,
@@ -116,7 +119,7 @@ def generator_batches(
 
     Args:
       labelled: X_L, to condition the generator on.
-      real: the scans that the discriminator is shown.
+      real: the pools of scans that the discriminator is shown, an equal share of the batch from each.
       num_classes: of the labels, background included.
       batch_size: N, of either.
       augment: the affine augmentation of both.
@@ -128,7 +131,11 @@ def generator_batches(
       Function from the step (int64 scalar) to its `GeneratorBatch`.
     """
     make_labelled = labelled_batches(labelled, num_classes, batch_size, augment, seed)
-    make_real = image_batches(real, num_classes, batch_size, augment, seed)
+    ends = [batch_size * index // len(real) for index in range(len(real) + 1)]
+    make_real = [
+        image_batches(pool, num_classes, end - start, augment, seed, f"real{index or ''}")
+        for index, (pool, start, end) in enumerate(zip(real, ends, ends[1:]))
+    ]
 
     def make(step) -> GeneratorBatch:
         z = tf.random.stateless_normal([batch_size, Z_DIM], seed_at(seed, "z", step))
@@ -136,7 +143,8 @@ def generator_batches(
         if released_partition:
             of_20 = tf.random.stateless_uniform([], seed_at(seed, "partition", step), 5, 15, tf.int32)
             num_original = of_20 * batch_size // 20
-        return GeneratorBatch(make_labelled(step), make_real(step), z, num_original)
+        scans = tf.concat([make_pool(step) for make_pool in make_real], 0)
+        return GeneratorBatch(make_labelled(step), scans, z, num_original)
 
     return make
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
+
+import tensorflow as tf
 
 from tfaug.compat import keras
 from tfaug.models.blocks import Upsample, conv, dense
 from tfaug.types import Z_DIM
+from tfaug.warp import warp
 
 KINDS = ("deform", "intensity")
 
@@ -20,6 +24,9 @@ def generator(
     norm_momentum: float = 0.99,
     seed: int = 0,
     head_scale: float = 1.0,
+    deformation: str = "free",
+    control_px: float = 8.0,
+    limit_px: float = 0.0,
 ) -> keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
@@ -32,6 +39,12 @@ def generator(
       norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
       head_scale: of the last layer's initial weights, and with it of the fields that learning starts from.
+      deformation: the form of v. "free": a displacement a pixel (the paper's). "coarse": displacements of control
+        points, upsampled bicubically. "velocity": a stationary velocity field on the control points, integrated by
+        scaling and squaring (Arsigny et al., MICCAI 2006), which does not fold as long as it is smooth.
+      control_px: distance between control points; rounded to a power of 2.
+      limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
+        has none.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in
@@ -56,7 +69,10 @@ def generator(
     x = keras.layers.Concatenate(name="concat")([noise, x])
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
-    field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
+    if kind == "deform" and deformation != "free":
+        field = _smooth_head(x, deformation, control_px, limit_px, functools.partial(block, scale=head_scale))
+    else:
+        field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
     return keras.Model([image, z], field, name=f"generator_{kind}")
 
 
@@ -66,9 +82,64 @@ def _deformation_head(x, channels, block):
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
+def _smooth_head(x, form, control_px, limit_px, block):
+    stride = min(2 ** max(0, round(math.log2(control_px))), x.shape[1] // 4)
+    x = keras.layers.AveragePooling2D(stride, name="control_points")(x)
+    v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
+    v = keras.layers.Activation("linear", dtype="float32", name="control_displacements")(v)
+    v = SmoothField(stride, limit_px, dtype="float32", name="smooth_field")(v)
+    return Integrate(dtype="float32", name="deformation")(v) if form == "velocity" else v
+
+
 def _intensity_head(x, channels, block):
     mask = block(x, channels, 1, "int_c1", activation=None, norm=False, bias=False)
     return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
+
+
+class SmoothField(keras.layers.Layer):
+    """Displacements of control points, softly limited, to a field on all pixels.
+
+    Args:
+      stride: pixels between control points.
+      limit_px: see `generator`.
+    """
+
+    def __init__(self, stride: int, limit_px: float, **kwargs):
+        super().__init__(**kwargs)
+        self.stride, self.limit_px = stride, limit_px
+
+    def call(self, v):
+        """Maps [N, H / stride, W / stride, 2] to [N, H, W, 2], both in pixels."""
+        if self.limit_px:
+            v = v * (self.limit_px / tf.sqrt(self.limit_px**2 + tf.reduce_sum(v**2, axis=-1, keepdims=True)))
+        return tf.image.resize(v, [side * self.stride for side in v.shape[1:3]], method="bicubic")
+
+    def get_config(self):
+        """As Keras asks for it."""
+        return {**super().get_config(), "stride": self.stride, "limit_px": self.limit_px}
+
+
+class Integrate(keras.layers.Layer):
+    """A stationary velocity field to the displacements after unit time, by scaling and squaring.
+
+    Args:
+      squarings: how often; the first step is 1 / 2^squarings of the velocity.
+    """
+
+    def __init__(self, squarings: int = 5, **kwargs):
+        super().__init__(**kwargs)
+        self.squarings = squarings
+
+    def call(self, velocity):
+        """Maps [N, H, W, 2] to [N, H, W, 2], both in pixels."""
+        v = velocity / 2**self.squarings
+        for _ in range(self.squarings):
+            v += warp(v, v)  # `warp` samples at x - v(x), so twice v moves x by v(x) + v(x - v(x))
+        return v
+
+    def get_config(self):
+        """As Keras asks for it."""
+        return {**super().get_config(), "squarings": self.squarings}
 
 
 _HEADS = {"deform": _deformation_head, "intensity": _intensity_head}

@@ -36,6 +36,10 @@ class LearnAugmentation(tf.Module):
       task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
       discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
       warmup_steps: iterations in which S alone learns, from labelled slices alone.
+      discriminator_rate: of D's Adam, as a share of `learning_rate`.
+      r1: weight of `losses.gradient_penalty`, which the paper does not have.
+      big_limit: see `losses.big_loss`.
+      lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
     """
 
     def __init__(
@@ -54,6 +58,10 @@ class LearnAugmentation(tf.Module):
         task_gradient: bool,
         discriminator_first: bool,
         warmup_steps: int,
+        discriminator_rate: float = 1.0,
+        r1: float = 0.0,
+        big_limit: float = 0.0,
+        lambda_fold: float = 0.0,
     ):
         super().__init__()
         self.kind = kind
@@ -61,13 +69,14 @@ class LearnAugmentation(tf.Module):
         self.discriminator = discriminator
         self.warm_up = Segment(segmenter, learning_rate, class_weights)
         self.generator_optimizer = adam(generator, learning_rate)
-        self.discriminator_optimizer = adam(discriminator, learning_rate)
+        self.discriminator_optimizer = adam(discriminator, learning_rate * discriminator_rate)
         self.class_weights = tuple(class_weights)
         self.lambda_seg, self.lambda_adv, self.lambda_big = lambda_seg, lambda_adv, lambda_big
         self.adversarial_form = adversarial_form
         self.task_gradient = task_gradient
         self.discriminator_first = discriminator_first
         self.warmup_steps = warmup_steps
+        self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
 
     @property
     def segmenter(self) -> keras.Model:
@@ -105,8 +114,10 @@ class LearnAugmentation(tf.Module):
                 # Whatever D needed is free again before S, which needs most of the memory, runs.
                 with tf.control_dependencies([image_gradient]):
                     segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
-                big = losses.big_loss(field)
+                big = losses.big_loss(field, self.big_limit)
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
+                if self.lambda_fold:
+                    objective += self.lambda_fold * losses.folding_loss(field)
             # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
             optimizer = self.warm_up.optimizer
             output_gradients = [tf.ones_like(objective), self.lambda_adv * image_gradient]
@@ -116,6 +127,7 @@ class LearnAugmentation(tf.Module):
                 output_gradients=[optimizer.get_scaled_loss(gradient) for gradient in output_gradients],
             )
             field_gradient, *segmenter_gradients = optimizer.get_unscaled_gradients(gradients)
+            scalars.update(self._gradient_norms(batch, field, field_gradient, image_gradient))
             if "generator" in networks:
                 # What G's own backward pass needs is computed again, now that S needs no memory any more.
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
@@ -134,9 +146,14 @@ class LearnAugmentation(tf.Module):
             "loss/big": big,
             "loss/generator": objective + self.lambda_adv * adversarial,
             **scalars,
-            "field/mean_abs": -big,
+            "field/mean_abs": tf.reduce_mean(tf.abs(field)) if self.big_limit else -big,
             "field/max_abs": tf.reduce_max(tf.abs(field)),
         }
+
+    def judge(self, image, real) -> list[tf.Tensor]:
+        """D's logits [N, 1] on generated images and on scans [N, H, W, C], as it is trained, and without a trace."""
+        with frozen_statistics(self.discriminator):
+            return self._judge(image, real)
 
     def _field(self, batch):
         return self.generator([batch.labelled.image, batch.z], training=True)
@@ -171,13 +188,38 @@ class LearnAugmentation(tf.Module):
         with tf.GradientTape() as tape:
             fake_logits, real_logits = self._judge(image, real)
             loss = losses.discriminator_loss(fake_logits, real_logits)
+            regularised = loss + self.r1 * self._penalty(real) if self.r1 else loss
         if update:
-            descend(self.discriminator_optimizer, tape, loss, self.discriminator.trainable_variables)
+            descend(self.discriminator_optimizer, tape, regularised, self.discriminator.trainable_variables)
         return {
             "loss/discriminator": loss,
             "discriminator/accuracy_fake": tf.reduce_mean(tf.cast(fake_logits < 0, tf.float32)),
             "discriminator/accuracy_real": tf.reduce_mean(tf.cast(real_logits > 0, tf.float32)),
         }
+
+    def _gradient_norms(self, batch, field, whole, image_gradient):
+        """Norms of the weighted terms' gradients at the field [N, H, W, *]; `whole` is the sum of all.
+
+        What float16 cannot hold, for which the optimiser skips the update, counts as 0.
+        """
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(field)
+            image = transform_image(self.kind, batch.labelled.image, field)
+            big = self.lambda_big * losses.big_loss(field, self.big_limit)
+            folding = self.lambda_fold * losses.folding_loss(field) if self.lambda_fold else 0.0 * big
+        terms = {
+            "adversarial": tape.gradient(image, field, self.lambda_adv * image_gradient),
+            "big": tape.gradient(big, field),
+        }
+        others = tf.add_n([*terms.values(), tape.gradient(folding, field)])
+        norms = {name: tf.norm(term) for name, term in {"segmentation": whole - others, **terms}.items()}
+        return {f"gradient/{name}": tf.where(tf.math.is_finite(norm), norm, 0.0) for name, norm in norms.items()}
+
+    def _penalty(self, real):
+        with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
+            tape.watch(real)
+            logits = tf.reduce_sum(self.discriminator(real, training=True))
+        return losses.gradient_penalty(tape.gradient(logits, real))
 
     def _judge(self, image, real):
         """D's logits [N, 1] on generated images and on scans, from one call, as its batch statistics are shared."""

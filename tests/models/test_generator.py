@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaug.metrics import jacobian_determinant
+from tfaug.models.discriminator import discriminator
+from tfaug.models.generator import Integrate, SmoothField, generator
+from tfaug.warp import warp
+
+
+def smooth(displacements, stride=8, limit_px=0.0):
+    return SmoothField(stride, limit_px)(tf.constant(displacements, tf.float32)).numpy()
+
+
+def field(seed=0, size=64, stride=16, scale=6.0):
+    control = np.random.default_rng(seed).normal(size=(1, size // stride, size // stride, 2))
+    return smooth(scale * control, stride)
+
+
+def test_control_points_give_a_smooth_field_of_the_whole_image():
+    constant = smooth(np.broadcast_to([2.0, -3.0], (2, 4, 4, 2)))
+    assert constant.shape == (2, 32, 32, 2)
+    np.testing.assert_allclose(constant, np.broadcast_to([2.0, -3.0], constant.shape), atol=1e-5)
+    one = np.zeros((1, 4, 4, 2))
+    one[0, 1, 2, 0] = 1
+    moved = smooth(one)
+    assert np.unravel_index(moved[0, ..., 0].argmax(), (32, 32)) in [(11, 19), (11, 20), (12, 19), (12, 20)]
+    assert not moved[..., 1].any()
+    assert np.abs(np.diff(moved, axis=1)).max() < 0.25  # free displacements would jump by 1
+
+
+def test_the_limit_is_soft_and_holds_for_the_length_of_a_displacement():
+    large, small = (np.broadcast_to(np.array([3.0, -4.0]) * scale, (1, 4, 4, 2)) for scale in (1e3, 1e-2))
+    np.testing.assert_allclose(np.linalg.norm(smooth(large, limit_px=2.5), axis=-1), 2.5, rtol=1e-3)
+    np.testing.assert_allclose(smooth(small, limit_px=2.5)[0, 0, 0], [0.03, -0.04], rtol=1e-3)
+
+
+def test_a_velocity_is_integrated_for_unit_time():
+    """Twice the time is the field after the field; and the way back undoes the way there."""
+    v = tf.constant(field(scale=2.0))
+    whole, half, back = (Integrate(7)(part) for part in (v, v / 2, -v))
+    inside = (slice(None), slice(16, -16), slice(16, -16))
+    np.testing.assert_allclose(whole[inside], (half + warp(half, half))[inside], atol=0.01)  # pixels; interpolation is linear
+    np.testing.assert_allclose((whole + warp(back, whole))[inside], 0, atol=0.05)
+    np.testing.assert_allclose(Integrate(5)(tf.ones([1, 8, 8, 2])), np.ones((1, 8, 8, 2)), atol=1e-6)
+
+
+def test_a_velocity_field_does_not_fold_where_its_displacements_would():
+    v = field(scale=14.0)
+    assert (jacobian_determinant(v) <= 0).mean() > 0.02
+    assert (jacobian_determinant(Integrate(7)(tf.constant(v)).numpy()) <= 0).mean() < 0.002
+
+
+@pytest.mark.parametrize("form", ["coarse", "velocity"])
+def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(form):
+    model = generator("deform", 64, 2, filters=2, deformation=form, control_px=9.0, limit_px=4.0, head_scale=5.0)
+    rng = np.random.default_rng(0)
+    images, z = rng.random((2, 64, 64, 2), np.float32), rng.normal(size=(2, 100)).astype(np.float32) * 20
+    made = model([images, z]).numpy()
+    assert made.shape == (2, 64, 64, 2) and made.dtype == np.float32
+    assert np.abs(model([images[::-1], z]) - made).max() > 1e-4 and np.abs(model([images, z[::-1]]) - made).max() > 1e-4
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model([images, z], training=True) ** 2)
+    assert all(gradient is not None for gradient in tape.gradient(total, model.trainable_variables))
+
+
+def test_a_discriminator_may_do_without_batch_statistics():
+    images = np.random.default_rng(0).random((4, 64, 64, 1), np.float32)
+    d = discriminator(64, filters=2, discriminator_norm=False)
+    together, alone = d(images, training=True), d(images[:1], training=True)
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-4)
