@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from tfaug import metrics
 
@@ -150,7 +150,48 @@ def test_a_generator_that_ignores_z_has_no_diversity():
     assert metrics.intensity_diagnostics(rng.normal(size=(64, 3, 8, 8, 1)))["diversity"] == pytest.approx(1, abs=0.05)
 
 
+def test_a_generator_that_ignores_the_image_has_no_diversity_over_inputs():
+    one = np.random.default_rng(0).normal(size=(4, 1, 8, 8, 2))
+    found = metrics.deformation_diagnostics(np.repeat(one, 3, axis=1), 1.0)
+    assert found["diversity_input_px"] == pytest.approx(0, abs=1e-6) and found["diversity_px"] > 0.5
+    assert metrics.intensity_diagnostics(np.repeat(one, 3, axis=1))["diversity_input"] == pytest.approx(0, abs=1e-6)
+
+
+def test_roughness_is_that_of_the_slopes():
+    tilted = field(lambda i, j: 0.3 * i, lambda i, j: 0.4 * i)
+    assert metrics.deformation_diagnostics(tilted[None, None], 1.0)["roughness"] == pytest.approx(0.5)
+    assert metrics.deformation_diagnostics(np.ones((1, 1, 4, 4, 2)), 1.0)["roughness"] == 0
+
+
+def test_percentiles_of_fields():
+    fields = np.linspace(0, 1, 100).reshape(1, 1, 100, 1, 1) * np.array([1, -1]).reshape(1, 1, 1, 2, 1)
+    found = metrics.intensity_diagnostics(fields)
+    assert found["intensity_median"] == pytest.approx(0.5) and found["intensity_p95"] == pytest.approx(0.95)
+    assert found["saturated"] == pytest.approx(5 / 100)
+
+
+def test_lost_anatomy_by_hand():
+    before = np.zeros((2, 4, 4, 3))
+    before[..., 0] = 1
+    before[0, :2, :, :] = [0, 1, 0]
+    before[0, 3, :, :] = [0, 0, 1]
+    after = before.copy()
+    after[0, 0] = [1, 0, 0]  # half of the first structure is gone
+    after[0, 2] = [0, 0, 1]  # the second has grown, which makes up for nothing
+    assert metrics.lost_anatomy(before, after) == pytest.approx(0.25)
+    assert metrics.lost_anatomy(before, before) == 0
+    assert metrics.lost_anatomy(before[1:], before[1:]) == 0  # there is none
+
+
+def test_histogram_distance_is_wassersteins():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=5000), rng.normal(size=5000) + 0.5
+    assert metrics.histogram_distance(one, other) == pytest.approx(stats.wasserstein_distance(one, other), rel=0.02)
+    assert metrics.histogram_distance(one, one[::-1]) == 0
+
+
 def test_intensity_diagnostics():
     masks = np.stack([np.full((1, 4, 4, 1), -0.5), np.full((1, 4, 4, 1), 0.25)])
     result = metrics.intensity_diagnostics(masks)
-    assert result == pytest.approx({"intensity_mean": 0.375, "intensity_max": 0.5, "diversity": 0.375})
+    assert result["intensity_mean"] == 0.375 and result["intensity_max"] == 0.5
+    assert result["diversity"] == 0.375 and result["saturated"] == 0

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+NUM_LEVELS = 257  # quantiles that stand for a histogram
+
 
 class SurfaceDistance(NamedTuple):
     """Distances between the surfaces of two masks in mm; both NaN where exactly one mask is empty."""
@@ -94,44 +96,80 @@ def jacobian_determinant(deformation: np.ndarray) -> np.ndarray:
 
 
 def deformation_diagnostics(deformations: np.ndarray, resolution: float) -> dict[str, float]:
-    """Describes deformation fields of the same images under several z.
+    """Describes deformation fields of some images under several z.
 
     Args:
       deformations: [K, N, H, W, 2] in pixels: K draws of z for N images.
       resolution: mm per pixel.
 
     Returns:
-      mean and maximum displacement in pixels and in mm; `folded`, the share of pixels whose Jacobian determinant
-      is at most 0; `diversity_px`, the root mean square distance of a pixel's K displacements from their mean,
-      averaged over pixels and images (0 for a generator that ignores z).
+      mean, median, 95th percentile and maximum of the displacements in pixels and in mm; `folded`, the share of pixels
+      whose Jacobian determinant is at most 0; `roughness`, the mean Frobenius norm of the field's Jacobian (0 for a
+      translation); `diversity_px`, the root mean square distance of a pixel's K displacements from their mean, averaged
+      over pixels and images (0 for a generator that ignores z); `diversity_input_px`, the same over images (0 for one
+      that ignores the image).
     """
     displacement = np.linalg.norm(deformations, axis=-1)
-    mean, largest = float(displacement.mean()), float(displacement.max())
+    pixels = {f"displacement_{name}": value for name, value in _spread(displacement).items()}
+    slopes = np.stack([np.gradient(part, axis=(-2, -1)) for part in np.moveaxis(deformations, -1, 0)])
     return {
-        "displacement_mean_px": mean,
-        "displacement_max_px": largest,
-        "displacement_mean_mm": mean * resolution,
-        "displacement_max_mm": largest * resolution,
+        **{f"{name}_px": value for name, value in pixels.items()},
+        **{f"{name}_mm": value * resolution for name, value in pixels.items()},
         "folded": float(np.mean(jacobian_determinant(deformations) <= 0)),
+        "roughness": float(np.sqrt((slopes**2).sum(axis=(0, 1))).mean()),
         "diversity_px": float(np.sqrt(deformations.var(axis=0).sum(axis=-1)).mean()),
+        "diversity_input_px": float(np.sqrt(deformations.var(axis=1).sum(axis=-1)).mean()),
     }
 
 
 def intensity_diagnostics(intensity_fields: np.ndarray) -> dict[str, float]:
-    """Describes intensity fields of the same images under several z.
+    """Describes intensity fields of some images under several z.
 
     Args:
       intensity_fields: [K, N, H, W, C], dI for K draws of z and N images.
 
     Returns:
-      mean and maximum of |dI|; `diversity`, the standard deviation over z, averaged over pixels and images (0 for a
-      generator that ignores z).
+      mean, median, 95th percentile and maximum of |dI|; `saturated`, the share of pixels that are within 0.05 of the
+      limit of tanh, 1; `diversity`, the standard deviation over z, averaged over pixels and images (0 for a generator
+      that ignores z); `diversity_input`, the same over images.
     """
     magnitude = np.abs(intensity_fields)
     return {
-        "intensity_mean": float(magnitude.mean()),
-        "intensity_max": float(magnitude.max()),
+        **{f"intensity_{name}": value for name, value in _spread(magnitude).items()},
+        "saturated": float(np.mean(magnitude > 0.95)),
         "diversity": float(intensity_fields.std(axis=0).mean()),
+        "diversity_input": float(intensity_fields.std(axis=1).mean()),
+    }
+
+
+def lost_anatomy(before: np.ndarray, after: np.ndarray) -> float:
+    """How much of the labelled structures a transform takes away: moved out of the picture, or shrunk.
+
+    Args:
+      before: [..., H, W, C] one-hot labels, background first.
+      after: the same, one-hot or soft, of the transformed slices.
+
+    Returns:
+      The mean of 1 - area after / area before, at least 0, over slices and the structures in them; 0 if there are none.
+    """
+    areas = before[..., 1:].sum(axis=(-3, -2)), after[..., 1:].sum(axis=(-3, -2))
+    there = areas[0] > 0
+    lost = np.maximum(0, 1 - areas[1][there] / areas[0][there])
+    return float(lost.mean()) if there.any() else 0.0
+
+
+def histogram_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """The distance of two sets of grey values: Wasserstein's of order 1, that is, the mean gap of their quantiles."""
+    levels = np.linspace(0, 1, NUM_LEVELS)
+    return float(np.abs(np.quantile(one, levels) - np.quantile(other, levels)).mean())
+
+
+def _spread(values):
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "p95": float(np.percentile(values, 95)),
+        "max": float(values.max()),
     }
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 Colours = Mapping[str, str]  # by structure, in the order of their classes, which begin at 1
+Curves = Mapping[str, Sequence[float]]  # by name
 
 DPI = 100
 FONT = 9
@@ -27,6 +28,7 @@ TITLE = 0.22
 LEGEND = 0.3  # of one row
 LEGEND_ROW = 0.17  # of each further one
 LEGEND_WIDTH = 4.2
+CHART = (2.6, 1.9)  # least width and height
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
@@ -197,6 +199,38 @@ def draws_panel(
         tile.set_title(f"z {k}" if k else "input", fontsize=FONT, pad=3)
     _name_rows(tiles, (title, "generated"))
     _legend(figure, colours)
+    return rendered(figure)
+
+
+def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Mapping[str, Curves]) -> np.ndarray:
+    """A page with a title, a picture, and charts of several curves each below it.
+
+    Args:
+      title: of one or more lines.
+      panel: a picture [height, width, 3].
+      steps: along the x axis of every chart.
+      charts: curves by name, by the chart's title. The first curve of a chart stands out.
+    """
+    columns = max(1, panel.shape[1] // int(CHART[0] * DPI))
+    rows, lines = -(-len(charts) // columns), title.count("\n") + 1
+    width, head = panel.shape[1] / DPI, 0.1 + 0.2 * lines
+    height = head + panel.shape[0] / DPI + rows * CHART[1]
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.text(0.01, 1 - 0.05 / height, title, fontsize=FONT + 1, va="top")
+    figure.figimage(panel, 0, rows * CHART[1] * DPI)
+    for index, (name, curves) in enumerate(charts.items()):
+        row, column = divmod(index, columns)
+        left, bottom = column * width / columns + 0.45, (rows - 1 - row) * CHART[1] + 0.3
+        size = (width / columns - 0.55, CHART[1] - 0.55)
+        chart = figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
+        for k, (curve, values) in enumerate(curves.items()):
+            style = {"linewidth": 1.6} if k == 0 else {"linewidth": 1.1, "linestyle": "dashed"}
+            chart.plot(steps, values, label=curve, **style)
+        chart.set_title(name, fontsize=FONT, pad=2)
+        chart.set_ylim(bottom=min(0, chart.get_ylim()[0]))
+        chart.tick_params(labelsize=FONT - 2, length=2, pad=1)
+        chart.legend(fontsize=FONT - 2, frameon=False, borderpad=0.1, labelspacing=0.2)
     return rendered(figure)
 
 

@@ -53,6 +53,14 @@ class EventLog:
                 rows.writerow(["step", *values])
             rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
 
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of diagnostics.csv, by column; none if there is no such file."""
+        with self._errors():
+            if not self._table.exists():
+                return []
+            with open(self._table, newline="", encoding="utf-8") as file:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
     def seconds(self) -> float:
         """Time from the first to the last write of every session, summed, without what was cut back."""
         with self._errors():

@@ -1,4 +1,4 @@
-"""What a validation tells of a generator in numbers, and the pictures of both trainings."""
+"""The pictures of both trainings, and the fields that they show."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfaug import evaluation, metrics, pictures, streams
+from tfaug import evaluation, pictures, streams
 from tfaug.augment.learned import transform_image, transform_label
-from tfaug.augment.methods import GENERATORS
 from tfaug.config import Config
 from tfaug.data.preprocess import Prepared
 from tfaug.data.task import Task
 from tfaug.types import Z_DIM, Batch
 
 PICTURED_SLICES = 3
-Z_DRAWS = 4  # fields per image
-COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this share of their magnitude
-NEGLIGIBLE = {"deform": 0.1, "intensity": 0.03}  # pixels; normalised intensity, of which an image spans about 1
+DRAWN_Z = 5
 
 Generate = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # from images and z to fields
 
@@ -47,30 +44,6 @@ def fields(generate: Generate, images: np.ndarray, config: Config, num_draws: in
     return np.stack([generate(image, tf.constant(draw, tf.float32)).numpy() for draw in z])
 
 
-def of_generator(kind: str, generate: Generate, scans: Sequence[Prepared], config: Config) -> dict[str, float]:
-    """Magnitude, folding and diversity of a generator's fields, by tag."""
-    drawn = fields(generate, Pictured(scans).images, config, Z_DRAWS)
-    if kind == "deform":
-        values = metrics.deformation_diagnostics(drawn, config.data.resolution)
-    else:
-        values = metrics.intensity_diagnostics(drawn)
-    return {f"generator/{name}": value for name, value in values.items()}
-
-
-def warnings_of_generator(name: str, generate: Generate, scans: Sequence[Prepared], config: Config) -> list[str]:
-    """What is wrong with a generator: fields that are next to nothing, or that hardly differ over z."""
-    drawn = fields(generate, Pictured(scans).images, config, Z_DRAWS)
-    spread, magnitude = drawn.std(axis=0).mean(), np.abs(drawn).mean()
-    found = []
-    if magnitude < NEGLIGIBLE[GENERATORS[name][0]]:
-        found.append(f"generator {name} hardly changes an image: its fields have a mean magnitude of {magnitude:.2g}")
-    if spread <= COLLAPSED * magnitude:
-        found.append(
-            f"generator {name} has collapsed: its fields vary by {spread:.2g} over z, of {magnitude:.2g} in mean"
-        )
-    return found
-
-
 def generator_picture(kind: str, generate: Generate, scans: Sequence[Prepared], config: Config, task: Task):
     """Input, field and generated image (its first channel) of some labelled slices."""
     shown = Pictured(scans)
@@ -81,6 +54,18 @@ def generator_picture(kind: str, generate: Generate, scans: Sequence[Prepared], 
     return pictures.generator_panel(
         shown.images[..., 0], field, generated, shown.labels, labels, kind, task.colours, shown.names
     )
+
+
+def draws_picture(kind: str, generate: Generate, scans: Sequence[Prepared], config: Config, task: Task) -> np.ndarray:
+    """What a generator makes of one labelled slice (its first channel) for several z."""
+    shown = Pictured(scans)
+    middle = len(shown.names) // 2
+    image, label = shown.images[middle], shown.labels[middle]
+    drawn = fields(generate, image[None], config, DRAWN_Z)[:, 0]
+    many = [np.broadcast_to(part, (DRAWN_Z, *part.shape)) for part in (image, np.eye(task.num_classes)[label])]
+    generated = transform_image(kind, tf.constant(many[0]), drawn).numpy()[..., 0]
+    labels = np.argmax(transform_label(kind, tf.constant(many[1], tf.float32), drawn), axis=-1)
+    return pictures.draws_panel(image[..., 0], label, drawn, generated, labels, kind, task.colours)
 
 
 def batch_picture(batch: Batch, names: Sequence[str], task: Task) -> np.ndarray:

@@ -1,0 +1,195 @@
+"""Whether a generator is sane: numbers of its fields beside those of random transforms, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfaug import metrics
+from tfaug.augment.learned import transform_image, transform_label
+from tfaug.augment.methods import GENERATORS
+from tfaug.config import Config
+from tfaug.data import pipeline
+from tfaug.data.preprocess import Prepared
+from tfaug.experiment import networks
+from tfaug.experiment.diagnostics import Generate, Pictured, fields
+from tfaug.types import Batch
+
+Z_DRAWS = 4  # fields per image
+YARDSTICK_DRAWS = 16
+JUDGED_SLICES = 12  # of each pool
+
+# The random transforms beside each kind of generator.
+YARDSTICKS = {"deform": ("elastic",), "intensity": ("contrast_brightness", "histogram")}
+
+COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this share of their magnitude
+NEGLIGIBLE = {"deform": 0.1, "intensity": 0.03}  # pixels; normalised intensity, of which an image spans about 1
+LIMITS = {"folded": 0.01, "lost_anatomy": 0.1, "saturated": 0.01}  # shares; a generator beyond one has run away
+TIMES = 3  # nor should the length that 5 % of its fields exceed be more than this times a random transform's
+
+_WORDS = {
+    "folded": "of the pixels are folded",
+    "lost_anatomy": "of the labelled anatomy is moved out of the picture or shrunk away",
+    "saturated": "of the pixels have a |dI| at the limit of tanh",
+}
+
+
+class Instruments:
+    """What is measured of one generator at each validation, always on the same labelled slices and draws of z.
+
+    Args:
+      name: of `GENERATORS`.
+      labelled: the scans that it is conditioned on.
+      unlabelled: scans whose grey values it should reach.
+      held_out: scans that no network learns from.
+      config: resolved.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        labelled: Sequence[Prepared],
+        unlabelled: Sequence[Prepared],
+        held_out: Sequence[Prepared],
+        config: Config,
+    ):
+        self._name, self._kind, self._config = name, GENERATORS[name][0], config
+        self._pools = {
+            pool: _spread_out(np.concatenate([scan.image for scan in scans]))
+            for pool, scans in (("labelled", labelled), ("unlabelled", unlabelled), ("held_out", held_out))
+            if scans
+        }
+        shown = Pictured(labelled)
+        num_classes = networks.task_of(config).num_classes
+        self._shown = Batch(tf.constant(shown.images), tf.one_hot(shown.labels, num_classes))
+        self._unlabelled = [scan.image for scan in unlabelled]
+        if unlabelled:  # the quantiles say all that `histogram_distance` needs to know
+            self._grey_values = np.quantile(np.concatenate(self._unlabelled), np.linspace(0, 1, metrics.NUM_LEVELS))
+        self._yardsticks = {
+            f"{transform}/{key}": value
+            for transform, drawn in self._random_fields()
+            for key, value in self._describe(drawn).items()
+        }
+
+    def measure(self, generate: Generate, judge: Callable | None = None) -> dict[str, float]:
+        """One reading, by tag: "generator/..." and, beside it, the same of each random transform.
+
+        Args:
+          generate: from images and z to fields.
+          judge: from generated images and as many scans to D's logits of both; None if there is no D to ask.
+        """
+        drawn = fields(generate, self._shown.image.numpy(), self._config, Z_DRAWS)
+        values = {f"generator/{key}": value for key, value in self._describe(drawn).items()}
+        return {**values, **self._yardsticks, **(self._ask(generate, judge) if judge else {})}
+
+    def verdict(self, values: Mapping[str, float]) -> tuple[str, list[str]]:
+        """What a reading says.
+
+        Returns:
+          "sane", "run away", "collapsed" or "next to nothing", and the reasons, one line each.
+        """
+        mean, diversity = (values[f"generator/{key}"] for key in _SIZE[self._kind])
+        found = []
+        if mean < NEGLIGIBLE[self._kind]:
+            found.append(
+                ("next to nothing", f"hardly changes an image: its fields have a mean magnitude of {mean:.2g}")
+            )
+        if diversity <= COLLAPSED * mean:
+            problem = f"has collapsed: its fields vary by {diversity:.2g} over z, of {mean:.2g} in mean"
+            found.append(("collapsed", problem))
+        found += [("run away", f"has run away: {problem}") for problem in self._excesses(values)]
+        reasons = [f"generator {self._name} {problem}" for _, problem in found]
+        return (found[0][0] if found else "sane"), reasons
+
+    def _excesses(self, values):
+        for key, limit in LIMITS.items():
+            if (share := values.get(f"generator/{key}", 0)) > limit:
+                yield f"{100 * share:.2g} % {_WORDS[key]} (sane: up to {100 * limit:.0f} %)"
+        key, random = _LARGE[self._kind], YARDSTICKS[self._kind][0]
+        ours, theirs = values[f"generator/{key}"], values[f"{random}/{key}"]
+        if ours > TIMES * theirs:
+            yield f"{key} is {ours:.2g}, {ours / theirs:.2g} times that of {random}"
+
+    def _describe(self, drawn):
+        """Numbers of fields [K, N, H, W, *] of the shown slices."""
+        made = [self._transform(field) for field in drawn]
+        images, labels = np.stack([one.image for one in made]), np.stack([one.label for one in made])
+        values = (
+            metrics.deformation_diagnostics(drawn, self._config.data.resolution)
+            if self._kind == "deform"
+            else metrics.intensity_diagnostics(drawn)
+        )
+        before = np.broadcast_to(self._shown.label, labels.shape)
+        values["lost_anatomy"] = metrics.lost_anatomy(before, labels)
+        if self._unlabelled:
+            values["histogram_distance"] = metrics.histogram_distance(images, self._grey_values)
+        return values
+
+    def _transform(self, field):
+        image, label = self._shown
+        return Batch(
+            transform_image(self._kind, image, field).numpy(), np.asarray(transform_label(self._kind, label, field))
+        )
+
+    def _random_fields(self):
+        """Fields [K, N, H, W, *] of the random transforms, by name; histograms need unlabelled scans."""
+        transforms = networks.augmenter(self._config, "even", unlabelled=self._unlabelled).transforms
+        for name in YARDSTICKS[self._kind]:
+            if name in transforms:
+                yield name, np.stack([self._random_field(transforms[name], name, k) for k in range(YARDSTICK_DRAWS)])
+
+    def _random_field(self, transform, name, k):
+        params = transform.sample(self._shown, pipeline.seed_at(self._config.seed, f"yardstick/{name}", k))
+        if self._kind == "deform":
+            return transform.deformation(params, self._shown.image.shape[1:3]).numpy()
+        return (transform.apply(self._shown, params).image - self._shown.image).numpy()
+
+    def _ask(self, generate, judge):
+        """How often D is right, on generated slices and on the scans of each pool apart."""
+        source = self._pools["labelled"]
+        field = fields(generate, source, self._config, num_draws=1)[0]
+        generated = transform_image(self._kind, tf.constant(source), field)
+        right = {}
+        for pool, images in self._pools.items():
+            fake, real = judge(generated, tf.constant(images))
+            right[pool] = float(np.mean(real > 0))
+            right.setdefault("generated", float(np.mean(fake < 0)))
+        return {f"discriminator/accuracy_{pool}": value for pool, value in right.items()}
+
+
+_SIZE = {"deform": ("displacement_mean_px", "diversity_px"), "intensity": ("intensity_mean", "diversity")}
+_LARGE = {"deform": "displacement_p95_px", "intensity": "intensity_p95"}
+
+
+def charts(kind: str, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Sequence[float]]]:
+    """The curves of a run by chart and name, from the rows of its diagnostics.csv."""
+    sources = ("generator", *YARDSTICKS[kind])
+    found = {"Dice of S, validation": {"mean": "dice/mean"}}
+    if "discriminator/accuracy_generated" in rows[0]:
+        pools = ("generated", "labelled", "unlabelled", "held_out")
+        found["D is right"] = {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools}
+    for key in _CHARTS[kind]:
+        found[key] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
+    return {
+        chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
+        for chart, lines in found.items()
+    }
+
+
+_CHARTS = {
+    "deform": (
+        *("displacement_median_px", "displacement_p95_px", "displacement_max_px", "folded", "roughness"),
+        *("diversity_px", "diversity_input_px", "lost_anatomy"),
+    ),
+    "intensity": (
+        *("intensity_median", "intensity_p95", "intensity_max", "saturated"),
+        *("diversity", "diversity_input", "histogram_distance"),
+    ),
+}
+
+
+def _spread_out(slices):
+    """`JUDGED_SLICES` of some slices, evenly spread; repeated where there are fewer."""
+    return slices[np.linspace(0, len(slices) - 1, JUDGED_SLICES).round().astype(int)]
