@@ -127,6 +127,11 @@ def test_tensorboard_has_losses_dice_pictures_and_config(trained):
         "discriminator/accuracy_fake",
         "discriminator/accuracy_real",
         "field/mean_abs",
+        "gradient/segmentation",
+        "gradient/adversarial",
+        "discriminator/accuracy_held_out",
+        "generator/displacement_p95_px",
+        "elastic/displacement_p95_px",
         "dice/mean",
         "dice/RV",
         "generator",
@@ -219,12 +224,44 @@ def test_runs_of_another_config_are_not_taken_for_this_one(trained, command, coh
     workdir = f"--workdir={folder / 'runs'}"
     for program, *flags in (
         ("train.py", "--stage=seg", "--aug=aff_gi", "--config.augment.lambda_adv=0"),
-        ("evaluate.py", "--config.data.phase=ED"),
+        ("evaluate.py", "--config.data.n4_shrink=1"),
         ("train.py", "--stage=seg", "--config.segment.learning_rate=0.5"),
     ):
         line = error_line(run(program, *command, workdir, *flags, cwd=tmp_path))
         assert flags[-1].split(".")[-1].split("=")[0] in line and "--config.name" in line
     assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
+
+
+def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scored(trained, cohort, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "runs" / NAMES[2], tmp_path / "runs" / NAMES[2])
+    shutil.copytree(cohort, tmp_path / "renamed")
+    table = tmp_path / "runs" / NAMES[2] / "evaluation" / "test" / "dice.csv"
+    before = table.read_text()
+    flags = ["--config.data.root=renamed", f"--config.data.cache_dir={folder / 'cache'}", *TINY]
+
+    result = run("evaluate.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0 and "evaluated before" in result.stdout
+
+    label = es_label(tmp_path / "renamed", "patient007")
+    image = nibabel.load(label)
+    mended = np.where(np.asarray(image.dataobj) == 1, 0, np.asarray(image.dataobj))
+    nibabel.save(nibabel.Nifti1Image(mended, image.affine, image.header), label)
+    result = run("evaluate.py", *flags, cwd=tmp_path)
+    assert result.returncode == 0 and "evaluated before" not in result.stdout
+    assert table.read_text() != before
+
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient036',)", cwd=tmp_path)
+    assert result.returncode == 2  # it is among the unlabelled ones
+    more = ["--config.splits.test=('patient036',)", "--config.splits.unlabelled=('patient016',)"]
+    result = run("evaluate.py", *flags, *more, cwd=tmp_path)
+    assert result.returncode == 0 and "1 case" in result.stdout
+    assert set(pd.read_csv(table).case) == {"patient036"}
+
+    shutil.copy(es_label(cohort, "patient011"), es_label(tmp_path / "renamed", "patient002"))
+    shutil.copytree(folder / "runs" / NAMES[0], tmp_path / "runs" / NAMES[0])
+    line = error_line(run("train.py", "--stage=aug", *flags, cwd=tmp_path))
+    assert "was trained on other data (scan of patient002: changed)" in line
 
 
 def test_evaluating_a_named_run(trained, tmp_path):

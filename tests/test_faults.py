@@ -24,7 +24,7 @@ from benchmarks import soak
 from tfaug.configs import phantom
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.experiment import diagnostics
+from tfaug.experiment import instruments, sources
 from tfaug.types import Z_DIM
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -600,24 +600,32 @@ def test_n1_a_training_that_diverges_stops_and_keeps_nothing_bad(fresh):
         ("nearly constant", ["has collapsed"]),
         ("zero", ["hardly changes an image", "has collapsed"]),
         ("small", ["hardly changes an image"]),
+        ("huge", ["has run away: displacement_p95_px"]),
+        ("folded", ["has run away: 2"]),
     ],
 )
 def test_n5_a_generator_that_ignores_z_or_does_nothing_is_a_warning(field, problems):
-    draws = np.random.default_rng(0).normal(size=(4, 2, 8, 8, 2))
+    draws = np.random.default_rng(0).normal(size=(4, 2, 1, 1, 2))
     fields = {
         "varied": 0.1 * draws + 1,
         "constant": np.repeat(draws[:1], 4, axis=0),
         "nearly constant": draws[:1] + 1e-4 * draws,
         "zero": 0 * draws,
         "small": 0.05 * draws,
+        "huge": 20 * draws,
+        "folded": draws + 2 * np.indices((64, 1, 1, 1))[0][None, None, ..., 0] % 5,
     }[field]
-    drawn = iter(fields.astype(np.float32))
-    scan = types.SimpleNamespace(case="a", image=np.zeros((2, 8, 8, 1), np.float32), label=np.ones((2, 8, 8), np.uint8))
-    found = diagnostics.warnings_of_generator(
-        "deform_noreg", lambda image, z: tf.constant(next(drawn)), [scan], phantom.get_config()
+    drawn = iter(np.broadcast_to(fields, (4, 2, 64, 64, 2)).astype(np.float32))
+    scan = types.SimpleNamespace(
+        case="a", image=np.zeros((2, 64, 64, 1), np.float32), label=np.ones((2, 64, 64), np.uint8)
     )
-    assert len(found) == len(problems)
-    assert all(problem in warning for problem, warning in zip(problems, found))
+    config = sources.resolve(phantom.get_config())
+    found = instruments.Instruments("deform_noreg", [scan], [], [], config)
+    word, warnings = found.verdict(found.measure(lambda image, z: tf.constant(next(drawn))))
+    assert len(warnings) == len(problems)
+    assert all(problem in warning for problem, warning in zip(problems, warnings))
+    assert problems or word == "sane"
+    assert not problems or word in problems[0] or word == "next to nothing"
 
 
 @pytest.mark.slow

@@ -77,10 +77,10 @@ def test_c4_another_config_is_refused_with_the_difference(tmp_path):
     RunDir(tmp_path, CONFIG).close()  # the refused one has left no lock
 
 
-def test_c8_a_tolerated_key_may_change_and_the_run_keeps_the_first_value(tmp_path):
-    with RunDir(tmp_path, CONFIG, tolerated=["precision"]) as first:
+def test_c8_a_key_that_does_not_count_may_change_and_the_run_keeps_the_first_value(tmp_path):
+    with RunDir(tmp_path, CONFIG, keys=["train"]) as first:
         pass
-    with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, tolerated=["precision"]) as second:
+    with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, keys=["train"]) as second:
         assert second.config == first.config == read_config(tmp_path)
 
 
@@ -228,11 +228,11 @@ def test_warnings_survive_an_interruption_once_each_and_on_one_line(tmp_path, ca
     assert capsys.readouterr().err == "warning: a\\nb\nwarning: c\n"
 
 
-def test_a_difference_is_refused_unless_it_is_tolerated():
+def test_a_difference_is_refused_if_its_key_counts():
     saved, asked = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 4}}
-    refuse_difference("run", saved, asked, tolerated=["a.b", "a.c"])
+    refuse_difference("run", saved, asked, keys=["a.d", "b"])
     with pytest.raises(UserError, match=r"^run: was made with another size \(a.c: 2 -> 4\); .* another --results$"):
-        refuse_difference("run", saved, asked, ["a.b"], what="size", folder_flag="--results")
+        refuse_difference("run", saved, asked, ["a.c"], what="size", folder_flag="--results")
 
 
 def test_differences_are_by_dotted_key_and_by_type():

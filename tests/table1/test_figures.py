@@ -9,8 +9,8 @@ from matplotlib import colors
 from matplotlib import image as mpl_image
 
 from tfaug import evaluation, pictures
-from tfaug.augment.methods import AFFINE, METHODS, Method
-from tfaug.config import TOLERATED, Config, segmenter_path
+from tfaug.augment.methods import AFFINE, PAPER, Method
+from tfaug.config import Config, segmenter_path
 from tfaug.configs import phantom
 from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
@@ -71,7 +71,7 @@ def result(method, dice, n=1, labelled_set=1, seed=0, num_structures=3):
     return Result(method, n, labelled_set, seed, 500, 0.5, dice, 60.0, "abc", 1, "2.15.1")
 
 
-def compute(found, config, task=TASK, methods=METHODS):
+def compute(found, config, task=TASK, methods=PAPER):
     return table.compute(found, results.decisive(config, task.names), methods)
 
 
@@ -98,7 +98,7 @@ def test_boxes_hold_every_run_and_patient_in_the_structures_colours(config, figu
 
 
 def test_boxes_of_two_structures_and_of_a_users_methods(config, figure):
-    task, methods = Task({"wall": 1, "lumen": 2}), {"blur": Method(AFFINE), "aff": METHODS["aff"]}
+    task, methods = Task({"wall": 1, "lumen": 2}), {"blur": Method(AFFINE), "aff": PAPER["aff"]}
     found = [result(method, [0.1, 0.5, 0.9], num_structures=2) for method in ("aff", "blur", "none")]
     (axes,) = figures.box_plots(compute(found, config, task, methods)).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["blur", "aff"]
@@ -158,7 +158,7 @@ def train(config, workdir, found, shift, data=None):
     values.num_labelled, values.labelled_set, values.seed = found.num_labelled, found.labelled_set, found.seed
     run = segmenter_path(values, workdir, found.method)
     saved = {key: value for key, value in values.to_dict().items() if key not in ("augment", "methods")}
-    with run_dir.RunDir(run, saved, TOLERATED):
+    with run_dir.RunDir(run, saved):
         pass
     out = run / "evaluation" / "test"
     for number, case in enumerate(found.dice):
@@ -304,7 +304,7 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, da
         for n in (1, 3):
             results.save(folder, result(method, [row.mean(n)] * 3, n), config, TASK.names)
     train(config, tmp_path / "runs", result("aff", [0.1, 0.2, 0.3]), 1)
-    lines = figures.draw(folder, config, tmp_path / "runs", METHODS)
+    lines = figures.draw(folder, config, tmp_path / "runs", PAPER)
     drawn = ["figure2-n1.png", "boxplots.png", "order.png"]
     assert sorted(path.name for path in folder.glob("*.png")) == sorted(drawn)
     assert [line for line in lines if "not drawn" not in line] == [str(folder / name) for name in drawn]
@@ -318,7 +318,7 @@ def test_what_is_missing_is_said_in_a_line_each_and_the_rest_is_drawn(config, da
 
 def test_figure_3_is_of_generators_that_the_methods_use(config, tmp_path):
     results.save(tmp_path / "results", result("aff_gd", [0.1, 0.2, 0.3]), config, TASK.names)
-    methods = {name: METHODS[name] for name in ("aff", "aff_gd")}
+    methods = {name: PAPER[name] for name in ("aff", "aff_gd")}
     lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", methods)
     assert [line.split()[0] for line in lines if "figure3" in line] == ["figure3-deform.png"]
 
@@ -327,11 +327,11 @@ def test_runs_are_left_alone_if_the_config_is_not_that_of_the_results(config, tm
     folder = tmp_path / "results"
     results.save(folder, result("aff", [0.1, 0.2, 0.3]), config, TASK.names)
     steps, config.segment.num_steps = config.segment.num_steps, 7
-    lines = figures.draw(folder, config, tmp_path / "runs", METHODS)
+    lines = figures.draw(folder, config, tmp_path / "runs", PAPER)
     assert sum(f"segment.num_steps: {steps} -> 7" in line for line in lines) == 3
     assert lines[-2:] == [str(folder / "boxplots.png"), lines[-1]] and "needs results of two" in lines[-1]
 
 
 def test_no_results_are_one_line(config, tmp_path):
     with pytest.raises(UserError, match="holds no results"):
-        figures.draw(tmp_path, config, tmp_path, METHODS)
+        figures.draw(tmp_path, config, tmp_path, PAPER)

@@ -13,7 +13,7 @@ from tfaug.commands import check, cli, table1
 from tfaug.config import cases, require, segmenter_path
 from tfaug.engine.files import machine_errors
 from tfaug.engine.run_dir import check_path, read_report
-from tfaug.experiment import sources
+from tfaug.experiment import identity, sources
 from tfaug.table1 import plan, results
 
 STAGES = {
@@ -69,7 +69,8 @@ def main() -> None:
     if evaluated:
         print(runs.evaluate(segmenter, "test"))
     if stage == "seg" and cli.RESULTS.value:
-        result = results.of_run(segmenter, config, name, commit=commit, **runs.provenance(segmenter))
+        scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
+        result = results.of_run(segmenter, config, name, commit=commit, data=scans, **runs.provenance(segmenter))
         results.save(cli.results(), result, config, data.task.names)
     if stage != "data":
         print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")

@@ -121,6 +121,20 @@ def load_requests(
     return [found[request] for request in requests]
 
 
+def digests(dataset: DataSet, requests: Iterable[Request]) -> dict[str, str]:
+    """SHA-256 of the contents of each case's files, by case, as `Prepared.digest`; nothing is decoded.
+
+    Raises:
+      UserError: a file is missing or cannot be read.
+    """
+    found = {}
+    for request in requests:
+        check_signals()
+        files = dataset.locate(request.case, request.label)
+        found[request.case] = _digest_of(files, _contents(files))
+    return found
+
+
 def load_each(
     dataset: DataSet,
     requests: Sequence[Request],
@@ -215,15 +229,13 @@ def _results(
 
 def _job(dataset: DataSet, request: Request, files: Files, spec: Spec, cache_dir: pathlib.Path, prepare: bool) -> _Job:
     """Reads the bytes of a case's files; they tell which entry is theirs."""
-    contents = {path: _read(path) for path in (*files.images, *([files.label] if files.label else []))}
-    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    label = hashes.get(files.label)
-    digest = _digest({"images": [hashes[path] for path in files.images], "label": label})
+    contents = _contents(files)
+    digest = _digest_of(files, contents)
     # Everything that a prepared volume depends on, beside its name.
     key = {
         "files": digest,
         "channels": len(dataset.task.channels),
-        "values": list(dataset.task.structures.values()) if label else None,
+        "values": list(dataset.task.structures.values()) if files.label else None,
         "slice_axis": dataset.slice_axis,
         "spec": dataclasses.asdict(spec),
         "n4_threads": preprocess.N4_THREADS,
@@ -234,6 +246,15 @@ def _job(dataset: DataSet, request: Request, files: Files, spec: Spec, cache_dir
         },
     }
     return _Job(dataset, request, spec, files, contents, digest, cache_dir / f"{_digest(key)}.npz", prepare)
+
+
+def _contents(files: Files) -> dict[pathlib.Path, bytes]:
+    return {path: _read(path) for path in (*files.images, *([files.label] if files.label else []))}
+
+
+def _digest_of(files: Files, contents: dict[pathlib.Path, bytes]) -> str:
+    hashes = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    return _digest({"images": [hashes[path] for path in files.images], "label": hashes.get(files.label)})
 
 
 def _read(path: pathlib.Path) -> bytes:

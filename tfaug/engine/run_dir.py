@@ -35,18 +35,18 @@ class RunDir:
     Args:
       path: the folder; created when missing.
       config: the resolved config, JSON-able, possibly nested.
-      tolerated: dotted keys of `config` that may change between two sessions of one run (what it runs on).
+      keys: dotted keys of `config`, or sections, that must be the same in all sessions of one run; None: all.
 
     Attributes:
       path: the folder.
-      config: the config that the run was started with, as in config.json: of tolerated keys the first session's values.
+      config: the config that the run was started with, as in config.json: of other keys the first session's values.
 
     Raises:
       UserError: the folder belongs to something else, to another process, or to a run with another config.
       MachineError: the folder cannot be written. Raised before anything else is done.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], tolerated: Collection[str] = ()):
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any], keys: Collection[str] | None = None):
         self.path = pathlib.Path(path)
         with machine_errors(self.path, "choose a --workdir that can be written"), contextlib.ExitStack() as stack:
             _refuse_foreign(self.path)
@@ -56,7 +56,7 @@ class RunDir:
             if not (self.path / "config.json").exists():
                 write_json(self.path / "config.json", {_MARK: _FORMAT, "config": config})
             self.config = read_config(self.path)
-            refuse_difference(self.path, self.config, config, tolerated)
+            refuse_difference(self.path, self.config, config, keys)
             warnings = _read_json(self.path / "warnings.json")
             self._warnings = warnings if isinstance(warnings, list) else []
             self._lock = stack.pop_all()
@@ -158,7 +158,7 @@ def refuse_difference(
     run: str | os.PathLike,
     saved: Mapping[str, Any],
     asked: Mapping[str, Any],
-    tolerated: Collection[str] = (),
+    keys: Collection[str] | None = None,
     *,
     what: str = "config",
     folder_flag: str = "--workdir or --config.name",
@@ -169,14 +169,14 @@ def refuse_difference(
       run: the folder that the error is about.
       saved: what it was made with, nested and JSON-able.
       asked: what is asked for now.
-      tolerated: dotted keys that may differ.
+      keys: dotted keys, or sections, that must not differ; None: none may.
       what: the name of these values.
       folder_flag: how the user chooses another folder.
 
     Raises:
       UserError: shows the differences.
     """
-    changed = {key: change for key, change in differences(saved, asked).items() if key not in tolerated}
+    changed = {key: change for key, change in differences(saved, asked).items() if _is_in(key, keys)}
     if changed:
         raise UserError(
             run,
@@ -242,6 +242,10 @@ def _refuse_foreign(path: pathlib.Path) -> None:
         read_config(path)
     elif not names <= _EMPTY:  # a run killed at its start may have these
         raise UserError(path, "is not empty and no run of tfaug", "choose an empty or new --workdir")
+
+
+def _is_in(key, keys):
+    return keys is None or any(key == one or key.startswith(f"{one}.") for one in keys)
 
 
 def _read_json(path: pathlib.Path) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from tfaug import inference, models, plugins, steps, streams
-from tfaug.augment.affine import Affine
+from tfaug.augment import histogram
+from tfaug.augment.affine import Affine, Scale
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.elastic import Elastic
 from tfaug.augment.intensity import ContrastBrightness
@@ -79,6 +81,10 @@ def discriminator(config: Config, stage: str, channels: int) -> keras.Model:
 
 def _build(config, role, stage, channels, **arguments):
     options = {key: value for key, value in config.model.to_dict().items() if key not in models.ROLES}
+    for name in ("control", "limit"):  # a length is in mm, so that it means the same on every grid
+        options[f"{name}_px"] = options.pop(f"{name}_mm") / config.data.resolution
+    if role != "generator":
+        options = {key: value for key, value in options.items() if key not in _OF_GENERATORS}
     return models.build(
         role,
         config.model[role],
@@ -88,6 +94,9 @@ def _build(config, role, stage, channels, **arguments):
         seed=streams.scalar_seed(config.seed, stage),
         **arguments,
     )
+
+
+_OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px")
 
 
 def _num_channels(config):
@@ -112,6 +121,10 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         task_gradient=schedule.task_gradient,
         discriminator_first=schedule.discriminator_first,
         warmup_steps=schedule.warmup_steps,
+        discriminator_rate=schedule.discriminator_rate,
+        r1=schedule.r1,
+        big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else 0.0,
+        lambda_fold=schedule.lambda_fold,
     )
 
 
@@ -128,22 +141,40 @@ def train_segmenter(config: Config, method: Method):
     return steps.create(method.rule, setup)
 
 
-def augmenter(config: Config, partition: str, learned: Mapping[str, keras.Model] | None = None) -> Augmenter:
-    """All transforms by name; `learned` are the trained generators by name."""
-    released_affine = config.transforms.affine == "released"
+def augmenter(
+    config: Config,
+    partition: str,
+    learned: Mapping[str, keras.Model] | None = None,
+    unlabelled: Sequence[np.ndarray] = (),
+) -> Augmenter:
+    """All transforms by name.
+
+    Args:
+      config: resolved.
+      partition: of the generated half.
+      learned: the trained generators by name.
+      unlabelled: volumes [Z, H, W, C], where the method needs them.
+    """
+    released_affine, strong = config.transforms.affine == "released", config.transforms.strong
     transforms = {
         "affine": Affine(scale_decimals=2, extra_flip_coin=True) if released_affine else Affine(),
-        "elastic": Elastic(),
+        "scale": Scale(strong.scale),
+        "elastic": _elastic(config, config.transforms.elastic_mm),
+        "elastic_strong": _elastic(config, strong.elastic_mm),
         "contrast_brightness": ContrastBrightness(split=config.transforms.random_intensity == "released"),
+        "contrast_brightness_strong": ContrastBrightness(strong.contrast, strong.brightness),
         "mixup": MixUp(config.transforms.mixup_alpha),
+        **({"histogram": histogram.MatchHistogram(histogram.quantiles(unlabelled))} if unlabelled else {}),
         **{
             name: Learned(GENERATORS[name][0], inference.inference_mode(model))
             for name, model in (learned or {}).items()
         },
     }
-    return Augmenter(
-        transforms, functools.partial(pipeline.seed_at, config.seed), released_partition=partition == "released"
-    )
+    return Augmenter(transforms, functools.partial(pipeline.seed_at, config.seed), partition)
+
+
+def _elastic(config, stddev_mm):
+    return Elastic(None if stddev_mm == "auto" else stddev_mm / config.data.resolution)
 
 
 def on_cpu():

@@ -10,11 +10,12 @@ import tensorflow as tf
 from tfaug import evaluation, inference
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
-from tfaug.config import TOLERATED, Config, cases, generator_path, require
+from tfaug.config import Config, cases, generator_path, require
 from tfaug.engine import checkpoint, determinism, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
-from tfaug.experiment import networks
+from tfaug.engine.files import machine_errors
+from tfaug.experiment import identity, networks
 from tfaug.experiment.sources import Data
 
 _RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
@@ -35,11 +36,8 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
             f"first run `python train.py --stage=aug --gen={name}` with the same config",
         )
     saved = run_dir.read_config(path)
-    if named:  # by the user: only what must fit must be equal
-        sizes = ({"data": {"image_size": size}} for size in (saved["data"]["image_size"], config.data.image_size))
-        run_dir.refuse_difference(path, *sizes, TOLERATED)
-    else:
-        run_dir.refuse_difference(path, saved, _without(config, ("segment", "generators", "methods")), TOLERATED)
+    # Of one that the user names, only what must fit must be equal.
+    run_dir.refuse_difference(path, saved, config.to_dict(), ["data.image_size"] if named else identity.GENERATOR)
     return generator_of(path, GENERATORS[name][0])
 
 
@@ -79,7 +77,7 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
     Args:
       path: the run's folder; results go to its `evaluation/<split>`.
       split: "test" or "validation".
-      asked: the config that the user expects the run to have; None if the run was named.
+      asked: the config whose data are scored, and that the run must have been trained with; None: the run's own.
 
     Returns:
       The table, as text, and where everything is.
@@ -90,18 +88,27 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
     path = pathlib.Path(path)
     config = config_of_segmenter(path)
     if asked is not None:
-        run_dir.refuse_difference(path, config.to_dict(), _without(asked, ("augment", "methods")), TOLERATED)
+        run_dir.refuse_difference(path, config.to_dict(), asked.to_dict(), identity.SEGMENTER)
+        precision = config.precision
+        config = asked.copy_and_resolve_references()
+        config.precision = precision
     require(cases(config, split), split)
-    out_dir = path / "evaluation" / split
-    if (out_dir / "dice.csv").is_file() and (out_dir / "summary.txt").is_file():
+    out_dir, data = path / "evaluation" / split, Data(config)
+    made_from = {"model": checkpoint.digest_of_best(path), "scans": data.digests([split])}
+    complete = all((out_dir / file).is_file() for file in ("dice.csv", "summary.txt"))
+    if complete and identity.is_evaluated(out_dir, made_from):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         networks.set_up_tensorflow(config)
-        data = Data(config)
         predict = inference.predictor(segmenter_of(path), config.segment.batch_size)
         with run_dir.locked(path), memory.running_out():
+            with machine_errors(out_dir, "make it writable"):
+                identity.mark_evaluated(out_dir, None)
+                (out_dir / "dice.csv").unlink(missing_ok=True)  # where it exists, the evaluation is complete
             scans, num_scans = data.with_volumes(split), len(cases(config, split))
             evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
+            with machine_errors(out_dir, "make room, then run the same command again"):
+                identity.mark_evaluated(out_dir, made_from)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     number = len(cases(config, split))
@@ -112,7 +119,3 @@ def provenance(path) -> dict[str, Any]:
     """How long a finished run took in seconds, and what decides the last bits of its numbers."""
     threads = int(determinism.num_threads())
     return {"seconds": EventLog(path).seconds(), "threads": threads, "tensorflow": tf.__version__}
-
-
-def _without(config, unread):
-    return {key: value for key, value in config.to_dict().items() if key not in unread}

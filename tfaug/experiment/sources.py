@@ -177,6 +177,7 @@ class Data:
     def __init__(self, config: Config):
         self._config = config
         self._loaded: dict[str, list[Prepared]] = {}
+        self._digests: dict[str, str] = {}
 
     @functools.cached_property
     def dataset(self) -> DataSet:
@@ -208,6 +209,20 @@ class Data:
     def __getitem__(self, name: str) -> list[Prepared]:
         """The prepared scans of a split that has been loaded; those for validation with their native volumes."""
         return self._loaded[name]
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Of the contents of the files of some splits, by case; of those that have been loaded as they were then.
+
+        Raises:
+          UserError: a file is missing or cannot be read.
+        """
+        requests = {name: self._requests(name) for name in dict.fromkeys(names)}
+        unknown = [request for each in requests.values() for request in each if request.case not in self._digests]
+        loaded = [scan for name in requests for scan in self._loaded.get(name, ())]
+        known = {scan.case: scan.digest for scan in loaded}
+        self._digests |= known
+        self._digests |= cache.digests(self.dataset, [one for one in unknown if one.case not in known])
+        return {request.case: self._digests[request.case] for each in requests.values() for request in each}
 
     def warnings(self, names: Iterable[str]) -> list[str]:
         """What is odd about the scans of splits that have been loaded."""

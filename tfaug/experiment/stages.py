@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import pathlib
 import pprint
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import TOLERATED, Config, cases, generator_path, require, segmenter_path
+from tfaug.config import Config, cases, generator_path, require, segmenter_path
 from tfaug.data import pipeline
 from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.engine.loop import fit
-from tfaug.experiment import diagnostics, networks, runs
+from tfaug.experiment import diagnostics, identity, instruments, networks, runs
 from tfaug.experiment.sources import Data
 
 Scores = Mapping[str, float]
@@ -32,7 +33,8 @@ class Stage:
     A subclass sets the class attributes, builds in `build`, and scores and draws.
 
     Attributes:
-      unread: sections of the config that the stage does not read, and which therefore may change.
+      keys: keys and sections of the config that reach the training; the others may change between sessions.
+      unread: sections of the config that the run's folder does not keep, as they are another stage's.
       schedule: the config's section with its numbers of steps.
       splits: the splits that it needs.
       path: the run's folder.
@@ -47,6 +49,7 @@ class Stage:
         as data and other trainings take long.
     """
 
+    keys: tuple[str, ...]
     unread: tuple[str, ...] = ()
     step: tf.Module
     batches: Callable
@@ -76,6 +79,11 @@ class Stage:
         picture = diagnostics.segmentation_picture(self.predict, self.data["validation"], self.data.task)
         return {"segmentation": picture}
 
+    def pages(self, rows: Sequence[Mapping[str, float]]) -> Mapping[str, np.ndarray]:
+        """Pictures of the whole run by name, from the rows of its diagnostics.csv; after `warnings`."""
+        del rows
+        return {}
+
     def report(self) -> Mapping[str, str]:
         """What the run's report says beside the best score and its step."""
         return {}
@@ -92,9 +100,10 @@ class Stage:
           MachineError: disk or memory gave way, or a loss is not finite.
           Interrupted: SIGTERM or SIGINT came; what was done is saved.
         """
-        relevant = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
-        with run_dir.RunDir(self.path, relevant, TOLERATED) as run, _warnings_into(run):
+        saved = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
+        with run_dir.RunDir(self.path, saved, self.keys) as run, _warnings_into(run):
             if run.report is not None:
+                identity.refuse_other_scans(run.path, run.report, self.data.digests(self.splits))
                 print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
                 return
             self.find()
@@ -105,12 +114,26 @@ class Stage:
             self.build()
             best = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
-            with machine_errors(run.path, "make room, then run the same command to resume"):
-                for tag, picture in self.draw(best.step).items():
-                    pictures.save(picture, run.path / f"{tag}.png")
             for warning in self.warnings():
                 run.warn(warning)
-            run.finish({"best": best.score, "best_step": best.step, **self.report()})
+            with machine_errors(run.path, "make room, then run the same command to resume"):
+                for tag, picture in {**self.draw(best.step), **self.pages(EventLog(run.path).rows())}.items():
+                    pictures.save(picture, run.path / f"{tag}.png")
+            made_from = {"scans": self.data.digests(self.splits), **self._generators()}
+            run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from})
+
+    def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
+        """The networks to validate and keep, by name: the step's own, or their averages, which then follow the updates.
+
+        Args:
+          **builders: make a second network of the same architecture, for the average.
+        """
+        own = {name: getattr(self.step, name) for name in builders}
+        if not self.schedule.average:
+            return own
+        averages = {name: build() for name, build in builders.items()}
+        self.step = steps.Averaged(self.step, own.values(), averages.values(), self.schedule.average)
+        return averages
 
     def _fit(self, run) -> checkpoint.Best:
         """Trains; returns the best score and its step."""
@@ -135,7 +158,13 @@ class Stage:
             return checked
 
         validation = hooks.KeepBest(
-            self.schedule.eval_every, while_finite(self.score), self.keep, checkpoints, log, start=self.start
+            self.schedule.eval_every,
+            while_finite(self.score),
+            self.keep,
+            checkpoints,
+            log,
+            start=self.start,
+            latest=self.schedule.keep == "last",
         )
         memory.require(list(self.keep.values()), self.schedule.batch_size)
         text = "```\n" + pprint.pformat(run.config, width=100, compact=True) + "\n```"
@@ -156,13 +185,9 @@ class Stage:
         return checkpoints.best
 
     def _fingerprint(self, config):
-        scans = (scan for split in self.splits for scan in self.data[split])
         return {
-            "config": config,
-            "data": {
-                "scans": {scan.case: scan.digest for scan in scans},
-                "generators": {name: _digest(model) for name, model in self.learned.items()},
-            },
+            "config": identity.select(config, self.keys),
+            "data": {"scans": self.data.digests(self.splits), **self._generators()},
             "environment": {
                 "tensorflow": tf.__version__,
                 "numpy": np.__version__,
@@ -171,82 +196,107 @@ class Stage:
             },
         }
 
+    def _generators(self):
+        return {"generators": {name: _digest(model) for name, model in self.learned.items()}}
+
 
 class LearnAugmentation(Stage):
     """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
 
+    keys = identity.GENERATOR
     unread = ("segment", "generators", "methods")
 
     def __init__(self, config: Config, workdir, name: str, data: Data):
         super().__init__(f"aug-{name}", generator_path(config, workdir, name), config, data, config.augment)
         self.generator_name, self.kind = name, GENERATORS[name][0]
         self.splits.append("unlabelled")
-        if config.augment.real_pool == "unlabelled":
+        if config.augment.real_pool != "all":
             require(cases(config, "unlabelled"), "unlabelled")
         self.start = config.augment.warmup_steps + 1
 
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
         config, schedule = self.config, self.schedule
         self.step = networks.learn_augmentation(config, self.generator_name)
+        self.judge = tf.function(self.step.judge) if self.step.lambda_adv else None
         labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
-        real = unlabelled + labelled if schedule.real_pool == "all" else unlabelled
+        pools = {"all": [unlabelled + labelled], "unlabelled": [unlabelled], "equal": [unlabelled, labelled]}
         self.batches = pipeline.generator_batches(
             _slices(labelled),
-            _images(real),
+            [_images(scans) for scans in pools[schedule.real_pool]],
             self.data.task.num_classes,
             schedule.batch_size,
             networks.augmenter(config, schedule.partition).affine,
             config.seed,
             released_partition=schedule.partition == "released",
         )
-        self.keep = {"generator": self.step.generator, "segmenter": self.step.segmenter}
-        self.generate = tf.function(inference.inference_mode(self.step.generator))
-        self.predict = inference.predictor(self.step.segmenter, schedule.batch_size)
+        self.keep = self.kept(
+            generator=functools.partial(networks.generator, config, self.kind),
+            segmenter=functools.partial(networks.segmenter, config, "aug"),
+        )
+        self.instruments = instruments.Instruments(
+            self.generator_name, labelled, unlabelled, self.data["validation"], config
+        )
+        self.generate = tf.function(inference.inference_mode(self.keep["generator"]))
+        self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
 
     def score(self):  # noqa: D102
-        labelled = self.data["labelled"]
-        return {**super().score(), **diagnostics.of_generator(self.kind, self.generate, labelled, self.config)}
+        return {**super().score(), **self.instruments.measure(self.generate, self.judge)}
 
     def draw(self, num_done):  # noqa: D102
         shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
         return {"generator": diagnostics.generator_picture(*shown), **super().draw(num_done)}
 
+    def pages(self, rows):  # noqa: D102
+        shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
+        title = "\n".join([f"{self.path.name}: {self._verdict}", *self._reasons])
+        steps, charts = [int(row["step"]) for row in rows], instruments.charts(self.kind, rows)
+        return {"instruments": pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)}
+
     def report(self):  # noqa: D102
-        return {"generator": self.generator_name}
+        return {"generator": self.generator_name, "verdict": self._verdict}
 
     def warnings(self):  # noqa: D102
-        shown = (self.generator_name, self.generate, self.data["labelled"], self.config)
-        return diagnostics.warnings_of_generator(*shown)
+        self._verdict, self._reasons = self.instruments.verdict(self.instruments.measure(self.generate))
+        return self._reasons
 
 
 class TrainSegmenter(Stage):
     """Stage "seg": trains S anew with one method, its generators fixed, and keeps the best by validation Dice."""
 
+    keys = identity.SEGMENTER
     unread = ("augment", "methods")
 
     def __init__(self, config: Config, workdir, name: str, method: Method, data: Data):
         super().__init__(f"seg-{name}", segmenter_path(config, workdir, name), config, data, config.segment)
         self.method, self.method_name, self._workdir = method, name, workdir
-        if steps.rule(method.rule).unlabelled:
+        self._adversarial = steps.rule(method.rule).unlabelled
+        if self._adversarial or method.unlabelled:
             require(cases(config, "unlabelled"), "unlabelled")
             self.splits.append("unlabelled")
         networks.check_transforms(config, method)
 
     def find(self):  # noqa: D102
-        self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in self.method.generators}
+        config, workdir = self.config, self._workdir
+        self.learned = {name: runs.load_generator(config, workdir, name) for name in self.method.generators}
+        for name in self.method.generators:
+            if not config.generators[name]:  # one that the user names may be of other data
+                path = generator_path(config, workdir, name)
+                scans = self.data.digests(("labelled", "validation", "unlabelled"))
+                identity.refuse_other_scans(path, run_dir.read_report(path), scans)
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
-        self.augmenter = networks.augmenter(config, schedule.partition, self.learned)
+        unlabelled = [scan.image for scan in self.data["unlabelled"]] if "unlabelled" in self.splits else []
+        self.augmenter = networks.augmenter(config, schedule.partition, self.learned, unlabelled)
         task = self.data.task
         self.step = networks.train_segmenter(config, method)
         slices = _slices(self.data["labelled"])
         arguments = (task.num_classes, schedule.batch_size, self.augmenter.method(method), config.seed)
         self.batches = supervised = pipeline.labelled_batches(slices, *arguments)
-        if "unlabelled" in self.splits:
-            self.batches = pipeline.adversarial_batches(slices, _images(self.data["unlabelled"]), *arguments)
-        self.keep = {"segmenter": self.step.segmenter}
-        self.predict = inference.predictor(self.step.segmenter, schedule.batch_size)
+        if self._adversarial:
+            self.batches = pipeline.adversarial_batches(slices, pipeline.slices(unlabelled), *arguments)
+        self.keep = self.kept(segmenter=functools.partial(networks.segmenter, config, "seg"))
+        self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
         self._again = tf.function(supervised)
 
     def draw(self, num_done):  # noqa: D102

@@ -93,6 +93,7 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
 def _checked(config, shared):
     """`config`, if the results are of it."""
     changed = run_dir.differences(shared, results.decisive(config, shared["data"]["structures"]))
+    changed.pop("data.root", None)
     if changed:
         raise UserError(
             "--config",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tfaug.augment.methods import GENERATORS, Method
@@ -79,7 +79,7 @@ def variants(config: Config, grid: Grid) -> Iterator[Config]:
                 yield variant
 
 
-def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
+def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] = ()) -> list[Job]:
     """The jobs without which the results in `folder` do not fill the grid, each after those that it needs.
 
     All methods of one labelled set and seed come before the next, so that an unfinished grid compares methods. A
@@ -90,6 +90,7 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
       grid: which part of the table.
       workdir: the folder of the runs.
       folder: that of the results, which must be sound.
+      stale: names of results' files that must be made again.
 
     Raises:
       UserError: the config has no such set, or no test patients.
@@ -100,7 +101,7 @@ def missing(config: Config, grid: Grid, workdir, folder) -> list[Job]:
     for variant in variants(config, grid):
         runs = {method: segmenter_path(variant, workdir, method) for method in grid.methods}
         proofs = {method: pathlib.Path(folder) / f"{run.name}.json" for method, run in runs.items()}
-        todo = [method for method in grid.methods if not proofs[method].exists()]
+        todo = [method for method in grid.methods if proofs[method].name in stale or not proofs[method].exists()]
         used = {name for method in todo for name in grid.methods[method].generators}
         # A generator that the config names is there already.
         paths = {name: generator_path(variant, workdir, name) for name in GENERATORS if name in used}

@@ -13,10 +13,10 @@ import math
 import os
 import pathlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tfaug.config import TOLERATED, Config, run_name
+from tfaug.config import Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors, replacing
@@ -27,9 +27,9 @@ _CONFIG, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
 CONFIG_FILE = "config.json"
 DECIMALS = 5
 
-# What varies over the grid, and what decides no number. A run may resume with another precision, the grid may not.
-UNBOUND = frozenset(TOLERATED) - {"precision"} | {
-    *("seed", "num_labelled", "labelled_set", "methods"),
+# What varies over the grid, and what decides no number.
+UNBOUND = {
+    *("seed", "num_labelled", "labelled_set", "methods", "data.cache_dir", "data.num_workers"),
     *("splits.file", "splits.random"),  # what counts is the splits that they give
     *("report_every", "picture_every", "checkpoint_every"),
 }
@@ -50,6 +50,7 @@ class Result(NamedTuple):
       commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
       threads: of one operation.
       tensorflow: its version.
+      data: the identity of the scans that it is of (`experiment.identity.of_result`); None if unknown.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Result(NamedTuple):
     commit: str | None
     threads: int
     tensorflow: str
+    data: str | None = None
 
 
 def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
@@ -105,6 +107,7 @@ def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -
         _write(file, json.dumps({_CONFIG: _CONFIG_FORMAT, "config": values}, indent=1) + "\n")
         return
     changed = differences(read_config(folder), values)
+    changed.pop("data.root", None)  # a renamed folder holds the same data
     if changed:
         raise UserError(
             folder,
@@ -193,6 +196,7 @@ def of_run(
     commit: str | None,
     threads: int,
     tensorflow: str,
+    data: str | None = None,
 ) -> Result:
     """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
 
@@ -215,7 +219,23 @@ def of_run(
         commit,
         threads,
         tensorflow,
+        data,
     )
+
+
+def stale(found: Sequence[Result], config_name: str, expected: Callable[[Result], str]) -> list[str]:
+    """The names of the files of results that are of other data than there are now, and must be made again.
+
+    Args:
+      found: results; of those that do not say what they are of, nothing is known.
+      config_name: of their experiment.
+      expected: the identity of the data of a result as they are now.
+    """
+    return [
+        file_name(config_name, result.num_labelled, result.labelled_set, result.method, result.seed)
+        for result in found
+        if result.data and result.data != expected(result)
+    ]
 
 
 def commit() -> str | None:
@@ -252,6 +272,8 @@ def _render(result: Result) -> str:
     """One value, or one patient, a line: a change shows as what it is."""
     head = {_RESULT: _RESULT_FORMAT, **result._asdict()}
     dice = head.pop("dice")
+    if result.data is None:
+        del head["data"]
     head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
     patients = [f"  {json.dumps(case)}: {json.dumps([_rounded(v) for v in values])}" for case, values in dice.items()]
@@ -277,6 +299,8 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
             raise ValueError("no validation Dice")
         whole = (result.num_labelled, result.labelled_set, result.seed, result.best_step, result.threads)
         texts = (result.tensorflow, "" if result.commit is None else result.commit)
+        if type(result.data) not in (str, type(None)):
+            raise ValueError("no identity of data")
         if {*map(type, whole)} != {int} or {*map(type, texts)} != {str} or type(result.seconds) not in (int, float):
             raise ValueError("values of a wrong type")
         if not 0 <= result.seconds < math.inf:

@@ -1,0 +1,132 @@
+"""One rule of identity (docs/identity.md), key by key and as a user meets it."""
+
+import json
+import pathlib
+
+import pytest
+
+from tfaug.augment.methods import METHODS
+from tfaug.configs import acdc
+from tfaug.engine import run_dir
+from tfaug.engine.errors import UserError
+from tfaug.experiment import identity
+
+NEITHER = "neither"
+# By key or section, the longest that fits: which trained models another value makes another.
+EXPECTED = {
+    "name": NEITHER,
+    "seed": "both",
+    "num_labelled": NEITHER,  # what counts is the contents of the scans that it chooses
+    "labelled_set": NEITHER,
+    "precision": NEITHER,  # a warning on resuming
+    "methods": NEITHER,
+    "generators": NEITHER,  # what counts is their weights
+    "splits": NEITHER,
+    "data.root": NEITHER,
+    "data.reader": NEITHER,
+    "data.images": NEITHER,
+    "data.labels": NEITHER,
+    "data.phase": NEITHER,
+    "data.cohort_seed": NEITHER,
+    "data.cache_dir": NEITHER,
+    "data.num_workers": NEITHER,
+    "data": "both",
+    "model": "both",
+    "model.generator": "generator",
+    "model.head_scale": "generator",
+    "model.deformation": "generator",
+    "model.control_mm": "generator",
+    "model.limit_mm": "generator",
+    "transforms.affine": "both",
+    "transforms": "segmenter",
+    "augment": "generator",
+    "segment": "segmenter",
+    "report_every": NEITHER,
+    "picture_every": NEITHER,
+    "checkpoint_every": NEITHER,
+}
+
+
+def keys(values, prefix=""):
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def changed(values, key):
+    copy = json.loads(json.dumps(values))
+    *parents, last = key.split(".")
+    section = copy
+    for parent in parents:
+        section = section[parent]
+    section[last] = "something else"
+    return copy
+
+
+def test_every_section_and_key_is_decided():
+    values = acdc.get_config().to_dict()
+    assert set(EXPECTED) <= {*keys(values), *values, "transforms.strong"}
+    assert {key.split(".")[0] for key in EXPECTED} == set(values)
+
+
+@pytest.mark.parametrize("key", keys(acdc.get_config().to_dict()))
+def test_a_key_makes_another_model_only_if_it_reaches_the_training(key):
+    values = json.loads(json.dumps(acdc.get_config().to_dict()))
+    known = [prefix for prefix in EXPECTED if key == prefix or key.startswith(f"{prefix}.")]
+    expected = EXPECTED[max(known, key=len)]
+    for stage, of_stage in (("generator", identity.GENERATOR), ("segmenter", identity.SEGMENTER)):
+        other = changed(values, key)
+        same = identity.select(values, of_stage) == identity.select(other, of_stage)
+        assert same == (expected not in (stage, "both")), stage
+        if same:
+            run_dir.refuse_difference("run", values, other, of_stage)
+        else:
+            with pytest.raises(UserError, match=key):
+                run_dir.refuse_difference("run", values, other, of_stage)
+
+
+def test_what_a_network_does_not_read_does_not_reach_it():
+    """The keys that another segmenter's identity leaves out must not be options of a segmenter."""
+    left_out = {key for key in acdc.get_config().model if f"model.{key}" not in identity.SEGMENTER}
+    assert left_out == {"generator", "head_scale", "deformation", "control_mm", "limit_mm"}
+
+
+def test_changed_scans_are_refused_by_the_name_of_their_case():
+    report = {"scans": {"a": "1", "b": "2"}}
+    identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "2"})
+    with pytest.raises(UserError, match="run: was trained on other data .scan of b: changed.;"):
+        identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "3"})
+    with pytest.raises(UserError, match="scan of c: added or removed"):
+        identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "2", "c": "3"})
+
+
+def test_a_result_is_of_the_contents_of_all_scans_that_reach_it_whatever_their_names():
+    config = acdc.get_config()
+    config.splits.labelled = {"n1": (("a",),)}
+    config.splits.validation, config.splits.unlabelled, config.splits.test = ("v",), ("u",), ("t", "s")
+    digests = dict(a="1", v="2", u="3", t="4", s="5")
+    plain, learned = (identity.of_result(config, METHODS[name], digests) for name in ("aff", "aff_gd"))
+    assert plain != learned
+    for case in digests:
+        mended = {**digests, case: "mended"}
+        assert (identity.of_result(config, METHODS["aff"], mended) == plain) == (case == "u")
+        assert identity.of_result(config, METHODS["aff_gd"], mended) != learned
+    config.splits.test = ("second", "first")
+    renamed = {**digests, "first": "4", "second": "5"}
+    assert identity.of_result(config, METHODS["aff"], renamed) == plain
+
+
+def test_an_evaluation_is_made_again_unless_it_was_made_from_the_same(tmp_path):
+    made_from = {"model": "1", "scans": {"a": "2"}}
+    assert not identity.is_evaluated(tmp_path, made_from)
+    identity.mark_evaluated(tmp_path, made_from)
+    assert identity.is_evaluated(tmp_path, made_from)
+    assert not identity.is_evaluated(tmp_path, {**made_from, "scans": {"a": "3"}})
+    assert not identity.is_evaluated(tmp_path, {**made_from, "model": "0"})
+    identity.mark_evaluated(tmp_path, None)
+    identity.mark_evaluated(tmp_path, None)
+    assert not identity.is_evaluated(tmp_path, made_from)
+    (tmp_path / "evaluated.json").write_text("{")
+    assert not identity.is_evaluated(tmp_path, made_from)

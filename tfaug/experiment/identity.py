@@ -1,0 +1,99 @@
+"""What makes a trained model, an evaluation and a result of the grid the ones that they are (docs/identity.md).
+
+A trained model is identified by what it was trained on: the contents of its training and validation scans, its
+generators, and the keys of the config below. An evaluation is identified by its model's weights and the contents of the
+scans that it scored, a result of the grid by the contents of all scans that reached it. Paths, names of folders, test
+cases that a config names, the cache, pictures and log intervals are in none of them. Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfaug.augment.methods import Method
+from tfaug.config import Config, cases
+from tfaug.engine.errors import UserError
+from tfaug.engine.run_dir import in_one_line
+
+_BOTH = (
+    *("seed", "data.structures", "data.channels", "data.slice_axis"),
+    *("data.image_size", "data.resolution", "data.n4_shrink"),
+)
+_NETWORKS = tuple(
+    f"model.{key}"
+    for key in ("segmenter", "discriminator", "discriminator_norm", "filters", "half_pixel_centers", "norm_momentum")
+)
+# The keys, or whole sections, that reach a training.
+GENERATOR = (*_BOTH, "model", "transforms.affine", "augment")
+SEGMENTER = (*_BOTH, *_NETWORKS, "transforms", "segment")
+
+_FILE = "evaluated.json"
+
+
+def select(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The values of dotted keys of a config."""
+    found = {}
+    for key in keys:
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        found[key] = value.to_dict() if isinstance(value, Config) else value
+    return found
+
+
+def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuses a finished run whose scans have changed.
+
+    Args:
+      run: its folder.
+      report: its report.
+      now: digests by case, of all or some of its scans.
+
+    Raises:
+      UserError: names the cases.
+    """
+    then = report.get("scans", {})
+    changed = {f"scan of {case}": "changed" for case, digest in now.items() if then.get(case, digest) != digest}
+    if set(now) != set(then) and not changed:
+        changed = {f"scan of {case}": "added or removed" for case in sorted(set(now) ^ set(then))}
+    if changed:
+        remedy = "restore them, or choose another --workdir or --config.name"
+        raise UserError(run, f"was trained on other data ({in_one_line(changed)})", remedy)
+
+
+def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether an evaluation is complete and was made from this very model and these very scans."""
+    try:
+        return json.loads((out_dir / _FILE).read_bytes()) == made_from
+    except (OSError, ValueError):
+        return False
+
+
+def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -> None:
+    """Writes down what a complete evaluation was made from; None: that there is none."""
+    if made_from is None:
+        (out_dir / _FILE).unlink(missing_ok=True)
+    else:
+        (out_dir / _FILE).write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
+
+
+def splits_of(method: Method) -> list[str]:
+    """The splits whose scans reach a result of a method, through its generators too."""
+    needs_unlabelled = method.generators or method.unlabelled or method.rule != "segment"
+    return ["labelled", "validation", "test", *["unlabelled"] * bool(needs_unlabelled)]
+
+
+def of_result(config: Config, method: Method, digests: Mapping[str, str]) -> str:
+    """The identity of a result of the grid: a digest of all scans that reach it.
+
+    Args:
+      config: with the result's labelled set.
+      method: its row.
+      digests: by case, of at least those scans.
+    """
+    scans = {split: sorted(digests[case] for case in cases(config, split)) for split in splits_of(method)}
+    return hashlib.sha256(json.dumps(scans, sort_keys=True).encode()).hexdigest()[:32]
