@@ -101,10 +101,13 @@ def get_config() -> ml_collections.ConfigDict:
     # X_L and X_UL (section 2.1); the released program: "unlabelled"; half of the batch from each: "equal".
     config.augment.real_pool = "all"
     config.augment.discriminator_rate = 1.0  # D's learning rate, as a share
-    # None of these three is the paper's: a penalty on D's gradient, a limit of what L_big rewards, a cost on folding.
+    # The paper has none of these: a penalty on D's gradient, limits of what L_big rewards, a cost on folding, and a
+    # reward of fields that differ over z.
     config.augment.r1 = 0.0
     config.augment.big_limit_mm = 0.0  # of G_V; 0: no limit
+    config.augment.big_limit_intensity = 0.0  # of G_I; 0: no limit
     config.augment.lambda_fold = 0.0
+    config.augment.lambda_diversity = 0.0
     config.augment.partition = "even"  # S's batch: half original, half generated; or "released"
     config.augment.average = 0.0  # decay of the moving average of S's and G's weights that is kept; 0: no average
     config.augment.keep = "best"  # by the validation Dice of S; or "last"

@@ -34,6 +34,12 @@ def test_big_loss_rewards_nothing_beyond_its_limit():
     assert float(losses.big_loss(tf.constant([[1.0, -3.0]]), limit=2.0)) == -1.5
 
 
+def test_diversity_is_the_mean_difference_up_to_the_limit():
+    one, other = tf.constant([[1.0, -3.0]]), tf.constant([[1.5, 1.0]])
+    assert float(losses.diversity_loss(one, other)) == -2.25
+    assert float(losses.diversity_loss(one, other, limit=1.0)) == -0.75
+
+
 def test_folding_costs_and_moving_does_not():
     rows, columns = np.indices((8, 8), np.float32)
 

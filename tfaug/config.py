@@ -239,7 +239,10 @@ _RULES = (
     ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
     ("augment.discriminator_rate", *_POSITIVE),
-    *((f"augment.{key}", *_NOT_NEGATIVE) for key in ("r1", "big_limit_mm", "lambda_fold")),
+    *(
+        (f"augment.{key}", *_NOT_NEGATIVE)
+        for key in ("r1", "big_limit_mm", "big_limit_intensity", "lambda_fold", "lambda_diversity")
+    ),
     *((f"generators.{name}", *_PATH) for name in ("deform", "intensity", "deform_noreg", "intensity_noreg")),
     *((f"{key}_every", *_COUNT) for key in ("report", "picture", "checkpoint")),
 )

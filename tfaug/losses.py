@@ -61,6 +61,22 @@ def big_loss(field, limit: float = 0.0):
     return -tf.reduce_mean(tf.minimum(magnitude, limit) if limit else magnitude)
 
 
+def diversity_loss(field, other, limit: float = 0.0):
+    """-mean |field - other| of the same images under two z, up to `limit` where there is one; not the paper's.
+
+    A generator that ignores z gains nothing by it (after Mao et al., CVPR 2019, and Yang et al., ICLR 2019).
+
+    Args:
+      field: [N, H, W, *].
+      other: the same.
+      limit: as of `big_loss`.
+
+    Returns:
+      Scalar.
+    """
+    return big_loss(field - other, limit)
+
+
 def folding_loss(deformation):
     """Mean of how far the Jacobian determinant of x -> x - v(x) is below 0.2: a cost on folding; not the paper's.
 

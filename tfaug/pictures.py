@@ -209,7 +209,7 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
       title: of one or more lines.
       panel: a picture [height, width, 3].
       steps: along the x axis of every chart.
-      charts: curves by name, by the chart's title. The first curve of a chart stands out.
+      charts: curves of values from 0 on by name, by the chart's title. The first curve of a chart stands out.
     """
     columns = max(1, panel.shape[1] // int(CHART[0] * DPI))
     rows, lines = -(-len(charts) // columns), title.count("\n") + 1
@@ -228,7 +228,7 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
             style = {"linewidth": 1.6} if k == 0 else {"linewidth": 1.1, "linestyle": "dashed"}
             chart.plot(steps, values, label=curve, **style)
         chart.set_title(name, fontsize=FONT, pad=2)
-        chart.set_ylim(bottom=min(0, chart.get_ylim()[0]))
+        chart.set_ylim(0, max(chart.get_ylim()[1], TINY))
         chart.tick_params(labelsize=FONT - 2, length=2, pad=1)
         chart.legend(fontsize=FONT - 2, frameon=False, borderpad=0.1, labelspacing=0.2)
     return rendered(figure)

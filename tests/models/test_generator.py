@@ -40,7 +40,9 @@ def test_a_velocity_is_integrated_for_unit_time():
     v = tf.constant(field(scale=2.0))
     whole, half, back = (Integrate(7)(part) for part in (v, v / 2, -v))
     inside = (slice(None), slice(16, -16), slice(16, -16))
-    np.testing.assert_allclose(whole[inside], (half + warp(half, half))[inside], atol=0.01)  # pixels; interpolation is linear
+    np.testing.assert_allclose(
+        whole[inside], (half + warp(half, half))[inside], atol=0.01
+    )  # pixels; interpolation is linear
     np.testing.assert_allclose((whole + warp(back, whole))[inside], 0, atol=0.05)
     np.testing.assert_allclose(Integrate(5)(tf.ones([1, 8, 8, 2])), np.ones((1, 8, 8, 2)), atol=1e-6)
 

@@ -225,6 +225,20 @@ def test_the_discriminator_may_learn_more_slowly():
     assert rates == pytest.approx({"discriminator": 2.5e-4, "generator": 1e-3, "segmenter": 1e-3})
 
 
+def test_a_reward_of_diversity_makes_fields_differ_over_z(eager):
+    steps = [make_step("intensity", lambda_diversity=weight, lambda_adv=0.0) for weight in (0.0, 100.0)]
+    batch = generator_batch()
+    other = tf.roll(batch.z, 1, axis=0)
+    spread = []
+    for step in steps:
+        for _ in range(5):
+            scalars = step.update(batch, ("generator",))
+        assert ("loss/diversity" in scalars) == (step is steps[1])
+        fields = [step.generator([batch.labelled.image, z], training=True) for z in (batch.z, other)]
+        spread.append(float(tf.reduce_mean(tf.abs(fields[0] - fields[1]))))
+    assert spread[1] > 1.1 * spread[0]
+
+
 def test_a_cost_on_folding_makes_the_deformation_smoother(eager):
     steps = [make_step(lambda_fold=weight, lambda_adv=0.0, lambda_big=0.1) for weight in (0.0, 1e3)]
     batch = generator_batch()

@@ -67,9 +67,11 @@ class Instruments:
         self._unlabelled = [scan.image for scan in unlabelled]
         if unlabelled:  # the quantiles say all that `histogram_distance` needs to know
             self._grey_values = np.quantile(np.concatenate(self._unlabelled), np.linspace(0, 1, metrics.NUM_LEVELS))
+        random_fields = dict(self._random_fields())
+        self._random = list(random_fields)
         self._yardsticks = {
             f"{transform}/{key}": value
-            for transform, drawn in self._random_fields()
+            for transform, drawn in random_fields.items()
             for key, value in self._describe(drawn).items()
         }
 
@@ -102,6 +104,14 @@ class Instruments:
         found += [("run away", f"has run away: {problem}") for problem in self._excesses(values)]
         reasons = [f"generator {self._name} {problem}" for _, problem in found]
         return (found[0][0] if found else "sane"), reasons
+
+    def in_short(self, values: Mapping[str, float]) -> str:
+        """A reading's most telling numbers, each with those of the random transforms in brackets."""
+        keys = [key for key in _TELLING[self._kind] if f"generator/{key}" in values]
+        random = {key: [f"{values[f'{name}/{key}']:.2g}" for name in self._random] for key in keys}
+        return ", ".join(
+            f"{_CHARTS[self._kind][key]} {values[f'generator/{key}']:.2g} ({', '.join(random[key])})" for key in keys
+        )
 
     def _excesses(self, values):
         for key, limit in LIMITS.items():
@@ -160,6 +170,10 @@ class Instruments:
 
 
 _SIZE = {"deform": ("displacement_mean_px", "diversity_px"), "intensity": ("intensity_mean", "diversity")}
+_TELLING = {
+    "deform": ("displacement_p95_px", "folded", "diversity_px", "lost_anatomy"),
+    "intensity": ("intensity_p95", "saturated", "diversity", "histogram_distance"),
+}
 _LARGE = {"deform": "displacement_p95_px", "intensity": "intensity_p95"}
 
 
@@ -170,23 +184,35 @@ def charts(kind: str, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str
     if "discriminator/accuracy_generated" in rows[0]:
         pools = ("generated", "labelled", "unlabelled", "held_out")
         found["D is right"] = {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools}
-    for key in _CHARTS[kind]:
-        found[key] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
+    for key, title in _CHARTS[kind].items():
+        found[title] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
     return {
         chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
         for chart, lines in found.items()
     }
 
 
+# Titles by key, in the page's order.
 _CHARTS = {
-    "deform": (
-        *("displacement_median_px", "displacement_p95_px", "displacement_max_px", "folded", "roughness"),
-        *("diversity_px", "diversity_input_px", "lost_anatomy"),
-    ),
-    "intensity": (
-        *("intensity_median", "intensity_p95", "intensity_max", "saturated"),
-        *("diversity", "diversity_input", "histogram_distance"),
-    ),
+    "deform": {
+        "displacement_median_px": "displacement, median (px)",
+        "displacement_p95_px": "displacement, 95th percentile (px)",
+        "displacement_max_px": "displacement, maximum (px)",
+        "folded": "share of pixels folded",
+        "roughness": "roughness (px per px)",
+        "diversity_px": "diversity over z (px)",
+        "diversity_input_px": "diversity over images (px)",
+        "lost_anatomy": "share of anatomy lost",
+    },
+    "intensity": {
+        "intensity_median": "|dI|, median",
+        "intensity_p95": "|dI|, 95th percentile",
+        "intensity_max": "|dI|, maximum",
+        "saturated": "share of pixels saturated",
+        "diversity": "diversity over z",
+        "diversity_input": "diversity over images",
+        "histogram_distance": "distance to unlabelled histograms",
+    },
 }
 
 

@@ -123,8 +123,9 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         warmup_steps=schedule.warmup_steps,
         discriminator_rate=schedule.discriminator_rate,
         r1=schedule.r1,
-        big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else 0.0,
+        big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else schedule.big_limit_intensity,
         lambda_fold=schedule.lambda_fold,
+        lambda_diversity=schedule.lambda_diversity,
     )
 
 

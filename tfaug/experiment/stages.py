@@ -248,7 +248,7 @@ class LearnAugmentation(Stage):
 
     def pages(self, rows):  # noqa: D102
         shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
-        title = "\n".join([f"{self.path.name}: {self._verdict}", *self._reasons])
+        title = "\n".join([f"{self.path.name}: {self._verdict}", *self._reasons, self._numbers])
         steps, charts = [int(row["step"]) for row in rows], instruments.charts(self.kind, rows)
         return {"instruments": pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)}
 
@@ -256,7 +256,9 @@ class LearnAugmentation(Stage):
         return {"generator": self.generator_name, "verdict": self._verdict}
 
     def warnings(self):  # noqa: D102
-        self._verdict, self._reasons = self.instruments.verdict(self.instruments.measure(self.generate))
+        reading = self.instruments.measure(self.generate)
+        self._verdict, self._reasons = self.instruments.verdict(reading)
+        self._numbers = self.instruments.in_short(reading)
         return self._reasons
 
 

@@ -40,6 +40,8 @@ class LearnAugmentation(tf.Module):
       r1: weight of `losses.gradient_penalty`, which the paper does not have.
       big_limit: see `losses.big_loss`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
+      lambda_diversity: weight of `losses.diversity_loss`, over the batch's z and the same z in another order; the paper
+        does not have it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class LearnAugmentation(tf.Module):
         r1: float = 0.0,
         big_limit: float = 0.0,
         lambda_fold: float = 0.0,
+        lambda_diversity: float = 0.0,
     ):
         super().__init__()
         self.kind = kind
@@ -77,6 +80,7 @@ class LearnAugmentation(tf.Module):
         self.discriminator_first = discriminator_first
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
+        self.lambda_diversity = lambda_diversity
 
     @property
     def segmenter(self) -> keras.Model:
@@ -133,6 +137,11 @@ class LearnAugmentation(tf.Module):
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
                     again = self._field(batch)
                     descent = tf.reduce_sum(field_gradient * again)
+                    if self.lambda_diversity:
+                        other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
+                        diversity = losses.diversity_loss(again, other, self.big_limit)
+                        scalars["loss/diversity"] = diversity
+                        descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))

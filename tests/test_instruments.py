@@ -1,0 +1,83 @@
+"""The readings of a generator; their verdicts are fault N5 in test_faults.py."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfaug import pictures
+from tfaug.configs import phantom
+from tfaug.experiment import instruments, sources
+
+SIZE = 32
+
+
+def scan(case, seed):
+    rng = np.random.default_rng(seed)
+    label = np.zeros((3, SIZE, SIZE), np.uint8)
+    label[:, 8:16, 8:16], label[:, 18:24, 8:20] = 1, 3
+    return types.SimpleNamespace(case=case, image=rng.random((3, SIZE, SIZE, 1), np.float32) + seed, label=label)
+
+
+def reading(name, generate, **arguments):
+    config = phantom.get_config()
+    config.data.image_size = SIZE
+    made = instruments.Instruments(name, [scan("a", 0)], [scan("b", 1)], [scan("c", 2)], sources.resolve(config))
+    return made, made.measure(generate, **arguments)
+
+
+def by_source(values):
+    found = {}
+    for tag, value in values.items():
+        source, key = tag.split("/")
+        found.setdefault(source, {})[key] = value
+    return found
+
+
+@pytest.mark.parametrize("name, random", [("deform", {"elastic"}), ("intensity", {"contrast_brightness", "histogram"})])
+def test_beside_each_number_of_a_generator_stands_that_of_random_transforms(name, random):
+    channels = 2 if name == "deform" else 1
+    _, values = reading(name, lambda image, z: 0.1 * z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, channels]))
+    found = by_source(values)
+    assert set(found) == {"generator", *random}
+    for source in random:
+        assert found[source].keys() == found["generator"].keys()
+        assert all(np.isfinite(value) for value in found[source].values())
+    assert found["generator"]["lost_anatomy"] >= 0
+
+
+def test_histogram_matching_reaches_the_unlabelled_scans_and_a_shift_of_one_does():
+    _, values = reading("intensity", lambda image, z: tf.ones_like(image))
+    assert values["histogram/histogram_distance"] < 0.05 and values["generator/histogram_distance"] < 0.05
+    _, values = reading("intensity", lambda image, z: tf.zeros_like(image))
+    assert values["generator/histogram_distance"] == pytest.approx(1, abs=0.05)
+
+
+def test_moving_anatomy_out_of_the_picture_is_seen():
+    _, values = reading("deform", lambda image, z: tf.fill([len(z), SIZE, SIZE, 2], 40.0))
+    assert values["generator/lost_anatomy"] == 1 and values["elastic/lost_anatomy"] < 0.5
+
+
+def test_the_discriminator_is_asked_about_each_pool_apart():
+    """This one has learned the unlabelled scan, whose values begin at 1 and end at 2, by heart."""
+
+    def judge(image, real):
+        inside = [tf.reduce_mean(images, [1, 2, 3]) - 1 for images in (image, real)]
+        return [0.5 - tf.abs(values - 0.5) for values in inside]
+
+    _, values = reading("intensity", lambda image, z: tf.zeros_like(image), judge=judge)
+    assert by_source(values)["discriminator"] == pytest.approx(
+        {"accuracy_generated": 1, "accuracy_labelled": 0, "accuracy_unlabelled": 1, "accuracy_held_out": 0}
+    )
+
+
+def test_a_page_shows_every_number_over_the_steps():
+    made, values = reading("deform", lambda image, z: z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, 2]))
+    rows = [{"step": step, "dice/mean": 0.5, **values} for step in (10, 20)]
+    charts = instruments.charts("deform", rows)
+    assert charts["share of pixels folded"]["generator"] == [0, 0] and "D is right" not in charts
+    assert all(len(curve) == 2 for curves in charts.values() for curve in curves.values())
+    page = pictures.curves_page("run: sane", np.zeros((100, 600, 3), np.uint8), [10, 20], charts)
+    assert page.shape[1] == 600 and page.shape[0] > 100 and page.dtype == np.uint8
+    assert "displacement, 95th percentile (px)" in made.in_short(values)
