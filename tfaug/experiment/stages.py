@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import TOLERATED, Config, cases, generator_path, require, segmenter_path
-from tfaug.data import pipeline
+from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
@@ -256,7 +256,8 @@ class TrainSegmenter(Stage):
         return {"batch": batch, **super().draw(num_done)}
 
     def report(self):  # noqa: D102
-        return {"method": self.method_name}
+        scans = (scan for split in self.splits for scan in self.data[split])
+        return {"method": self.method_name, "scans": {scan.case: traits.of(scan) for scan in scans}}
 
 
 @contextlib.contextmanager
