@@ -533,7 +533,7 @@ def test_two_commands_do_not_write_into_one_folder(tmp_path):
         job(folder, out).run(Oracle())
 
 
-def test_a_label_that_cannot_be_used_keeps_its_score_not_its_mask(tmp_path, capsys):
+def test_a_label_that_cannot_be_used_costs_the_score_but_not_the_mask(tmp_path, capsys):
     write_msd(tmp_path / "data", TASK.structures, num_cases=2, unlabelled=0)
     for number in range(2):
         image, label = answer(number)
