@@ -94,7 +94,7 @@ def test_what_a_network_does_not_read_does_not_reach_it():
 
 
 def test_changed_scans_are_refused_by_the_name_of_their_case():
-    report = {"scans": {"a": "1", "b": "2"}}
+    report = {"digests": {"a": "1", "b": "2"}}
     identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "2"})
     with pytest.raises(UserError, match="run: was trained on other data .scan of b: changed.;"):
         identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "3"})

@@ -9,20 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfaug import inference
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.config import Config
-from tfaug.data import images, preprocess
-from tfaug.data.dataset import arranged
+from tfaug.data import images
+from tfaug.data.dataset import Series, arranged, read_series
 from tfaug.data.readers import base
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.experiment import networks, runs, sources
+from tfaug.experiment import networks, runs, segmenters
 from tfaug.types import Z_DIM
-
-_BATCH = 8  # slices at a time
 
 
 class Segmenter:
@@ -34,12 +31,8 @@ class Segmenter:
     """
 
     def __init__(self, run: str | os.PathLike):
-        run = pathlib.Path(run)
-        self._config = runs.config_of_segmenter(run)
-        with networks.precision(self._config):
-            self.model = runs.segmenter_of(run)
-        self.task = sources.task_of(self._config)
-        self._predict = inference.predictor(self.model, _BATCH)
+        self._segmenter = segmenters.Segmenter([run])
+        self.model, self.task = self._segmenter.models[0], self._segmenter.task
 
     def __call__(self, scan, spacing: Sequence[float] | None = None) -> np.ndarray:
         """Segments one scan.
@@ -49,36 +42,37 @@ class Segmenter:
           spacing: of an array, in mm along X, Y, Z.
 
         Returns:
-          [X, Y, Z], uint8 or uint16: the values of the structures, on the scan's grid with its axes in file order.
+          [X, Y, Z], uint8 or uint16: the values of the structures, on the scan's grid with its axes in file order. Of
+          a 4D file, if the segmenter takes one channel, [X, Y, Z, T]: each frame is segmented.
 
         Raises:
           UserError: the scan cannot be read or has other channels; an array came without its spacing.
         """
-        volume = self._volume(scan, spacing)
-        prepared = preprocess.prepare_volume(volume, sources.spec_of(self._config))
-        classes = preprocess.restore(self._predict(prepared.image), prepared.grid)
-        return self.task.to_values(preprocess.to_file_order(classes, volume.axis))
+        series = self._series(scan, spacing)
+        masks = [self._segmenter(self._segmenter.prepare(frame)).classes for frame in series.frames]
+        return self.task.to_values(series.in_file_order(masks))
 
     def write(self, scan: str | os.PathLike, path: str | os.PathLike) -> None:
         """Segments the scan in a file, and writes the mask in the same format, with the scan's geometry."""
         images.write_label(pathlib.Path(path), self(scan), pathlib.Path(scan))
 
-    def _volume(self, scan, spacing):
-        """A `Volume` of files or of an array."""
+    def _series(self, scan, spacing):
+        """A `Series` of files or of an array."""
+        slice_axis = self._segmenter.slice_axis
         if isinstance(scan, (str, os.PathLike, list, tuple)):
             paths = scan if isinstance(scan, (list, tuple)) else [scan]
-            content = base.read_files(base.Files(tuple(map(pathlib.Path, paths)), None), self.task)
-        else:
-            image = np.asarray(scan, np.float32)
-            image = image[..., np.newaxis] if image.ndim == 3 else image
-            if spacing is None or len(spacing) != 3 or image.ndim != 4:
-                problem = f"is an array of the shape {np.shape(scan)} with the spacing {spacing}"
-                raise UserError("scan", problem, "give [X, Y, Z] or [X, Y, Z, C], and mm along X, Y, Z")
-            if image.shape[-1] != len(self.task.channels):
-                problem = f"has {image.shape[-1]} channels, the segmenter takes {len(self.task.channels)}"
-                raise UserError("scan", problem, f"give {', '.join(self.task.channels)} in this order")
-            content = base.CaseData(image, None, tuple(map(float, spacing)), pathlib.Path("scan"))
-        return arranged(content.path.name, content, self._config.data.slice_axis)
+            files = base.Files(tuple(map(pathlib.Path, paths)), None)
+            return read_series(files.images[0].name, files, self.task, slice_axis)
+        image = np.asarray(scan, np.float32)
+        image = image[..., np.newaxis] if image.ndim == 3 else image
+        if spacing is None or len(spacing) != 3 or image.ndim != 4:
+            problem = f"is an array of the shape {np.shape(scan)} with the spacing {spacing}"
+            raise UserError("scan", problem, "give [X, Y, Z] or [X, Y, Z, C], and mm along X, Y, Z")
+        if image.shape[-1] != len(self.task.channels):
+            problem = f"has {image.shape[-1]} channels, the segmenter takes {len(self.task.channels)}"
+            raise UserError("scan", problem, f"give {', '.join(self.task.channels)} in this order")
+        content = base.CaseData(image, None, tuple(map(float, spacing)), pathlib.Path("scan"))
+        return Series((arranged("scan", content, slice_axis),), is_4d=False)
 
 
 class Generator(keras.layers.Layer):

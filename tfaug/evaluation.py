@@ -22,7 +22,8 @@ from tfaug.types import Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
-_replacing = functools.partial(replacing, remedy="make room or choose another folder, then run the command again")
+_ROOM = "make room or choose another folder, then run the command again"
+_replacing = functools.partial(replacing, remedy=_ROOM)
 
 
 def segment(predict: Predict, prepared: Prepared) -> np.ndarray:
@@ -94,11 +95,20 @@ def evaluate(
     overview = pictures.overlay(shown, masks, titles, task.colours, references)
     with _replacing(out_dir / "pictures" / "overview.png") as path:
         pictures.save(overview, path)
-    with _replacing(out_dir / "summary.txt") as path:
-        path.write_text(summary(table) + "\n", encoding="utf-8")
-    with _replacing(out_dir / "dice.csv") as path:
-        table.to_csv(path, index=False, float_format="%.6f")
+    write_scores(table, out_dir)
     return table
+
+
+def write_scores(table: pd.DataFrame, folder: pathlib.Path, remedy: str = _ROOM) -> None:
+    """Writes summary.txt and, last, dice.csv.
+
+    Raises:
+      MachineError: a file cannot be written.
+    """
+    with replacing(folder / "summary.txt", remedy) as path:
+        path.write_text(summary(table) + "\n", encoding="utf-8")
+    with replacing(folder / "dice.csv", remedy) as path:
+        table.to_csv(path, index=False, float_format="%.6f")
 
 
 def _evaluate_case(predict, prepared, out_dir, task, tag):

@@ -137,6 +137,7 @@ def small_segmenter(size, num_classes, seed=0):
         (workloads.plain_keras, {}, ()),
         (workloads.segment_waiting, {"method": "aff_gd", "num_steps": 2}, ("iteration", "waited", "step", "batch")),
         (workloads.predictions, {"patients": 1}, ("network", "restore")),
+        (workloads.whole_predictions, {"patients": 1, "n4_shrink": 0}, ("network",)),
     ],
 )
 def test_workloads_run(build, arguments, numbers, monkeypatch):
@@ -223,6 +224,14 @@ def test_inference_compares_with_slice_by_slice(fake):
     assert column(table, "volumes/s") == ["0.500", "2.00"]
     assert column(table, "ratio") == ["1.00", "4.00"]
     assert column(table, "restore's share") == ["0.333"] * 2
+
+
+def test_whole_predictions_are_compared_with_the_forward_pass(fake):
+    fake(lambda function, arguments: {"seconds": 4.0, "network": 3.0 if arguments["precision"] == "float32" else 1.0})
+    table = inference.measure_predict(32, 4, 3, repeats=1, precisions=["float32", "mixed_bfloat16"], n4_shrink=0)
+    assert column(table, "work") == ["predict", "forward pass"] * 2
+    assert column(table, "slices/s") == ["7.50", "10.0", "7.50", "30.0"]
+    assert column(table, "ratio") == ["0.750", "1.00", "0.250", "1.00"]
 
 
 def test_preprocessing_measures_and_extrapolates(tmp_path, capsys):

@@ -33,23 +33,25 @@ WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has i
 RESULTS = flags.DEFINE_string("results", "", "Folder of the table's results; empty: WORKDIR/table1.")
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], experiment: bool = True) -> None:
     """Parses the command line, runs `main` and ends the process with its exit status.
+
+    `experiment` says whether the command takes --config and the flags above.
 
     0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors still come, as exceptions
-    sys.exit(_run(main))
+    sys.exit(_run(main, experiment))
 
 
-def _run(main: Callable[[], None]) -> int:
+def _run(main: Callable[[], None], experiment: bool) -> int:
     logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))  # of what no run's report takes
     if sys.stdout is None:  # was closed
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # of a path, say, that the terminal cannot show
     try:
         try:
-            _work(main)
+            _work(main, experiment)
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -69,20 +71,23 @@ def _run(main: Callable[[], None]) -> int:
     return 0
 
 
-def _work(main: Callable[[], None]) -> None:
+def _work(main: Callable[[], None], experiment: bool) -> None:
+    if not experiment:
+        for flag in flags.FLAGS.flags_by_module_dict()[__name__][:]:
+            delattr(flags.FLAGS, flag.name)
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(_help(sys.modules[main.__module__]))
+        print(_help(sys.modules[main.__module__], experiment))
         return
-    _parse(sys.argv)
+    _parse(sys.argv, experiment)
     with deferred_signals():
         main()
 
 
-def _help(command) -> str:
+def _help(command, experiment: bool) -> str:
     """What a command is, and the flags of all commands that its module brings."""
     names = [name for name in sys.modules if name.startswith(f"{__package__}.")]
     texts = [text for text in (flags.FLAGS.module_help(name) for name in names) if text]
-    return "\n".join([command.__doc__, *texts, f"\n  --config: {_CONFIG_HELP}"])
+    return "\n".join([command.__doc__, *texts, *([f"\n  --config: {_CONFIG_HELP}"] if experiment else [])])
 
 
 def load_tensorflow() -> None:
@@ -135,12 +140,15 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
     raise UserError(flag, f"{value!r} is unknown", nearest(value, known))
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], experiment: bool) -> None:
     try:
-        # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
-        config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
-        rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
-        flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
+        if experiment:
+            # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
+            config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
+            rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
+            flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
+        else:
+            rest = flags.FLAGS(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
         raise UserError(f"--{error.flagname}", "unknown flag", nearest(error.flagname, names)) from error

@@ -10,6 +10,7 @@ from tfaug.engine.errors import nearest, printable
 COMMANDS = {
     "train": "learn generators, train a segmenter, evaluate it",
     "evaluate": "score a trained segmenter; print the table; draw the figures",
+    "predict": "segment new scans with trained segmenters",
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
@@ -31,4 +32,4 @@ def main() -> None:
 
     from tfaug.commands import cli
 
-    cli.run(importlib.import_module(f"tfaug.commands.{name}").main)
+    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name != "predict")

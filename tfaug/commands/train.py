@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import shlex
-import tempfile
 
 from absl import flags
 
 from tfaug.augment.methods import GENERATORS
 from tfaug.commands import check, cli, table1
 from tfaug.config import cases, require, segmenter_path
-from tfaug.engine.files import machine_errors
+from tfaug.engine import files
 from tfaug.engine.run_dir import check_path, read_report
 from tfaug.experiment import identity, sources
 from tfaug.table1 import plan, results
@@ -84,6 +83,4 @@ def check_writable(folder: pathlib.Path) -> None:
       MachineError: it cannot be written.
     """
     check_path(folder)
-    with machine_errors(folder, "choose a --workdir that can be written"):
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        tempfile.TemporaryFile(dir=existing).close()
+    files.check_writable(folder, "choose a --workdir that can be written")

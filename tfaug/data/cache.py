@@ -158,8 +158,10 @@ def warnings(dataset: DataSet, prepared: Prepared) -> list[str]:
     return [printable(f"{prepared.case}: no pixel of its prepared label is {' or '.join(absent)}")] if absent else []
 
 
-def refuse(errors: Iterable[UserError]) -> None:
-    """Raises the first error, if there is one; it tells how many other ones there are."""
+def refuse(
+    errors: Iterable[UserError], listing: str = "`python train.py --check` with the same flags lists all"
+) -> None:
+    """Raises the first error, if there is one; it tells how many other ones there are, and where they are listed."""
     distinct = list({str(error): error for error in errors}.values())
     if len(distinct) == 1:
         raise distinct[0]
@@ -168,7 +170,7 @@ def refuse(errors: Iterable[UserError]) -> None:
         raise UserError(
             first.subject,
             f"{first.problem}, and there {'is 1 more problem' if more == 1 else f'are {more} more problems'}",
-            f"{first.remedy}; `python train.py --check` with the same flags lists all",
+            f"{first.remedy}; {listing}",
         )
 
 
@@ -410,7 +412,7 @@ def explained(case: str) -> Iterator[None]:
         raise MachineError(case, "there is too little memory to prepare it", remedy) from error
     except Exception as error:  # of a library, about what none of the checks foresaw
         problem = f"cannot be prepared ({type(error).__name__}: {error})"
-        raise UserError(case, problem, "replace the scan, or take the case out of the split") from error
+        raise UserError(case, problem, "replace the scan, or leave the case out of the split") from error
 
 
 def _raise_if_machine(result: Prepared | TfaugError | None) -> Prepared | UserError | None:

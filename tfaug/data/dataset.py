@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from tfaug.data.preprocess import to_file_order
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.data.task import Task
@@ -66,6 +68,37 @@ class DataSet:
           UserError: as `read`.
         """
         return arranged(case, base.read_files(files, self.task, contents), self.slice_axis)
+
+    def series(self, case: str) -> Series:
+        """Reads the images of a case that is to be segmented, see `read_series`."""
+        return read_series(case, self.locate(case, label=False), self.task, self.slice_axis)
+
+
+class Series(NamedTuple):
+    """A scan that is to be segmented.
+
+    Attributes:
+      frames: one volume; or those of a 4D file, a cine stack for example.
+      is_4d: which of them.
+    """
+
+    frames: tuple[Volume, ...]
+    is_4d: bool
+
+    def in_file_order(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays [X, Y, Z, ...], one a frame, as one in the order of the file's axes: [X, Y, Z, (T,) ...]."""
+        ordered = [to_file_order(array, frame.axis) for array, frame in zip(arrays, self.frames)]
+        return np.stack(ordered, axis=3) if self.is_4d else ordered[0]
+
+
+def read_series(case: str, files: Files, task: Task, slice_axis: int | str) -> Series:
+    """Reads the images of a scan; `slice_axis` is as in `DataSet`.
+
+    Raises:
+      UserError: see `base.read_frames`.
+    """
+    frames, is_4d = base.read_frames(files, task)
+    return Series(tuple(arranged(case, content, slice_axis) for content in frames), is_4d)
 
 
 def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume:

@@ -19,7 +19,7 @@ FORMATS = {suffix: module for module in (nifti, itk) for suffix in module.SUFFIX
 SUFFIXES = tuple(FORMATS)
 
 
-def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, channels: int = 1) -> Scan:
+def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, channels: int | None = 1) -> Scan:
     """Reads one scalar volume, or one of several channels, to the end of its file.
 
     Memory is taken only as data arrives, and never for more voxels than the header declares or `scan.MAX_VOXELS`.
@@ -28,7 +28,7 @@ def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, cha
       path: the file.
       dtype: of the array; None keeps that of the file, or float32 if the header scales its values.
       content: the bytes of the file, if they have been read already.
-      channels: 1 reads a 3D file; more are the fourth axis of a NIfTI file.
+      channels: 1 reads a 3D file; more are the fourth axis of a NIfTI file; None reads a file of either kind.
 
     Raises:
       UserError: the file cannot be opened, is damaged (the checksum of compressed data is verified), or is not a
@@ -52,7 +52,7 @@ def write_label(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> N
 
     Args:
       path: of the label; its suffix is that of `like`, or another of the same module (`FORMATS`).
-      values: [X, Y, Z] uint8 or uint16, axes in the scan's file order.
+      values: [X, Y, Z] uint8 or uint16, axes in the scan's file order; of a 4D NIfTI scan also [X, Y, Z, T].
       like: the scan.
 
     Raises:

@@ -64,9 +64,9 @@ class Header(NamedTuple):
     compressed: bool
 
 
-def read(path: pathlib.Path, stream: BinaryIO, channels: int = 1) -> Scan:
+def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
     """Reads a volume, to the end of the stream; arguments and errors as of `images.read`."""
-    if channels != 1:
+    if channels not in (None, 1):
         raise UserError(path, f"holds 1 channel where {channels} are expected", "give a file for each")
     header = geometry(path, stream)
     size = math.prod(header.shape) * header.dtype.itemsize

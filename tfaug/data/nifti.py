@@ -27,7 +27,7 @@ GEOMETRY = (
 ).split()
 
 
-def read(path: pathlib.Path, stream: BinaryIO, channels: int = 1) -> Scan:
+def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
     """Reads a volume from a NIfTI-1 or NIfTI-2 file, to the end of the stream, where gzip compares its checksum.
 
     The spacing is `pixdim`, not the affine: ACDC's files carry a unit sform beside a true qform.
@@ -35,7 +35,7 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int = 1) -> Scan:
     Args:
       path: of the file; its suffix tells whether it is compressed.
       stream: its content.
-      channels: how many the file has along a fourth axis; 1 for a 3D file.
+      channels: how many the file has along a fourth axis; 1 for a 3D file, None for either.
     """
     stream = _decompressed(path, stream)
     header = _header(path, stream, channels)
@@ -55,7 +55,7 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
 
 
 def write_label(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
-    """Writes a label [X, Y, Z] with the geometry of the scan whose header is `like`."""
+    """Writes a label [X, Y, Z], or [X, Y, Z, T] of a series, with the geometry of the scan whose header is `like`."""
     header = type(like)()
     for field in GEOMETRY:
         header[field] = like[field]
@@ -70,7 +70,7 @@ def _decompressed(path: pathlib.Path, stream: BinaryIO) -> BinaryIO:
 
 
 def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -> nibabel.Nifti1Header:
-    """The header, checked; None takes any number of channels."""
+    """The header, checked; None takes 3D and 4D files."""
     block = stream.read(348)
     if not block:
         raise UserError(path, "is empty", REPLACE)
@@ -90,7 +90,7 @@ def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -
     if channels not in (None, 1) and (dimensions, int(header["dim"][4])) != (4, channels):
         found = int(header["dim"][4]) if dimensions == 4 else 1
         raise UserError(path, f"holds {found} channels where {channels} are expected", "save all of them in one file")
-    scan.check_grid(path, _shape(header, channels or 1), _spacing(header))
+    scan.check_grid(path, _shape(header, channels), _spacing(header))
     offset = float(header["vox_offset"])
     if not (size + 4 <= offset <= scan.MAX_HEADER and offset.is_integer()):
         raise UserError(path, f"has the impossible vox_offset {offset}", RESAVE)
@@ -103,8 +103,9 @@ def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -
     return header
 
 
-def _shape(header: nibabel.Nifti1Header, channels: int) -> tuple[int, ...]:
-    return tuple(int(n) for n in header["dim"][1 : 4 if channels == 1 else 5])
+def _shape(header: nibabel.Nifti1Header, channels: int | None) -> tuple[int, ...]:
+    dimensions = int(header["dim"][0]) if channels is None else 3 if channels == 1 else 4
+    return tuple(int(n) for n in header["dim"][1 : dimensions + 1])
 
 
 def _spacing(header: nibabel.Nifti1Header) -> tuple[float, float, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -84,6 +86,18 @@ class Prepared:
     path: pathlib.Path
     digest: str = ""
     volume: Volume | None = None
+
+
+class Segmentation(NamedTuple):
+    """A prediction on a scan's native grid; `to_file_order` puts the axes back.
+
+    Attributes:
+      classes: [X, Y, Z] uint8, the most probable one.
+      probabilities: [X, Y, Z, num_classes] float16, which sum to 1; None if they were not asked for.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray | None
 
 
 def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
@@ -181,13 +195,13 @@ def normalise(image: np.ndarray, subject) -> np.ndarray:
         raise UserError(
             subject,
             f"has no contrast: its 2nd and 98th percentile are both {low:g}",
-            "replace the scan, or take the case out of the split",
+            "replace the scan, or leave it out",
         )
     if not np.abs(normalised).max() <= MAX_NORMALISED:  # nor if it is NaN
         raise UserError(
             subject,
             f"has voxels of up to {np.abs(image).max():g} beside 2nd and 98th percentiles of {low:g} and {high:g}",
-            "replace the scan, or take the case out of the split",
+            "replace the scan, or leave it out",
         )
     return normalised
 
@@ -205,12 +219,39 @@ def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
     Returns:
       [X, Y, Z] uint8, the most probable class; `to_file_order` puts the axes back.
     """
-    mask = np.zeros(grid.native_shape, np.uint8)
-    for z, scores in enumerate(probabilities):
+    return restore_mean([(probabilities, grid)]).classes
+
+
+def restore_mean(parts: Sequence[tuple[np.ndarray, Grid]], keep_probabilities: bool = False) -> Segmentation:
+    """As `restore`, of the mean of several predictions, each with its grid in the one scan; slice by slice.
+
+    Beyond its own crop a prediction has no say.
+    """
+    shape, num_classes = parts[0][1].native_shape, parts[0][0].shape[-1]
+    classes = np.zeros(shape, np.uint8)
+    kept = np.zeros((*shape, num_classes), np.float16) if keep_probabilities else None
+    for z, scores in enumerate(zip(*(_native_slices(*part) for part in parts))):
+        total = functools.reduce(np.add, scores)
+        classes[..., z] = np.argmax(total, axis=0)
+        if keep_probabilities:
+            kept[..., z, :] = np.moveaxis(_distribution(total), 0, -1)
+    return Segmentation(classes, kept)
+
+
+def _native_slices(probabilities: np.ndarray, grid: Grid) -> Iterator[np.ndarray]:
+    """[num_classes, X, Y] of each slice, 0 outside the crop."""
+    for scores in probabilities:
         whole = _crop_or_pad(scores, grid.rescaled_shape)
-        native = [_resize(whole[..., c], grid.native_shape[:2], order=1) for c in range(whole.shape[-1])]
-        mask[..., z] = np.argmax(native, axis=0)
-    return mask
+        yield np.stack([_resize(whole[..., c], grid.native_shape[:2], order=1) for c in range(whole.shape[-1])])
+
+
+def _distribution(scores: np.ndarray) -> np.ndarray:
+    """Scores [num_classes, X, Y] as probabilities that sum to 1; background where all are 0."""
+    total = scores.sum(axis=0)
+    outside = total == 0
+    probabilities = scores / np.where(outside, 1, total)
+    probabilities[0][outside] = 1
+    return probabilities
 
 
 def to_file_order(array: np.ndarray, axis: int) -> np.ndarray:

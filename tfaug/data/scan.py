@@ -39,8 +39,8 @@ class Scan(NamedTuple):
     """The content of one file.
 
     Attributes:
-      array: [X, Y, Z], or [X, Y, Z, C] of a file with C > 1 channels; finite, slope and intercept applied, axes in
-        file order.
+      array: [X, Y, Z], or [X, Y, Z, C] of a 4D file, which has C channels or frames; finite, slope and intercept
+        applied, axes in file order.
       spacing: mm per voxel along X, Y, Z.
       frames: one for each transform of the header that says where voxels lie; may be empty.
     """
@@ -71,7 +71,7 @@ def check_grid(path: pathlib.Path, shape: Sequence[int], spacing: Sequence[float
 
     Args:
       path: the file, for errors.
-      shape: voxels along X, Y, Z, and the number of channels if there are several.
+      shape: voxels along X, Y, Z, and the number of channels or frames of a 4D file.
       spacing: mm per voxel along X, Y, Z.
     """
     if min(shape) < 1:

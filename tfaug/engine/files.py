@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +52,17 @@ def write_json(path: pathlib.Path, content: Any, remedy: str = "free some space 
     """Writes a JSON file that is either the old or the new, see `replacing`."""
     with replacing(path, remedy) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def check_writable(folder: pathlib.Path, remedy: str) -> None:
+    """Finds out before any work is done that nothing can be kept in a folder, which may not be there yet.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    with machine_errors(folder, remedy):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
 
 
 def sync(path: pathlib.Path) -> None:

@@ -40,16 +40,16 @@ def require(models: Sequence[Any], batch_size: int) -> None:
 
 
 @contextlib.contextmanager
-def running_out() -> Iterator[None]:
+def running_out(remedy: str = _REMEDY) -> Iterator[None]:
     """Within, a failed allocation is the machine's error.
 
     Raises:
-      MachineError: names a smaller batch.
+      MachineError: names a smaller batch, or another remedy.
     """
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise MachineError("memory", "there is not enough of it", _REMEDY) from error
+        raise MachineError("memory", "there is not enough of it", remedy) from error
 
 
 def bytes_per_sample(model: Any) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -138,6 +139,15 @@ def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
     return report
 
 
+def identity(path: str | os.PathLike) -> str:
+    """What tells a finished run from every other one, wherever its folder lies."""
+    digest = hashlib.sha256()
+    with machine_errors(path, "make it readable"):
+        for name in ("config.json", "report.json"):
+            digest.update(pathlib.Path(path, name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def check_path(path: str | os.PathLike) -> None:
     """Refuses a folder in which TensorFlow could not find its own checkpoints again.
 
@@ -200,8 +210,8 @@ def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes from working in the run in `path`.
+def locked(path: str | os.PathLike, folder_flag: str = "--workdir") -> Iterator[None]:
+    """Keeps other processes from working in the run in `path`; `folder_flag` is how the user chooses another folder.
 
     Raises:
       UserError: another process works there.
@@ -216,7 +226,7 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
             except BlockingIOError:
                 owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise UserError(
-                    path, f"is in use by process {owner}", "wait for it, or choose another --workdir"
+                    path, f"is in use by process {owner}", f"wait for it, or choose another {folder_flag}"
                 ) from None
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())

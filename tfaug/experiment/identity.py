@@ -50,13 +50,13 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
 
     Args:
       run: its folder.
-      report: its report.
+      report: its report, which has the digests of its scans by case.
       now: digests by case, of all or some of its scans.
 
     Raises:
       UserError: names the cases.
     """
-    then = report.get("scans", {})
+    then = report.get("digests", {})
     changed = {f"scan of {case}": "changed" for case, digest in now.items() if then.get(case, digest) != digest}
     if set(now) != set(then) and not changed:
         changed = {f"scan of {case}": "added or removed" for case in sorted(set(now) ^ set(then))}

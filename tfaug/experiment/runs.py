@@ -16,7 +16,7 @@ from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.experiment import identity, networks
-from tfaug.experiment.sources import Data
+from tfaug.experiment.sources import Data, config_of_segmenter
 
 _RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
 
@@ -47,21 +47,6 @@ def generator_of(path: pathlib.Path, kind: str) -> keras.Model:
         model = networks.generator(Config(run_dir.read_config(path)), kind)
     checkpoint.load_best(path, {"generator": model}, run_dir.read_report(path)["best_step"])
     return model
-
-
-def config_of_segmenter(path: pathlib.Path) -> Config:
-    """The config of a finished run of the second stage.
-
-    Raises:
-      UserError: there is none.
-    """
-    if run_dir.read_report(path) is None:
-        remedy = "first train it: `python train.py --stage=seg --aug=METHOD`"
-        raise UserError(path, "there is no trained segmenter", remedy)
-    config = Config(run_dir.read_config(path))
-    if "segment" not in config:
-        raise UserError(path, "learns a generator and has no segmenter", "name the folder of a segmenter's run")
-    return config
 
 
 def segmenter_of(path: pathlib.Path) -> keras.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tfaug import config as rules
 from tfaug import plugins
@@ -15,6 +15,7 @@ from tfaug.data import auto, cache, check, readers, splits
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.data.task import Task
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.phantom import cohort
 
@@ -61,6 +62,67 @@ def task_of(config: Config) -> Task:
 def spec_of(config: Config) -> Spec:
     """How a resolved config wants scans prepared."""
     return Spec(config.data.image_size, config.data.resolution, config.data.n4_shrink)
+
+
+def tag_of(reader: readers.Reader, config: Config) -> str:
+    """A part of the names of masks: the cardiac phase, where the layout knows one."""
+    return config.data.phase if isinstance(reader, readers.acdc.Reader) else ""
+
+
+def config_of_segmenter(path: pathlib.Path) -> Config:
+    """The config of a finished run of the second stage.
+
+    Raises:
+      UserError: there is none.
+    """
+    if run_dir.read_report(path) is None:
+        remedy = "first train it: `python train.py --stage=seg --aug=METHOD`"
+        raise UserError(path, "there is no trained segmenter", remedy)
+    config = Config(run_dir.read_config(path))
+    if "segment" not in config:
+        raise UserError(path, "learns a generator and has no segmenter", "name the folder of a segmenter's run")
+    return config
+
+
+def configs_of_segmenters(paths: Sequence[pathlib.Path]) -> list[Config]:
+    """The configs of finished runs whose probabilities can be averaged.
+
+    Raises:
+      UserError: a run has no segmenter, or they do not agree on structures, channels or the axis that is sliced.
+    """
+    configs = [config_of_segmenter(path) for path in paths]
+    first = task_of(configs[0])
+    for path, config in zip(paths, configs):
+        task = task_of(config)
+        for what, ours, theirs in (
+            ("structures", task.structures, first.structures),
+            ("channels", task.channels, first.channels),
+            ("slice_axis", config.data.slice_axis, configs[0].data.slice_axis),
+        ):
+            if ours != theirs:
+                problem = f"has other {what} than {paths[0]} ({_shown(ours)} instead of {_shown(theirs)})"
+                raise UserError(path, problem, "name runs that agree, or one alone")
+    return configs
+
+
+def _shown(value):
+    if isinstance(value, dict):
+        return ", ".join(f"{number} {name}" for name, number in value.items())
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def scans_to_segment(path: pathlib.Path, config: Config) -> DataSet:
+    """The scans of a file, a folder or a data set, for the segmenter that has this config.
+
+    Raises:
+      UserError: there are none, or they have another number of channels.
+    """
+    reader, task = readers.find(path, config.data.to_dict()), task_of(config)
+    channels = reader.channels()
+    if len(channels) != len(task.channels):
+        problem = f"has {len(channels)} channels ({_shown(channels)}), the run takes {len(task.channels)}"
+        raise UserError(path, problem, f"give scans with {_shown(task.channels)}, or another --run")
+    return DataSet(reader, task, config.data.slice_axis)
 
 
 def resolve(config: Config) -> Config:
@@ -191,8 +253,8 @@ class Data:
 
     @property
     def tag(self) -> str:
-        """A part of the names of masks: the cardiac phase, where the layout knows one."""
-        return self._config.data.phase if isinstance(self.dataset.reader, readers.acdc.Reader) else ""
+        """A part of the names of masks, see `tag_of`."""
+        return tag_of(self.dataset.reader, self._config)
 
     def load(self, names: Iterable[str]) -> None:
         """Reads and prepares the cases of some splits, unless they are loaded.

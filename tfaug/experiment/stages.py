@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, generator_path, require, segmenter_path
-from tfaug.data import pipeline
+from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
@@ -119,7 +119,7 @@ class Stage:
             with machine_errors(run.path, "make room, then run the same command to resume"):
                 for tag, picture in {**self.draw(best.step), **self.pages(EventLog(run.path).rows())}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
-            made_from = {"scans": self.data.digests(self.splits), **self._generators()}
+            made_from = {"digests": self.data.digests(self.splits), **self._generators()}
             run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
@@ -308,7 +308,8 @@ class TrainSegmenter(Stage):
         return {"batch": batch, **super().draw(num_done)}
 
     def report(self):  # noqa: D102
-        return {"method": self.method_name}
+        scans = (scan for split in self.splits for scan in self.data[split])
+        return {"method": self.method_name, "scans": {scan.case: traits.of(scan) for scan in scans}}
 
 
 @contextlib.contextmanager

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from tfaug import plugins
-from tfaug.data.readers import acdc, msd, pairs
+from tfaug.data.readers import acdc, msd, pairs, scans
 from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
-__all__ = ["READERS", "Files", "Listing", "Reader", "name_of", "open", "task"]
+__all__ = ["READERS", "Files", "Listing", "Reader", "find", "name_of", "open", "task"]
 
 READERS = {"acdc": acdc.Reader, "msd": msd.Reader, "pairs": pairs.Reader}
 
@@ -42,6 +43,31 @@ def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
             return kind(root, options)
     known = ", ".join(f"{name} ({kind.looks_for})" for name, kind in READERS.items())
     raise UserError(root, f"is of no known layout: {known}", "set data.root to such a folder, or name data.reader")
+
+
+def find(path: pathlib.Path, options: Mapping[str, Any]) -> Reader:
+    """The reader of scans that are to be segmented; labels and structures need not be there.
+
+    Args:
+      path: a file, a folder of scans, or a data set.
+      options: the section `data` of the segmenter's config. The layout that it names comes first, if it finds scans
+        here; then those that are recognised; then plain files.
+
+    Raises:
+      UserError: there is nothing, or a data set contradicts itself.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(path, "does not exist", "give a scan, a folder of scans, or a data set")
+    if not path.is_dir():
+        return scans.Reader(path, options)
+    if options.get("reader"):
+        with contextlib.suppress(Exception):  # one of the user's own may fail in any way in another's folder
+            reader = open(path, options)
+            if reader.scans():
+                return reader
+    kinds = (kind for kind in READERS.values() if kind.recognises(path))
+    return next(kinds, scans.Reader)(path, options)
 
 
 def name_of(reader: Reader) -> str:

@@ -56,16 +56,21 @@ class Reader(base.Reader):
           UserError: as `locate`.
         """
         with self._explained():
+            labelled, unlabelled = [], []
+            for case in self.scans():
+                (labelled if self._has_label(case) else unlabelled).append(case)
+            return Listing(tuple(labelled), tuple(unlabelled))
+
+    def scans(self) -> tuple[str, ...]:
+        """Every folder with an Info.cfg, see `base.Reader.scans`."""
+        with self._explained():
             found = [
                 path.parent.name
                 for subfolder in SUBFOLDERS
                 for path in (self.root / subfolder).glob("*/Info.cfg")
                 if not path.parent.name.startswith(".")
             ]
-            labelled, unlabelled = [], []
-            for case in sorted(set(found)):
-                (labelled if self._has_label(case) else unlabelled).append(case)
-            return Listing(tuple(labelled), tuple(unlabelled))
+            return tuple(sorted(set(found)))
 
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds the frame and its label, see `base.Reader.locate`.

@@ -77,6 +77,14 @@ class Reader(abc.ABC):
           UserError: the folder contradicts itself.
         """
 
+    def scans(self) -> tuple[str, ...]:
+        """The cases that have an image, sorted: what can be segmented. Labels that contradict the folder do not matter.
+
+        Raises:
+          UserError: the images contradict each other.
+        """
+        return tuple(sorted({case for cases in self.cases() for case in cases}))
+
     @abc.abstractmethod
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds a case's files without opening them.
@@ -145,6 +153,24 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     arrays = [scan.array if scan.array.ndim == 4 else scan.array[..., None] for scan in scans]
     image = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
     return CaseData(image, classes, first.spacing, files.images[0])
+
+
+def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:
+    """Reads the images of a scan that is to be segmented; a 4D file is a series of frames if the task has one channel.
+
+    Returns:
+      the frames, one for a 3D scan; and whether they are those of a 4D file.
+
+    Raises:
+      UserError: as `read_files`.
+    """
+    if len(task.channels) > 1 or len(files.images) > 1:
+        return [read_files(Files(files.images, None), task)], False
+    (path,) = files.images
+    scan = images.read(path, np.float32, channels=None)
+    frames = scan.array if scan.array.ndim == 4 else scan.array[..., None]
+    contents = [CaseData(frames[..., t, None], None, scan.spacing, path) for t in range(frames.shape[3])]
+    return contents, scan.array.ndim == 4
 
 
 def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remedy: str) -> None:

@@ -89,7 +89,7 @@ class Reader(base.Reader):
         Raises:
           UserError: dataset.json tells another number of labelled cases or names one that is missing, or as `locate`.
         """
-        training, test, labels = self._files()
+        *_, labels = self._files()
         labelled = tuple(sorted(labels))
         count = self._content.get("numTraining", len(labelled))
         if count != len(labelled):
@@ -100,7 +100,16 @@ class Reader(base.Reader):
             name = str(entry.get("label", "")) if isinstance(entry, dict) else ""
             if name and pathlib.PurePosixPath(name).name.removesuffix(self._suffix) not in labels:
                 raise self._wrong(f"names {name!r}, which is missing", "add the file, or take it out of the list")
-        return Listing(labelled, tuple(sorted({*training, *test} - {*labels})))
+        return Listing(labelled, tuple(case for case in self.scans() if case not in labels))
+
+    def scans(self) -> tuple[str, ...]:
+        """The cases of imagesTr and imagesTs, see `base.Reader.scans`.
+
+        Raises:
+          UserError: files of the folder contradict each other.
+        """
+        training, test, _ = self._files()
+        return tuple(sorted({*training, *test}))
 
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds the channels and the label of a case, see `base.Reader.locate`.

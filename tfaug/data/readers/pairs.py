@@ -55,13 +55,21 @@ class Reader(base.Reader):
         Raises:
           UserError: no file fits the pattern of images, a label has no image, or two files fit one case.
         """
-        channels, labels = self._files()
+        every, (_, labels) = self.scans(), self._files()
+        for case in sorted(labels.keys() - {*every}):
+            raise UserError(labels[case], "has no image", f"add it ({self._images[0]}), or remove the label")
+        return Listing(tuple(sorted(labels)), tuple(case for case in every if case not in labels))
+
+    def scans(self) -> tuple[str, ...]:
+        """The cases that have an image, see `base.Reader.scans`.
+
+        Raises:
+          UserError: no file fits the pattern of images, or two files fit one case.
+        """
+        channels, _ = self._files()
         if not channels[0]:
             raise UserError(self.root, f"holds no file of the pattern {self._images[0]!r}", "set data.images")
-        every = {case for channel in channels for case in channel}
-        for case in sorted(labels.keys() - every):
-            raise UserError(labels[case], "has no image", f"add it ({self._images[0]}), or remove the label")
-        return Listing(tuple(sorted(labels)), tuple(sorted(every - labels.keys())))
+        return tuple(sorted({case for channel in channels for case in channel}))
 
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds the files of a case, see `base.Reader.locate`.

@@ -1,0 +1,106 @@
+"""Scans without labels, to be segmented: a file, or all files of a folder.
+
+ROOT/NAME.nii.gz               a scan; of several channels, or a series of frames, if it is 4D
+ROOT/NAME_0000.nii.gz, ...     the channels of a scan, as nnU-Net names them
+
+`options["channels"]` are the names of the channels that a scan must have. ROOT may also be one of these files.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from tfaug.data import images, scan
+from tfaug.data.readers import base
+from tfaug.data.readers.base import Files, Listing
+from tfaug.data.readers.msd import CHANNEL
+from tfaug.engine.errors import UserError
+
+
+class Reader(base.Reader):
+    """The scans of a folder, not of its subfolders; a name without its ending is a case."""
+
+    looks_for = "files of scans"
+
+    def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
+        super().__init__(root, options)
+        self._channels = tuple(options.get("channels") or ("image",))
+        self._found: dict[str, dict[int | None, pathlib.Path]] | None = None
+
+    def task(self) -> None:
+        """None: images alone do not tell."""
+
+    def channels(self) -> tuple[str, ...]:
+        """Those of the options."""
+        return self._channels
+
+    def cases(self) -> Listing:
+        """All cases are unlabelled.
+
+        Raises:
+          UserError: there is none, or two files have one name.
+        """
+        return Listing((), tuple(sorted(self._files())))
+
+    def locate(self, case: str, label: bool = True) -> Files:
+        """Finds the channels of a case, see `base.Reader.locate`.
+
+        Raises:
+          UserError: a channel is missing, or there are more than the options name.
+        """
+        found = self._files()[case]
+        if label:
+            raise UserError(next(iter(found.values())), "has no label", "give a data set with labels")
+        if None in found:
+            return Files((found[None],), None)
+        paths = tuple(path for _, path in sorted(found.items()))
+        for number in sorted({*range(len(self._channels))} ^ {*found}):
+            if number in found:
+                problem = f"is channel {number + 1}, where scans of {len(self._channels)} are expected"
+                raise UserError(found[number], problem, "remove it")
+            path = paths[0].with_name(f"{case}_{number:04d}{images.suffix(paths[0])}")
+            raise UserError(path, f"is missing (the channel {self._channels[number]})", "add it, or remove the others")
+        return Files(paths, None)
+
+    def _files(self) -> dict[str, dict[int | None, pathlib.Path]]:
+        """The files of each case by number of the channel, None for a file that holds all of them."""
+        if self._found is None:
+            try:
+                self._found = self._list()
+            except OSError as error:
+                raise scan.unreadable(error.filename or self.root, error) from error
+        return self._found
+
+    def _list(self) -> dict[str, dict[int | None, pathlib.Path]]:
+        alone = not self.root.is_dir()
+        stems: dict[str, pathlib.Path] = {}
+        for path in [self.root] if alone else sorted(self.root.iterdir()):
+            suffix = images.suffix(path)
+            if suffix and not path.name.startswith("."):
+                stem = path.name[: -len(suffix)]
+                if stem in stems:
+                    raise UserError(path, f"is of the same name as {stems[stem].name}", "remove one, or rename it")
+                stems[stem] = path
+        if not stems:
+            known = ", ".join(images.SUFFIXES)
+            problem = "is in no format that tfaug reads" if alone else "holds no scans"
+            raise UserError(self.root, problem, f"give scans in files that end in {known}")
+        matches = {stem: CHANNEL.fullmatch(stem) for stem in stems}
+        if not self._are_channels(matches.values()):
+            return {stem: {None: path} for stem, path in stems.items()}
+        cases: dict[str, dict[int | None, pathlib.Path]] = {}
+        for stem, path in stems.items():
+            case, number = matches[stem]["case"], int(matches[stem]["number"])
+            cases.setdefault(case, {})[number] = path
+            if alone:  # the first channel stands for all of them
+                names = [f"{case}_{n:04d}{path.name[len(stem) :]}" for n in range(len(self._channels))]
+                cases[case].update({n: path.with_name(name) for n, name in enumerate(names)})
+                cases[case] = {n: other for n, other in cases[case].items() if other.exists()}
+        return cases
+
+    def _are_channels(self, matches) -> bool:
+        """Whether the numbers at the end of names count channels: all names have one, and the first is 0000."""
+        numbers = {match["number"] for match in matches if match} if all(matches) else set()
+        return "0000" in numbers and (len(self._channels) > 1 or numbers == {"0000"})
