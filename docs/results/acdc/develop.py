@@ -2,8 +2,8 @@
 
     python docs/results/acdc/develop.py FOLDER ...
 
-A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is the mean over patients and structures; the
-standard error is that of the mean over labelled volumes, each the mean of its seeds.
+A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is its mean over patients and structures,
+the standard error that of the mean over labelled volumes, each the mean of its seeds.
 """
 
 from __future__ import annotations
