@@ -13,7 +13,7 @@ from skimage import transform
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-VERSION = 2  # raise it when results change: cached volumes are then prepared again
+VERSION = 3  # raise it when results change: cached volumes are then prepared again
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
@@ -128,6 +128,9 @@ def _prepare_channel(image: np.ndarray, volume: Volume, spec: Spec, grid: Grid) 
 def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarray:
     """Divides one channel by the smooth bias field that N4 finds.
 
+    N4 takes logarithms: an image with negative values is shifted first, so that its smallest is 0. A single slice has a
+    field in plane.
+
     Args:
       image: [X, Y, Z] float32.
       spacing: mm per voxel along X, Y, Z.
@@ -140,16 +143,20 @@ def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarr
     Raises:
       UserError: N4 fails or its result is not finite.
     """
-    full = sitk.GetImageFromArray(np.ascontiguousarray(image.T, np.float32))
-    full.SetSpacing([float(mm) for mm in spacing])
+    if image.min() < 0:
+        image = image - image.min()
+    dimensions = 2 if image.shape[2] == 1 else 3
+    shape = image.shape[:dimensions]
+    full = sitk.GetImageFromArray(np.ascontiguousarray(image.reshape(shape).T, np.float32))
+    full.SetSpacing([float(mm) for mm in spacing[:dimensions]])
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetConvergenceThreshold(N4_CONVERGENCE_THRESHOLD)
     n4.SetMaximumNumberOfIterations(N4_ITERATIONS)
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(N4_THREADS)
     try:
-        n4.Execute(sitk.Shrink(full, [shrink, shrink, 1]))
-        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T
+        n4.Execute(sitk.Shrink(full, [shrink, shrink, 1][:dimensions]))
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T.reshape(image.shape)
     except RuntimeError as error:
         raise _n4_failed(case, f"fails ({str(error).strip().splitlines()[-1]})") from error
     finally:
