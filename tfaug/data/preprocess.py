@@ -73,6 +73,9 @@ class Prepared:
       label: [Z, H, W] uint8, the classes of the task, or None for an unlabelled scan.
       grid: the way back to the scan.
       path: the file of the first channel.
+      cut: the share of each structure's voxels that the crop leaves out, in the order of the classes, or None; it ends
+        with the last class that the label has.
+      order: of its `Volume`.
       digest: SHA-256 of the contents of its files, "" if unknown.
       volume: the scan on its own grid, if it was asked for.
     """
@@ -82,6 +85,8 @@ class Prepared:
     label: np.ndarray | None
     grid: Grid
     path: pathlib.Path
+    cut: np.ndarray | None = None
+    order: str = ""
     digest: str = ""
     volume: Volume | None = None
 
@@ -100,6 +105,8 @@ def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
         label=None if volume.label is None else _to_network(volume.label, grid, order=0).astype(np.uint8),
         grid=grid,
         path=volume.path,
+        cut=None if volume.label is None else _cut(volume.label, grid),
+        order=volume.order,
     )
 
 
@@ -223,6 +230,18 @@ def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
 def to_file_order(array: np.ndarray, axis: int) -> np.ndarray:
     """An array [X, Y, Z, ...] of a `Volume`'s grid with its axes as in the scan's file; `axis` is the volume's."""
     return np.moveaxis(array, 2, axis)
+
+
+def _cut(label: np.ndarray, grid: Grid) -> np.ndarray:
+    """The share of each class's voxels, but for background, whose centres lie outside the crop."""
+    kept = []
+    for n, rescaled in zip(grid.native_shape, grid.rescaled_shape):
+        inside, _ = overlap(rescaled, grid.image_size)
+        centres = (np.arange(n) + 0.5) * rescaled / n
+        kept.append((inside.start <= centres) & (centres < inside.stop))
+    cropped = label[np.ix_(*kept)]
+    counts = [[np.count_nonzero(part == k) for part in (cropped, label)] for k in range(1, int(label.max()) + 1)]
+    return np.array([1 - left / total if total else 0.0 for left, total in counts])
 
 
 def _to_network(volume: np.ndarray, grid: Grid, order: int) -> np.ndarray:

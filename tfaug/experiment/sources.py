@@ -11,7 +11,7 @@ from tfaug import plugins
 from tfaug.augment import methods
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
-from tfaug.data import auto, cache, check, readers, splits
+from tfaug.data import auto, cache, check, oddities, readers, splits
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.data.task import Task
@@ -211,7 +211,7 @@ class Data:
 
     def warnings(self, names: Iterable[str]) -> list[str]:
         """What is odd about the scans of splits that have been loaded."""
-        return [line for name in names for scan in self[name] for line in cache.warnings(self.dataset, scan)]
+        return oddities.of_scans(self.task, [scan for name in names for scan in self[name]])
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
         """The scans of a split with their native volumes, in order, without holding all of them.
