@@ -17,7 +17,7 @@ from tfaug.engine.event_log import EventLog
 from tfaug.experiment import networks
 from tfaug.experiment.sources import Data
 
-_RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
+_RESULTS = {"table": "summary.txt", "Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
 
 
 def load_generator(config: Config, workdir, name: str) -> keras.Model:

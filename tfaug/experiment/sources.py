@@ -117,6 +117,7 @@ def _resolve_splits(config, source):
     elif config.splits.random:
         chosen = splits.random(source.cases(), source.patient, dict(config.splits.random))
     else:
+        _check_sizes(config, source)
         return
     labelled = chosen.pop("labelled")
     config.splits.labelled = Config(labelled)  # the sets of another data set are gone
@@ -130,6 +131,18 @@ def _resolve_splits(config, source):
         for key, of_size in labelled.items()
     )
     print(f"splits: {sets}; cases: {sizes}")
+
+
+def _check_sizes(config, source):
+    """Refuses sets of labelled cases, as the user gives them, that are not as large as their name says."""
+    for size, sets in config.splits.labelled.items():
+        for members in sets:
+            if size not in (f"n{len(members)}", f"n{len({source.patient(case) for case in members})}"):
+                raise UserError(
+                    f"--config.splits.labelled.{size}",
+                    f"has a set of {len(members)} ({', '.join(members[:3])}{', ...' * (len(members) > 3)})",
+                    f"move it to splits.labelled.n{len(members)}, or correct it",
+                )
 
 
 def _check_cases(config, source):
@@ -192,6 +205,10 @@ class Data:
     def tag(self) -> str:
         """A part of the names of masks: the cardiac phase, where the layout knows one."""
         return self._config.data.phase if isinstance(self.dataset.reader, readers.acdc.Reader) else ""
+
+    def counts(self) -> str:
+        """How many cases there are of each split."""
+        return ", ".join(f"{len(cases(self._config, split))} {split}" for split in SPLITS)
 
     def load(self, names: Iterable[str]) -> None:
         """Reads and prepares the cases of some splits, unless they are loaded.
