@@ -211,8 +211,11 @@ def test_the_released_programs_switches_train(cohort, tmp_path):
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
-    following = f"Next: {shlex.join(['python', str(ROOT / 'train.py'), '--stage=seg', '--aug=aff_gi', *flags[:-2]])}"
-    assert result.stdout.splitlines()[-1] == following
+    *_, pictures, empty, board, following = result.stdout.splitlines()
+    assert (pictures, empty) == ("pictures of training: runs/released_code-n1-set1-aug-intensity-seed0", "")
+    assert (tmp_path / pictures.split(": ")[1] / "generator.png").exists() and "tensorboard --logdir runs" in board
+    expected = ["Next:", "python", str(ROOT / "train.py"), "--stage=seg", "--aug=aff_gi", *flags[:-2]]
+    assert shlex.split(following) == expected
 
 
 def test_generators_start_at_the_scale_of_the_config(trained, command, tmp_path):

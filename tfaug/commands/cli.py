@@ -6,6 +6,7 @@ Light on purpose: worker processes import the main program again, and need no Te
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import logging
 import os
@@ -13,7 +14,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import ml_collections
 from absl import flags
@@ -206,7 +207,13 @@ def command(program: str, *changed: str, without: Iterable[str] = ()) -> str:
         kept += [arg] * keep
     here = pathlib.Path(sys.argv[0])
     start = ["python", str(here.with_name(f"{program}.py"))] if here.name in _PROGRAMS else ["tfaug", program]
-    return shlex.join([*start, *changed, *kept])
+    return " ".join(map(_quoted, [*start, *changed, *kept]))
+
+
+def _quoted(argument: str) -> str:
+    """As `shlex.quote`, but in double quotes where that is easier to read: "('CASE1',)"."""
+    plain = "'" in argument and not set(argument) & set('"$`\\!')
+    return f'"{argument}"' if plain else shlex.quote(argument)
 
 
 def choose(flag: str, value: str, known: Iterable[str]) -> str:
@@ -224,13 +231,13 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
 def _parse(argv: list[str]) -> None:
     sets = sorted({found[1] for arg in argv if (found := re.match(rf"--?({re.escape(_SETS)}[^=]+)", arg))})
     try:
-        # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
-        known = [arg for arg in argv if not re.match(f"--?{re.escape(_SETS)}", arg)]
-        config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True, sys_argv=known)
-        for name in sets:
-            flags.DEFINE_string(name, "", "Sets of labelled cases of one size, also of one that the config lacks.")
-        rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
-        flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
+        with _command_line([arg for arg in _last_wins(argv) if not re.match(f"--?{re.escape(_SETS)}", arg)]):
+            # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
+            config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
+            for name in sets:
+                flags.DEFINE_string(name, "", "Sets of labelled cases of one size, also of one that the config lacks.")
+            rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
+            flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
         raise UserError(f"--{error.flagname}", "unknown flag", nearest(error.flagname, names)) from error
@@ -245,6 +252,16 @@ def _parse(argv: list[str]) -> None:
         raise UserError(rest[0], "unknown flag", "flags begin with --")
     for name in sets:
         _add_sets(flags.FLAGS.config, name)
+
+
+@contextlib.contextmanager
+def _command_line(argv: list[str]) -> Iterator[None]:
+    """Within, ml_collections finds these flags alone when it looks for keys of the config."""
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _add_sets(config: ml_collections.ConfigDict, name: str) -> None:

@@ -77,6 +77,7 @@ def main() -> None:
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # a bad test scan would otherwise show last
     commit = results.commit()  # now, as it may move on while this process trains
+    folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
         trainings.pop(0).run()  # its networks go with it
     if evaluated:
@@ -85,6 +86,8 @@ def main() -> None:
         result = results.of_run(segmenter, config, name, commit=commit, **runs.provenance(segmenter))
         results.save(cli.results(), result, config, data.task.names)
         print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}")
+    for folder in folders:
+        print(f"pictures of training: {folder}")
     if stage != "data":
         cli.print_tensorboard(workdir)
     following = _next(stage, generator, config)
