@@ -32,7 +32,11 @@ _CONFIG_HELP = (
 )
 
 _PROGRAMS = ("train.py", "evaluate.py")
-_SETS = "config.splits.labelled."  # followed by a size, as n2
+# Keys that ml_collections 0.1.1, of Python 3.9, takes no flag for, as values of several types fit them; and sets of any
+# size, which no version takes unless the config has some of that size.
+_LITERAL = re.compile(
+    r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)))(?:=|$)"
+)
 
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
@@ -229,13 +233,13 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
 
 
 def _parse(argv: list[str]) -> None:
-    sets = sorted({found[1] for arg in argv if (found := re.match(rf"--?({re.escape(_SETS)}[^=]+)", arg))})
+    literal = sorted({found[1] for arg in argv if (found := _LITERAL.match(arg))})
     try:
-        with _command_line([arg for arg in _last_wins(argv) if not re.match(f"--?{re.escape(_SETS)}", arg)]):
+        with _command_line([arg for arg in _last_wins(argv) if not _LITERAL.match(arg)]):
             # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
             config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
-            for name in sets:
-                flags.DEFINE_string(name, "", "Sets of labelled cases of one size, also of one that the config lacks.")
+            for name in literal:
+                flags.DEFINE_string(name, "", "An override of the config's.")
             rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
             flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
@@ -250,8 +254,8 @@ def _parse(argv: list[str]) -> None:
         raise _config_error(argv, error) from error
     if rest:
         raise UserError(rest[0], "unknown flag", "flags begin with --")
-    for name in sets:
-        _add_sets(flags.FLAGS.config, name)
+    for name in literal:
+        _set(flags.FLAGS.config, name, flags.FLAGS[name].value)
 
 
 @contextlib.contextmanager
@@ -264,16 +268,21 @@ def _command_line(argv: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def _add_sets(config: ml_collections.ConfigDict, name: str) -> None:
-    """Puts what the flag `name` gives into the config; ml_collections would refuse a size that is new."""
-    value = flags.FLAGS[name].value
+def _set(config: ml_collections.ConfigDict, name: str, text: str) -> None:
+    """Puts what the flag `name` gives into the config: a literal of Python, or a text, as auto."""
     try:
-        sets = ast.literal_eval(value)
-        with config.unlocked(), config.ignore_type():
-            config.splits.labelled[name.removeprefix(_SETS)] = sets
-    except (ValueError, SyntaxError, TypeError, AttributeError, KeyError, RecursionError, MemoryError) as error:
-        remedy = "write a tuple of sets, as (('CASE1', 'CASE2'),)"
-        raise UserError(f"--{name}", f"cannot be {value!r}", remedy) from error
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = text
+    _, *sections, key = name.split(".")
+    section = config
+    try:
+        for part in sections:
+            section = section[part]
+        with section.unlocked(), section.ignore_type():
+            section[key] = value
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise UserError(f"--{name}", f"cannot be {text!r}", "see the config's file for its form") from error
 
 
 def _last_wins(argv: list[str]) -> list[str]:
