@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -216,6 +217,49 @@ def test_flags_give_values_of_other_types():
     assert given == ["auto", 1, 0, {"liver": 7, "tumour": 3}, ["T1", "T2"]]
     assert config["splits"]["random"] == {"labelled": [1, 3], "validation": 2, "test": 0.2}
     assert (config["methods"], config["segment"]["class_weights"]) == (["none", "aff"], [0.1, 0.4, 0.5])
+
+
+def config_of(*flags, **environment):
+    """What a program gets, in a process of its own: flags are defined once in each."""
+    program = (
+        "import json; from tfaug.commands import cli\n"
+        "cli.run(lambda: print(json.dumps([cli.config().to_dict(), str(cli.path(cli.WORKDIR)), str(cli.results())])))"
+    )
+    command = [sys.executable, "-c", program, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_c13_sets_of_a_new_size_by_flag_and_of_an_old_one():
+    for flags in (
+        ["--config.splits.labelled.n2=(('a', 'b'), ('a', 'c'))", "--config.splits.labelled.n1=(('d',),)"],
+        ["--config.splits.labelled.n1=(('e',),)", "--config.splits.labelled.n1", "(('d',),)"]
+        + ["--config.splits.labelled.n2", "(('a', 'b'), ('a', 'c'))"],
+    ):
+        config, _, _ = config_of("--config=phantom", *flags, "--config.num_labelled=2", "--config.labelled_set=2")
+        assert config["splits"]["labelled"]["n2"] == [["a", "b"], ["a", "c"]]
+        assert config["splits"]["labelled"]["n1"] == [["d"]]
+        assert len(config["splits"]["labelled"]["n3"]) == 5
+
+
+def test_c17_a_tilde_is_the_users_folder_in_every_path(tmp_path):
+    (tmp_path / "mine.py").write_text("from tfaug.configs import phantom\nget_config = phantom.get_config\n")
+    paths = (
+        "data.root",
+        "data.cache_dir",
+        "splits.file",
+        *(f"generators.{name}" for name in acdc.get_config().generators),
+    )
+    flags = [f"--config.{path}=~/{path}" for path in paths]
+    config, workdir, results = config_of(
+        "--config=~/mine.py", *flags, "--workdir=~/w", "--results=~/r", HOME=str(tmp_path)
+    )
+    for path in paths:
+        section, key = path.split(".")
+        assert config[section][key] == str(tmp_path / path)
+    assert (workdir, results) == (str(tmp_path / "w"), str(tmp_path / "r"))
+    assert config_of("--workdir=~/w", HOME=str(tmp_path))[2] == str(tmp_path / "w/table1")
 
 
 def test_a_config_file_that_ends_the_program_is_named(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,8 +85,25 @@ def test_one_command_runs_all_stages_and_prints_the_table(trained):
     assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
     for word in ("RV", "Myo", "LV", "mean", "tensorboard --logdir runs"):
         assert word in result.stdout
+    out = f"runs/{NAMES[2]}/evaluation/test"
+    lines = result.stdout.splitlines()[-6:-1]
+    assert [line.split() for line in lines if line] == [
+        ["table", f"{out}/summary.txt"],
+        ["Dice", f"{out}/dice.csv"],
+        ["masks", f"{out}/masks"],
+        ["pictures", f"{out}/pictures"],
+    ]
+    assert all((folder / line.split()[1]).exists() for line in lines if line)
     report = json.loads((folder / "runs" / NAMES[2] / "report.json").read_text())
     assert 0 <= report["best"] <= 1 and report["best_step"] in (2, 4, 6)
+
+
+def test_v6_a_training_tells_first_what_computes_and_on_how_many_cases(trained):
+    _, result = trained
+    data, machine, *_ = result.stdout.splitlines()
+    assert data.startswith("data: ")  # what is read does not wait for TensorFlow
+    pattern = r"CPU, float32, threads: \d+, TensorFlow (\S+); cases: 1 labelled, 1 validation, 2 unlabelled, 2 test"
+    assert re.fullmatch(pattern, machine)[1] == tf.__version__
 
 
 def test_generators_are_validated_after_warm_up_alone(trained):
@@ -197,6 +216,11 @@ def test_the_released_programs_switches_train(cohort, tmp_path):
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
+    *_, pictures, empty, board, following = result.stdout.splitlines()
+    assert (pictures, empty) == ("pictures of training: runs/released_code-n1-set1-aug-intensity-seed0", "")
+    assert (tmp_path / pictures.split(": ")[1] / "generator.png").exists() and "tensorboard --logdir runs" in board
+    expected = ["Next:", "python", str(ROOT / "train.py"), "--stage=seg", "--aug=aff_gi", *flags[:-2]]
+    assert shlex.split(following) == expected
 
 
 def test_generators_start_at_the_scale_of_the_config(trained, command, tmp_path):
@@ -300,6 +324,12 @@ def test_help_names_the_flags(tmp_path):
             "--config.splits.validation",
             "is empty",
         ),
+        (["--config.splits.labelled.n2=(('a', 'b', 'c'),)"], "--config.splits.labelled.n2", "splits.labelled.n3"),
+        (["--config.splits.labelled.n2=(('a',),)"], "--config.splits.labelled.n2", "splits.labelled.n1"),
+        (["--config.splits.labelled.all=(('a',),)"], "--config.splits.labelled.all", "n2"),
+        (["--config.splits.labelled.n2=(('a',"], "--config.splits.labelled.n2", "('CASE1', 'CASE2')"),
+        (["--config.splits.labelled.n2=(('a', 'a'),)"], "--config.splits.labelled.n2", "names a twice"),
+        (["--config.splits.test=('a', 'b', 'a')"], "--config.splits.test", "names a twice"),
         (["--config=nowhere.py"], "nowhere.py", "configs/"),
         (["--config=broken.py"], "broken.py:2", "does not parse"),
         (["--config.data.root=nowhere"], "nowhere", ""),
@@ -311,6 +341,56 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
     line = error_line(run("train.py", *flags, cwd=tmp_path))
     assert subject in line and hint in line
     assert [path.name for path in tmp_path.iterdir()] == ["broken.py"]
+
+
+@pytest.mark.parametrize(
+    "program, flags, ignored",
+    [
+        ("train.py", ["--gen=intensity"], "--gen"),
+        ("train.py", ["--results=r"], "--results"),
+        ("train.py", ["--num_labelled=1"], "--num_labelled"),
+        ("train.py", ["--check", "--gen=intensity"], "--gen"),
+        ("train.py", ["--stage=aug", "--aug=aff_gd"], "--aug"),
+        ("train.py", ["--stage=seg", "--num_labelled", "1"], "--num_labelled"),
+        ("train.py", ["--stage=seg", "--gen=deform"], "--gen"),
+        ("train.py", ["--stage=seg", "--aug=aff", "--config.generators.deform=r"], "--config.generators.deform"),
+        ("train.py", ["--stage=aug", "--config.generators.deform=r"], "--config.generators.deform"),
+        ("train.py", ["--stage=data", "--aug=aff"], "--aug"),
+        ("train.py", ["--stage=data", "--sets=1", "--config.labelled_set=2"], "--config.labelled_set"),
+        ("train.py", ["--stage=table1", "--aug=aff"], "--aug"),
+        ("train.py", ["--stage=table1", "--config.num_labelled=3"], "--config.num_labelled"),
+        ("train.py", ["--stage=table1", "--scheduler=tcp://a:1", "--workers=2"], "--workers"),
+        (
+            "train.py",
+            ["--stage=table1", "--methods=aff", "--config.generators.deform=r"],
+            "--config.generators.deform",
+        ),
+        ("train.py", ["--config.data.root=r", "--config.data.cohort_seed=1"], "--config.data.cohort_seed"),
+        ("train.py", ["--config=own", "--config.splits.test=('a',)"], "--config.splits.test"),
+        ("train.py", ["--config=own", "--config.splits.labelled.n2=(('a','b'),)"], "--config.splits.labelled.n2"),
+        ("train.py", ["--config.splits.file=s.csv", "--config.splits.validation=('a',)"], "--config.splits.validation"),
+        ("evaluate.py", ["--run=r", "--config.seed=1"], "--config.seed"),
+        ("evaluate.py", ["--run=r", "--noconfig.augment.task_gradient"], "--config.augment.task_gradient"),
+        ("evaluate.py", ["--run=r", "--config=acdc"], "--config"),
+        ("evaluate.py", ["--run=r", "--config.splits.labelled.n2=(('a','b'),)"], "--config.splits.labelled.n2"),
+        ("evaluate.py", ["--run=r", "--aug=aff"], "--aug"),
+        ("evaluate.py", ["--run=r", "--workdir=r"], "--workdir"),
+        ("evaluate.py", ["--results=r"], "--results"),
+        ("evaluate.py", ["--table1", "--split=test"], "--split"),
+        ("evaluate.py", ["--figures", "--run=r"], "--run"),
+        ("tfaug check", ["--aug=aff"], "--aug"),
+        ("tfaug table1", ["--aug=aff"], "--aug"),
+    ],
+    ids=str,
+)
+def test_c10_a_flag_that_would_have_no_effect_gets_one_line(program, flags, ignored, tmp_path):
+    if program.startswith("tfaug"):
+        command = [sys.executable, "-m", *program.split(), *flags]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    else:
+        result = run(program, *flags, cwd=tmp_path)
+    assert error_line(result).startswith(f"error: {ignored}: has no effect with ")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", ["data.cache_dir", "generators", "segment.batch_size"])

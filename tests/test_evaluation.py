@@ -111,7 +111,7 @@ def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
         "pictures/overview.png",
     }
     stored = pd.read_csv(out / "dice.csv")
-    assert list(stored) == ["case", "structure", "dice", "hd95_mm", "assd_mm"]
+    assert list(stored) == ["case", "structure", "dice", "hd95_mm", "assd_mm", "in_neither"]
     pd.testing.assert_frame_equal(stored, table, atol=1e-6)
     mask = nibabel.load(out / "masks" / "patient001_ES_prediction.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), heart())
@@ -122,7 +122,7 @@ def test_one_case_in_which_nothing_is_found(tmp_path):
     case = make_case(tmp_path)
     table = evaluation.evaluate(nothing, [case], 1, tmp_path / "out", HEART, "ED")
     assert (table.dice == 0).all()
-    assert (tmp_path / "out" / "dice.csv").read_text().splitlines()[1] == "patient001,RV,0.000000,,"
+    assert (tmp_path / "out" / "dice.csv").read_text().splitlines()[1] == "patient001,RV,0.000000,,,False"
     text = evaluation.summary(table)
     assert "nan" not in text.lower()
     assert text.splitlines()[-1].split() == "mean 0.000 +- 0.000 undefined undefined 3 of 3".split()
@@ -131,9 +131,9 @@ def test_one_case_in_which_nothing_is_found(tmp_path):
 def test_summary_by_hand():
     table = pd.read_csv(
         io.StringIO(
-            "case,structure,dice,hd95_mm,assd_mm\n"
-            "a,RV,0.0,,\na,Myo,0.6,4,1\na,LV,0.9,2,0.5\n"
-            "b,RV,0.8,6,2\nb,Myo,0.8,8,3\nb,LV,0.8,1,0.5\n"
+            "case,structure,dice,hd95_mm,assd_mm,in_neither\n"
+            "a,RV,0.0,,,False\na,Myo,0.6,4,1,False\na,LV,0.9,2,0.5,False\n"
+            "b,RV,0.8,6,2,False\nb,Myo,0.8,8,3,False\nb,LV,0.8,1,0.5,False\n"
         )
     )
     rows = {line.split()[0]: line.split()[1:] for line in evaluation.summary(table).splitlines()}
@@ -141,6 +141,21 @@ def test_summary_by_hand():
     assert rows["Myo"] == "0.700 +- 0.100 6.00 +- 2.00 2.00 +- 1.00 0 of 2".split()
     # Patient a: mean Dice 0.5, distances over Myo and LV alone; patient b: 0.8, 5 mm, 1.8333 mm.
     assert rows["mean"] == "0.650 +- 0.150 4.00 +- 1.00 1.29 +- 0.54 1 of 6".split()
+
+
+def test_r2_structures_in_neither_mask_are_counted_below_the_table(tmp_path):
+    """They stay a Dice of 1, and nobody is left to believe that they were found."""
+    whole, without = make_case(tmp_path, "a"), make_case(tmp_path, "b", resolution=1.4)
+    label = without.volume.label % 3  # no LV
+    without = prepared(dataclasses.replace(without.volume, label=label), resolution=1.4)
+    predict = oracle(whole, without)
+    table = evaluation.evaluate(predict, [whole, without], 2, tmp_path / "out", HEART)
+    assert table[table.in_neither][["case", "structure", "dice"]].to_numpy().tolist() == [["b", "LV", 1]]
+    *rows, count = (tmp_path / "out/summary.txt").read_text().splitlines()
+    assert count.endswith("counts as a Dice of 1 and 0 mm: LV in 1 of 2 cases")
+    assert rows == evaluation.summary(table.assign(in_neither=False)).splitlines()
+    assert evaluation.evaluate(oracle(whole), [whole], 1, tmp_path / "whole", HEART).in_neither.sum() == 0
+    assert "neither" not in (tmp_path / "whole/summary.txt").read_text().lower()
 
 
 def test_an_interrupted_evaluation_is_run_again(tmp_path, capsys):

@@ -55,6 +55,14 @@ def test_keras_2_is_taken_and_left_to_tensorflow(installed):
     assert "TF_USE_LEGACY_KERAS" not in os.environ
 
 
+@pytest.mark.parametrize("packages, expected", [({}, None), ({"tf_keras": "2.15.0"}, "1")])
+def test_v4_the_variable_is_taken_back_where_tensorflow_would_look_in_vain(installed, monkeypatch, packages, expected):
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    installed(keras="2.15.1", **packages)
+    runpy.run_path(tfaug.__file__)
+    assert os.environ.get("TF_USE_LEGACY_KERAS") == expected
+
+
 @pytest.mark.parametrize("choice, expected", [(None, "1"), ("0", "0")])
 def test_next_to_keras_3_tensorflow_is_told_of_keras_2_unless_the_user_chose(installed, monkeypatch, choice, expected):
     if choice:
@@ -65,13 +73,40 @@ def test_next_to_keras_3_tensorflow_is_told_of_keras_2_unless_the_user_chose(ins
 
 
 @pytest.mark.parametrize("variable", ["", "0", "1"])
-def test_keras_is_version_2_whatever_the_environment_says(variable):
-    if variable == "1" and sys.version_info < (3, 12):
+@pytest.mark.parametrize("first", ["tensorflow", "tfaug"])
+def test_v4_keras_is_version_2_whatever_the_environment_says(variable, first):
+    if (variable, first) == ("1", "tensorflow") and sys.version_info < (3, 12):
         pytest.skip("TensorFlow 2.15 itself refuses the variable without tf-keras")
-    code = "import tensorflow\nfrom tfaug.compat import keras\nprint(keras.Model.__module__)"
+    code = f"import {first}, tensorflow\nfrom tfaug.compat import keras\nprint(keras.Model.__module__)"
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": variable}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.strip().endswith("keras.src.engine.training"), done.stdout + done.stderr  # Keras 3 has no engine
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+def test_v4_a_clone_works_with_a_safe_path_installed_or_not(program, tmp_path):
+    """A copy elsewhere, with packages that hold no tfaug, must find its own."""
+    for name in (program, "tfaug", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / program).unlink()
+    (tmp_path / program).write_text((ROOT / program).read_text())  # a link would lead back here
+    code = (
+        "import runpy, sys\n"
+        f"sys.path = [path for path in sys.path if path not in ('', {str(ROOT)!r})]\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]\n"
+        f"sys.argv = ['{program}', '--help']\n"
+        f"runpy.run_path({str(tmp_path / program)!r}, run_name='__main__')\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environment, "PYTHONSAFEPATH": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "--workdir" in done.stdout
 
 
 def test_tensorflow_loads_without_a_word():

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib import colors
@@ -144,6 +149,52 @@ def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
     pictures.save(picture, tmp_path / "picture.png")
     np.testing.assert_array_equal(np.round(255 * mpl_image.imread(tmp_path / "picture.png"))[..., :3], picture)
+
+
+def every_picture(folder, title="a"):
+    """One of each kind, and one as it is read back from its file."""
+    image, mask = slices(2, (32, 32))
+    field, colours = np.ones((*image.shape, 2)), {**COLOURS}
+    drawn = {
+        "overlay": pictures.overlay(image, mask, [title, title], colours, references=mask),
+        "segmentation": pictures.segmentation_panel(image, mask, mask, colours, [title, title]),
+        "generator": pictures.generator_panel(image, field, image, mask, mask, "deform", colours, [title, title]),
+        "draws": pictures.draws_panel(image[0], mask[0], field, image, mask, "deform", colours),
+    }
+    for save in (pictures.save, pictures.save_small):
+        save(drawn["overlay"], folder / "saved.png")
+        drawn[save.__name__] = mpl_image.imread(folder / "saved.png")
+    return drawn
+
+
+def test_v1_the_users_style_has_no_influence_and_stays_the_users(tmp_path):
+    expected = every_picture(tmp_path)
+    style = {"image.origin": "lower", "text.usetex": True, "font.size": 30, "axes.grid": True, "image.cmap": "jet"}
+    with matplotlib.rc_context({**style, "axes.facecolor": "red", "figure.facecolor": "blue", "lines.linewidth": 9}):
+        found = every_picture(tmp_path)
+        assert {key: matplotlib.rcParams[key] for key in style} == style
+    assert {name: picture.shape for name, picture in found.items()} == {n: p.shape for n, p in expected.items()}
+    assert [name for name in expected if not np.array_equal(found[name], expected[name])] == []
+
+
+def test_v1_a_backend_that_is_not_there_has_no_influence():
+    """As that of a notebook, for a program that one starts."""
+    program = "from tfaug.commands import cli\ndef main():\n    import tfaug.pictures\n    print('fine')\ncli.run(main)"
+    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
+        environment = {**os.environ, "MPLBACKEND": backend}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_v2_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
+    plain, sound, broken = (every_picture(tmp_path, title) for title in ("aba", "$b$", "$\\frac$"))
+    for name in ("overlay", "segmentation", "generator"):
+        assert not np.array_equal(plain[name], sound[name]) and not np.array_equal(sound[name], broken[name])
+    image, mask = slices(1)
+    colours = {"$b$": "#56B4E9", "$\\frac$": "#F0E442", "LV": "#D55E00"}
+    assert pictures.overlay(image, mask, ["a"], colours).shape == pictures.overlay(image, mask, ["a"], COLOURS).shape
+    ink = [(every_picture(tmp_path, title)["overlay"][:20] < 128).sum() for title in ("$b$", "b")]
+    assert ink[0] > 1.5 * ink[1]  # the dollars are there
 
 
 def test_a_small_file_shows_the_same_picture(tmp_path):

@@ -34,12 +34,14 @@ def _require_keras_2() -> None:
 
     Asks the installed packages' metadata: preprocessing workers import tfaug without TensorFlow.
     """
-    if metadata.version("keras").startswith("2."):
-        return
     try:
         found = metadata.version("tf-keras")
     except metadata.PackageNotFoundError:
         found = "none"
+    if metadata.version("keras").startswith("2."):
+        if found == "none":  # TensorFlow would look for it in vain, and has the same Keras without it
+            os.environ.pop("TF_USE_LEGACY_KERAS", None)
+        return
     if not found.startswith("2."):
         raise ImportError(
             f"tfaug needs Keras 2.x, found keras {metadata.version('keras')} and tf-keras {found}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import pathlib
 import re
@@ -66,18 +67,29 @@ def is_resolved(config: Config) -> bool:
 
 def _check_splits(config):
     for size, sets in config.splits.labelled.items():
+        key = f"--config.splits.labelled.{size}"
+        if not re.fullmatch("n[1-9][0-9]{0,8}", size):
+            raise UserError(key, f"{size!r} tells no number of volumes", "call it n2 if its sets are of 2 volumes")
         if not (_is_list(sets) and sets and all(map(_are_names, sets))):
-            key = f"--config.splits.labelled.{size}"
             raise UserError(key, f"cannot be {sets!r}", "write a tuple of sets, as (('CASE1',),)")
+        for members in sets:
+            _once(key, members)
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
         patients, key = cases(config, split), f"--config.splits.{split}"
         if split in ("labelled", "validation"):
             require(patients, split)
+        _once(key, patients)
         for case in patients:
             if case in seen:
                 raise UserError(key, f"{case} is also in {seen[case]}", "keep the splits apart")
             seen[case] = split
+
+
+def _once(key, names):
+    for case, count in collections.Counter(names).items():
+        if count > 1:
+            raise UserError(key, f"names {case} {'twice' if count == 2 else f'{count} times'}", "leave one")
 
 
 def require(patients: Sequence, split: str) -> None:

@@ -45,7 +45,8 @@ def score(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
     """Compares a native mask with the reference: one row a structure.
 
     Returns:
-      rows of case, structure, dice, hd95_mm, assd_mm; undefined distances are NaN (see `metrics`).
+      rows of case, structure, dice, hd95_mm, assd_mm, and whether both masks lack the structure; undefined distances
+        are NaN (see `metrics`).
     """
     rows = []
     for structure, index in task.classes.items():
@@ -57,6 +58,7 @@ def score(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
                 "dice": metrics.dice(prediction, volume.label, index),
                 "hd95_mm": distance.hd95,
                 "assd_mm": distance.assd,
+                "in_neither": not np.any((prediction == index) | (volume.label == index)),
             }
         )
     return rows
@@ -127,7 +129,7 @@ def summary(table: pd.DataFrame) -> str:
     """A text table of means and standard deviations over cases, for each structure and for their mean.
 
     The last row averages, within each case, over the structures, and then over cases. Undefined distances are left out
-    of means, and counted in the last column.
+    of means, and counted in the last column. Below it is told how often a structure was in neither mask.
 
     Args:
       table: rows of `score`.
@@ -143,6 +145,13 @@ def summary(table: pd.DataFrame) -> str:
         cells = [_mean_and_deviation(values[name], 3 if name == "dice" else 2) for name in scores]
         undefined = f"{selected.hd95_mm.isna().sum()} of {len(selected)}"
         lines.append(f"{structure:{width}}  " + "  ".join(f"{cell:>16}" for cell in cells) + f"  {undefined:>19}")
+    in_neither = table[table.in_neither].groupby("structure", sort=False).size()
+    if len(in_neither):
+        counts = ", ".join(f"{structure} in {number}" for structure, number in in_neither.items())
+        lines.append(
+            f"Neither in the reference nor in the prediction, which counts as a Dice of 1 and 0 mm: {counts} of "
+            f"{table.case.nunique()} cases"
+        )
     return "\n".join(lines)
 
 

@@ -10,6 +10,8 @@ Rules for empty masks, so that no NaN ever reaches a mean by accident:
 | --- | --- | --- |
 | both empty | 1 | 0 mm (the segmenter rightly found nothing; as the BraTS challenge scores it) |
 | exactly one empty | 0 | undefined: NaN, to be counted as a failure and left out of means |
+
+`evaluation.summary` counts both kinds.
 """
 
 from __future__ import annotations

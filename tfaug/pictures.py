@@ -1,7 +1,8 @@
 """Pictures for TensorBoard and for files, as uint8 RGB arrays [height, width, 3].
 
 Scans are shown as medical viewers show them: the first array axis runs to the right, the second one down. Pictures
-are drawn on canvases of their own, never through pyplot, whose global state would leak between threads.
+are drawn on canvases of their own, never through pyplot, whose global state would leak between threads, and in
+Matplotlib's own style, whatever the user's matplotlibrc says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib import image as mpl_image
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,6 +34,10 @@ CHART = (2.6, 1.9)  # least width and height
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
+
+
+# Decorates what makes figures. Names of cases and structures may hold a "$", which is no mathematics.
+in_our_style = style.context(["default", {"text.parse_math": False}])
 
 
 class Arrows(NamedTuple):
@@ -63,6 +69,7 @@ def arrows(deformation: np.ndarray, step: int, enlarge: float = 1.0) -> Arrows:
     return Arrows(x - u, y - v, u, v)
 
 
+@in_our_style
 def overlay(
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
@@ -99,6 +106,7 @@ def overlay(
     return rendered(figure)
 
 
+@in_our_style
 def segmentation_panel(
     images: Sequence[np.ndarray],
     references: Sequence[np.ndarray],
@@ -128,6 +136,7 @@ def segmentation_panel(
     return rendered(figure)
 
 
+@in_our_style
 def generator_panel(
     images: Sequence[np.ndarray],
     fields: Sequence[np.ndarray],
@@ -167,6 +176,7 @@ def generator_panel(
     return rendered(figure)
 
 
+@in_our_style
 def draws_panel(
     image: np.ndarray,
     label: np.ndarray,
@@ -240,11 +250,13 @@ def rendered(figure: Figure) -> np.ndarray:
     return np.array(figure.canvas.buffer_rgba())[..., :3]
 
 
+@in_our_style
 def save(picture: np.ndarray, path: pathlib.Path) -> None:
     """Writes a picture as PNG, whatever the name's ending."""
     mpl_image.imsave(path, picture, format="png")
 
 
+@in_our_style
 def save_small(picture: np.ndarray, path: pathlib.Path) -> None:
     """Writes a picture as `save` does, in half the bytes: values are off by at most 4 of 255, black and white by 0."""
     rounded = np.minimum((picture.astype(np.uint16) + 4) // 8 * 8, 255)

@@ -22,6 +22,8 @@ class Volume:
       spacing: mm per voxel along X, Y, Z.
       axis: the file's axis that became Z: 0, 1 or 2.
       path: the file of the first channel; predicted masks are written with its geometry.
+      order: which direction of the body X, Y and Z run along by the header, as "xyz" of an axial scan (x left-right, y
+        front-back, z foot-head); "" if the header does not tell, or the scan lies oblique.
     """
 
     case: str
@@ -30,6 +32,7 @@ class Volume:
     spacing: tuple[float, float, float]
     axis: int
     path: pathlib.Path
+    order: str = ""
 
 
 class Batch(NamedTuple):

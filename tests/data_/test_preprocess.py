@@ -184,9 +184,56 @@ def test_d21_voxels_that_normalising_would_not_survive(extreme, shrink):
         prepare_volume(volume(image), Spec(16, 1.0, shrink))
 
 
-def test_d27_n4_throws():
-    with pytest.raises(UserError, match="patient001: N4 bias correction fails .*; take the case out"):
-        preprocess.correct_bias(np.ones((20, 20, 1), np.float32), (1.0, 1.0, 8.0), 1, "patient001")
+@pytest.mark.parametrize("constant", [-1000, -50])
+def test_d32_n4_finds_the_same_field_below_zero(constant):
+    """An image, and the same plus a constant: to the last bit, as long as sums are exact."""
+    tissue, field = blobs()
+    image = np.round(tissue * field)
+    image -= image.min()
+    corrected, shifted = (
+        preprocess.correct_bias(each, (1.5, 1.5, 8.0), 2, "patient001")
+        for each in (image, image + np.float32(constant))
+    )
+    np.testing.assert_array_equal(shifted, corrected)
+    assert np.abs(corrected - image).max() > 0.1 * image.max()  # there is a field
+
+
+def test_d32_an_image_without_negative_values_is_taken_as_it_is():
+    """Its smallest value stays where it is: what was prepared before is prepared alike."""
+    tissue, field = blobs()
+    image = tissue * field
+    full = sitk.GetImageFromArray(np.ascontiguousarray(image.T))
+    full.SetSpacing((1.5, 1.5, 8.0))
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetConvergenceThreshold(preprocess.N4_CONVERGENCE_THRESHOLD)
+    n4.SetMaximumNumberOfIterations(preprocess.N4_ITERATIONS)
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(preprocess.N4_THREADS)
+    try:
+        n4.Execute(sitk.Shrink(full, [2, 2, 1]))
+        expected = image / np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T)
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert image.min() > 0
+    np.testing.assert_array_equal(preprocess.correct_bias(image, (1.5, 1.5, 8.0), 2, "patient001"), expected)
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_d38_n4_of_a_single_slice_works_in_plane(shrink):
+    tissue, field = blobs((40, 44, 1))
+    corrected = preprocess.correct_bias(tissue * field, (1.5, 1.5, 8.0), shrink, "patient001")
+    ratio = corrected / tissue
+    assert (corrected.shape, corrected.dtype) == (tissue.shape, np.float32)
+    assert ratio.std() / ratio.mean() < 0.1 * field.std() / field.mean()
+
+
+def test_d27_n4_throws(monkeypatch):
+    def fail(self, image):
+        raise RuntimeError("Exception thrown\nin SimpleITK: no field")
+
+    monkeypatch.setattr(sitk.N4BiasFieldCorrectionImageFilter, "Execute", fail)
+    with pytest.raises(UserError, match="patient001: N4 bias correction fails .*no field.*; take the case out"):
+        preprocess.correct_bias(np.ones((20, 20, 3), np.float32), (1.0, 1.0, 8.0), 1, "patient001")
 
 
 def test_d27_n4_returns_nan(monkeypatch):

@@ -510,6 +510,17 @@ def test_a_cluster_without_dask_is_one_line(stub, monkeypatch):
         run(stub, job(stub, "a"), scheduler="tcp://127.0.0.1:9")
 
 
+def test_v4_jobs_find_tfaug_in_a_clone_that_is_not_installed(stub, monkeypatch):
+    """With a safe path too, which leaves the working directory out."""
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    command = ("-c", "import sys, tfaug; print(tfaug.__file__, sys.path)")
+    (stub / "logs").mkdir()
+    assert grid.do(Job("a"), grid.Program(command, stub / "logs", 1), lambda: True).status == 0
+    printed = (stub / "logs" / "a.log").read_text().splitlines()[-1]
+    assert printed.startswith(str(ROOT / "tfaug")) and "elsewhere" in printed
+
+
 @pytest.mark.slow
 def test_a_grid_killed_on_the_way_gives_the_same_results_as_an_undisturbed_one(cohort, tmp_path):  # noqa: F811
     flags = ["--stage=table1", "--methods=none,aff_gd", "--num_labelled=1", "--sets=1", "--repeats=1"]

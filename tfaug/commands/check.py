@@ -8,5 +8,11 @@ from tfaug.experiment import sources
 
 def main() -> None:
     """Prints what is wrong with the data, and ends with status 2 if a case cannot be used."""
-    data = sources.Data(sources.resolve(cli.config()))
+    cli.refuse_all_but(("config",), "tfaug check")
+    examine(sources.Data(sources.resolve(cli.config())))
+
+
+def examine(data: sources.Data) -> None:
+    """As `main`, for `python train.py --check` too."""
     print(data.check())
+    print(f"\nNext: {cli.command('train', without=('check',))}")

@@ -5,13 +5,16 @@ Light on purpose: worker processes import the main program again, and need no Te
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
 import logging
 import os
 import pathlib
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import ml_collections
 from absl import flags
@@ -28,6 +31,13 @@ _CONFIG_HELP = (
     "config file is a Python program."
 )
 
+_PROGRAMS = ("train.py", "evaluate.py")
+# Keys that ml_collections 0.1.1, of Python 3.9, takes no flag for, as values of several types fit them; and sets of any
+# size, which no version takes unless the config has some of that size.
+_LITERAL = re.compile(
+    r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)))(?:=|$)"
+)
+
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
 RESULTS = flags.DEFINE_string("results", "", "Folder of the table's results; empty: WORKDIR/table1.")
@@ -41,6 +51,7 @@ def run(main: Callable[[], None], experiment: bool = True) -> None:
     0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors still come, as exceptions
+    os.environ["MPLBACKEND"] = "agg"  # that of a notebook may not be installed here
     sys.exit(_run(main, experiment))
 
 
@@ -78,6 +89,7 @@ def _work(main: Callable[[], None], experiment: bool) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(_help(sys.modules[main.__module__], experiment))
         return
+    _check_environment()
     _parse(sys.argv, experiment)
     with deferred_signals():
         main()
@@ -88,6 +100,14 @@ def _help(command, experiment: bool) -> str:
     names = [name for name in sys.modules if name.startswith(f"{__package__}.")]
     texts = [text for text in (flags.FLAGS.module_help(name) for name in names) if text]
     return "\n".join([command.__doc__, *texts, *([f"\n  --config: {_CONFIG_HELP}"] if experiment else [])])
+
+
+def _check_environment() -> None:
+    """Refuses what TensorFlow would end on, or take for another number."""
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        value = os.environ.get(name, "")
+        if not re.fullmatch("[0-9]{0,4}", value):
+            raise UserError(name, f"is {value!r} in the environment", "set it to a whole number, or unset it")
 
 
 def load_tensorflow() -> None:
@@ -112,10 +132,11 @@ def config() -> ml_collections.ConfigDict:
     """The config that the command line asks for; its paths are absolute, as runs outlive the working directory.
 
     Raises:
-      UserError: see `tfaug.config.check`.
+      UserError: see `tfaug.config.check`; or a flag gives a value that another one replaces.
     """
     config = flags.FLAGS.config
     check(config)
+    _refuse_replaced(config)
     keys = [("data", "root"), ("data", "cache_dir"), ("splits", "file")]
     for section, key in [*keys, *(("generators", name) for name in config.generators)]:
         if config[section][key] or key == "cache_dir":
@@ -123,9 +144,85 @@ def config() -> ml_collections.ConfigDict:
     return config
 
 
+def _refuse_replaced(config) -> None:
+    """Refuses values of flags that splits from elsewhere, or data of the user's own, would replace."""
+    for source, none in (("file", "''"), ("random", "()")):
+        if config.splits[source]:
+            for key in ("labelled", "validation", "test", "unlabelled"):
+                remedy = f"leave it out, or give --config.splits.{source}={none}"
+                refuse_ignored(f"splits.{source}, which names all cases", [f"config.splits.{key}"], remedy)
+    if config.data.root:
+        refuse_ignored("data.root: it is of the built-in cohort", ["config.data.cohort_seed"])
+
+
+def path(flag: flags.FlagHolder) -> pathlib.Path:
+    """The path that a flag gives; in --flag=~/folder the shell leaves "~" to us."""
+    return pathlib.Path(os.path.expanduser(flag.value))
+
+
 def results() -> pathlib.Path:
     """The folder of the table's results."""
-    return pathlib.Path(RESULTS.value or pathlib.Path(WORKDIR.value, "table1"))
+    return path(RESULTS) if RESULTS.value else path(WORKDIR) / "table1"
+
+
+def refuse_all_but(used: Iterable[str], what: str) -> None:
+    """Refuses flags of tfaug's commands that are not among `used`; "config" stands for all that begins with it."""
+    modules = flags.FLAGS.flags_by_module_dict().items()
+    ours = {flag.name.split(".")[0] for module, found in modules if module.startswith(__package__) for flag in found}
+    refuse_ignored(what, (ours | {"config"}) - {*used})
+
+
+def refuse_ignored(what: str, names: Iterable[str], remedy: str = "leave it out") -> None:
+    """Refuses flags that would have no effect.
+
+    Args:
+      what: why they have none, as "--stage=aug".
+      names: of flags; each stands also for those of its keys, as config.splits.labelled for config.splits.labelled.n1.
+      remedy: what to do instead.
+
+    Raises:
+      UserError: the command line gives one of them.
+    """
+    names = set(names)
+    for given in (name for name in flags.FLAGS if flags.FLAGS[name].present):
+        parts = given.split(".")
+        if names & {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
+            raise UserError(f"--{given}", f"has no effect with {what}", remedy)
+
+
+def refuse_generators_but(used: Iterable[str], what: str) -> None:
+    """Refuses flags that name trained generators which are not among `used`."""
+    refuse_ignored(what, [f"config.generators.{name}" for name in flags.FLAGS.config.generators if name not in used])
+
+
+def print_tensorboard(workdir) -> None:
+    """Tells how to look at all runs in a folder."""
+    print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
+
+
+def command(program: str, *changed: str, without: Iterable[str] = ()) -> str:
+    """A command to type next: this one with another program and other flags.
+
+    Args:
+      program: "train" or "evaluate".
+      *changed: flags that take the place of those of this command, or are added.
+      without: names of flags to leave out.
+    """
+    dropped = {*without, *(flag.lstrip("-").partition("=")[0] for flag in changed)}
+    kept, keep = [], True
+    for arg in sys.argv[1:]:
+        if arg.startswith("-"):  # else it is the value of the flag before
+            keep = arg.lstrip("-").partition("=")[0] not in dropped
+        kept += [arg] * keep
+    here = pathlib.Path(sys.argv[0])
+    start = ["python", str(here.with_name(f"{program}.py"))] if here.name in _PROGRAMS else ["tfaug", program]
+    return " ".join(map(_quoted, [*start, *changed, *kept]))
+
+
+def _quoted(argument: str) -> str:
+    """As `shlex.quote`, but in double quotes where that is easier to read: "('CASE1',)"."""
+    plain = "'" in argument and not set(argument) & set('"$`\\!')
+    return f'"{argument}"' if plain else shlex.quote(argument)
 
 
 def choose(flag: str, value: str, known: Iterable[str]) -> str:
@@ -141,14 +238,17 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
 
 
 def _parse(argv: list[str], experiment: bool) -> None:
+    literal = sorted({found[1] for arg in argv if (found := _LITERAL.match(arg))}) if experiment else []
     try:
-        if experiment:
+        with _command_line([arg for arg in _last_wins(argv) if not _LITERAL.match(arg)]):
             # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
-            config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
-            rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)])[1:]
-            flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
-        else:
-            rest = flags.FLAGS(argv)[1:]
+            if experiment:
+                config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
+            for name in literal:
+                flags.DEFINE_string(name, "", "An override of the config's.")
+            rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)] if experiment else argv)[1:]
+            if experiment:
+                flags.FLAGS.config.to_dict()  # fails now if the file could not be loaded
     except flags.UnrecognizedFlagError as error:
         names = [name for name in flags.FLAGS if "." not in name]
         raise UserError(f"--{error.flagname}", "unknown flag", nearest(error.flagname, names)) from error
@@ -161,6 +261,35 @@ def _parse(argv: list[str], experiment: bool) -> None:
         raise _config_error(argv, error) from error
     if rest:
         raise UserError(rest[0], "unknown flag", "flags begin with --")
+    for name in literal:
+        _set(flags.FLAGS.config, name, flags.FLAGS[name].value)
+
+
+@contextlib.contextmanager
+def _command_line(argv: list[str]) -> Iterator[None]:
+    """Within, ml_collections finds these flags alone when it looks for keys of the config."""
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _set(config: ml_collections.ConfigDict, name: str, text: str) -> None:
+    """Puts what the flag `name` gives into the config: a literal of Python, or a text, as auto."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = text
+    _, *sections, key = name.split(".")
+    section = config
+    try:
+        for part in sections:
+            section = section[part]
+        with section.unlocked(), section.ignore_type():
+            section[key] = value
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise UserError(f"--{name}", f"cannot be {text!r}", "see the config's file for its form") from error
 
 
 def _last_wins(argv: list[str]) -> list[str]:

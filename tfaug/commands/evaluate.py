@@ -20,6 +20,13 @@ FIGURES = flags.DEFINE_bool(
 def main() -> None:
     """Prints the Dice table, and writes CSV, masks and pictures into the run's folder; or does so for the grid."""
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
+    if TABLE1.value or FIGURES.value:
+        what = "--table1" if TABLE1.value else "--figures"
+        cli.refuse_all_but(("table1", "figures", "results", "workdir", "config"), what)
+    elif RUN.value:
+        cli.refuse_all_but(("run", "split"), "--run, whose config counts")
+    else:
+        cli.refuse_all_but(("split", "aug", "workdir", "config"), "an evaluation")
     config = cli.config()
     name, _ = sources.method(config, cli.AUG.value)
     if TABLE1.value:
@@ -30,7 +37,7 @@ def main() -> None:
         from tfaug.table1 import figures
 
         rows, resolved = methods.table(config.methods), sources.resolve(config)
-        print("\n".join(figures.draw(cli.results(), resolved, cli.WORKDIR.value, rows)))
+        print("\n".join(figures.draw(cli.results(), resolved, cli.path(cli.WORKDIR), rows)))
     if TABLE1.value or FIGURES.value:
         return
 
@@ -38,10 +45,14 @@ def main() -> None:
         cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
         from tfaug.experiment import runs
 
-        print(runs.evaluate(RUN.value, split))
+        run = cli.path(RUN)
+        print(runs.evaluate(run, split))
+        cli.print_tensorboard(run.parent)
         return
     config = sources.resolve(config)
     cli.load_tensorflow()
     from tfaug.experiment import runs
 
-    print(runs.evaluate(segmenter_path(config, cli.WORKDIR.value, name), split, config))
+    workdir = cli.path(cli.WORKDIR)
+    print(runs.evaluate(segmenter_path(config, workdir, name), split, config))
+    cli.print_tensorboard(workdir)

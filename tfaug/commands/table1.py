@@ -26,9 +26,13 @@ WORKERS = flags.DEFINE_integer("workers", 0, "Trainings at a time on this machin
 THREADS = flags.DEFINE_integer("threads", 1, "Of each training.", 1)
 
 
+FLAGS = ("results", "methods", "num_labelled", "sets", "repeats", "scheduler", "workers", "threads")
+
+
 def main() -> None:
     """Fills the table, and prints it."""
-    fill(pathlib.Path(cli.WORKDIR.value).absolute())
+    cli.refuse_all_but(("workdir", "config", *FLAGS), "the grid")
+    fill(cli.path(cli.WORKDIR).absolute())
 
     from tfaug.table1 import render
 
@@ -39,9 +43,13 @@ def fill(workdir: pathlib.Path) -> None:
     """Runs what is missing in the results, in processes of this program."""
     if not re.fullmatch(r"((tcp|tls)://.+:\d+)?", SCHEDULER.value):
         raise UserError("--scheduler", f"cannot be {SCHEDULER.value!r}", "give tcp://HOST:PORT")
+    if SCHEDULER.value:
+        cli.refuse_ignored("--scheduler", ["workers"])
+    refuse_one_set()
     config = sources.resolve(cli.config())
     names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
     rows = dict(sources.method(config, name, "--methods") for name in names)
+    cli.refuse_generators_but({name for row in rows.values() for name in row.generators}, "these methods")
     grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
     folder = cli.results().absolute()
     found = results.load(folder)
@@ -78,6 +86,12 @@ def _stale(config, grid, found):
         return identity.of_result(variant, grid.methods[one.method], digests)
 
     return results.stale(found, config.name, expected)
+
+
+def refuse_one_set() -> None:
+    """Refuses the config's own choice of a labelled set, which the grid does not follow."""
+    remedy = "give --num_labelled and --sets"
+    cli.refuse_ignored("several labelled sets", ["config.num_labelled", "config.labelled_set"], remedy)
 
 
 def chosen_sets(config: Config) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,9 +7,10 @@ import shlex
 
 from absl import flags
 
+from tfaug.augment import methods
 from tfaug.augment.methods import GENERATORS
 from tfaug.commands import check, cli, table1
-from tfaug.config import cases, require, segmenter_path
+from tfaug.config import Config, cases, require, segmenter_path
 from tfaug.engine import files
 from tfaug.engine.run_dir import check_path, read_report
 from tfaug.experiment import identity, sources
@@ -22,6 +23,14 @@ STAGES = {
     "data": "only prepare the cases of all splits",
     "table1": "fill Table 1",
 }
+# The flags that a stage reads, beside those that all read.
+FLAGS_OF = {
+    "all": ("aug",),
+    "aug": ("gen",),
+    "seg": ("aug", "results"),
+    "data": ("num_labelled", "sets"),
+    "table1": table1.FLAGS,
+}
 STAGE = flags.DEFINE_string("stage", "all", "; ".join(f"{stage}: {text}" for stage, text in STAGES.items()) + ".")
 GEN = flags.DEFINE_string(
     "gen", "deform", "Which generator --stage=aug learns: deform or intensity (or deform_noreg, intensity_noreg)."
@@ -33,15 +42,19 @@ def main() -> None:
     """Runs what the flags ask for."""
     stage = cli.choose("--stage", STAGE.value, STAGES)
     generator = cli.choose("--gen", GEN.value, GENERATORS)
-    workdir = pathlib.Path(cli.WORKDIR.value)
-    if CHECK.value:
-        check.main()
-        return
-    if stage == "table1":
+    cli.refuse_all_but(("stage", "check", "workdir", "config", *FLAGS_OF[stage]), f"--stage={stage}")
+    workdir = cli.path(cli.WORKDIR)
+    if stage == "table1" and not CHECK.value:
         table1.fill(workdir.absolute())  # its processes may work elsewhere
         return
     config = cli.config()
     name, method = sources.method(config, cli.AUG.value)
+    if stage != "table1":
+        trained = stage in ("all", "seg")
+        cli.refuse_generators_but(method.generators * trained, f"--aug={name}" if trained else f"--stage={stage}")
+    if CHECK.value:
+        check.examine(_data(stage, sources.resolve(config)))
+        return
     check_writable(workdir)
     config = sources.resolve(config)
     evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
@@ -52,17 +65,18 @@ def main() -> None:
     from tfaug.experiment import networks, runs, stages
 
     networks.set_up_tensorflow(config)
-    data = sources.Data(config)
+    data = _data(stage, config)
+    print(f"{networks.machine(config)}; cases: {data.counts()}", flush=True)
     segmenter = segmenter_path(config, workdir, name)
-    if stage == "data" and table1.SETS.present:
-        data = sources.Data(plan.union(config, *table1.chosen_sets(config)))
-    learned = {"aug": [generator], "all": method.generators}.get(stage, ())
+    unnamed = [needed for needed in method.generators if not config.generators[needed]]  # the others are there
+    learned = {"aug": [generator], "all": unnamed}.get(stage, ())
     trainings = [stages.LearnAugmentation(config, workdir, needed, data) for needed in learned]
     if stage in ("all", "seg"):
         trainings.append(stages.TrainSegmenter(config, workdir, name, method, data))
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # a bad test scan would otherwise show last
     commit = results.commit()  # now, as it may move on while this process trains
+    folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
         trainings.pop(0).run()  # its networks go with it
     if evaluated:
@@ -71,8 +85,33 @@ def main() -> None:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
         result = results.of_run(segmenter, config, name, commit=commit, data=scans, **runs.provenance(segmenter))
         results.save(cli.results(), result, config, data.task.names)
+        print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}")
+    for folder in folders:
+        print(f"pictures of training: {folder}")
     if stage != "data":
-        print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
+        cli.print_tensorboard(workdir)
+    following = _next(stage, generator, config)
+    if following:
+        print(f"Next: {following}")
+
+
+def _data(stage: str, config: Config) -> sources.Data:
+    """The data that a stage needs: of the grid, and where flags name them, those of several labelled sets."""
+    if stage == "table1" or table1.SETS.present or table1.NUM_LABELLED.present:
+        table1.refuse_one_set()
+        config = plan.union(config, *table1.chosen_sets(config))
+    return sources.Data(config)
+
+
+def _next(stage: str, generator: str, config: Config) -> str:
+    """The command that follows a stage; "" if there is none."""
+    if stage == "data":
+        return cli.command("train", without=("stage", "num_labelled", "sets"))
+    if stage == "seg" and not cli.RESULTS.value:
+        return cli.command("evaluate", without=("stage",))
+    rows = methods.table(config.methods)
+    using = [row for row, method in rows.items() if stage == "aug" and set(method.generators) == {generator}]
+    return cli.command("train", "--stage=seg", f"--aug={using[0]}", without=("gen",)) if using else ""
 
 
 def check_writable(folder: pathlib.Path) -> None:

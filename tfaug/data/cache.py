@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 import skimage
 
-from tfaug.data import preprocess, scan
+from tfaug.data import oddities, preprocess, scan
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Grid, Prepared, Spec
 from tfaug.data.readers.base import Files
@@ -115,9 +115,8 @@ def load_requests(
         else:
             found[request] = result
     refuse(errors[request] for request in requests if request in errors)  # workers finish in any order
-    for request in dict.fromkeys(requests):
-        for warning in warnings(dataset, found[request]):
-            logger.warning(warning)
+    for warning in oddities.of_scans(dataset.task, [found[request] for request in dict.fromkeys(requests)]):
+        logger.warning(warning)
     return [found[request] for request in requests]
 
 
@@ -150,12 +149,6 @@ def load_each(
     """
     requests, cache_dir = list(dict.fromkeys(requests)), pathlib.Path(cache_dir)
     return _results(dataset, requests, spec, cache_dir, num_workers, after_error)
-
-
-def warnings(dataset: DataSet, prepared: Prepared) -> list[str]:
-    """What is odd about a prepared volume but can be used."""
-    absent = [] if prepared.label is None else dataset.task.absent(prepared.label)
-    return [printable(f"{prepared.case}: no pixel of its prepared label is {' or '.join(absent)}")] if absent else []
 
 
 def refuse(
@@ -286,8 +279,9 @@ def _load_entry(job: _Job) -> Prepared | None:
                 job.spec.resolution,
                 int(arrays["axis"]),
             )
-            label = arrays["label"] if job.request.label else None
-            prepared = Prepared(case, arrays["image"], label, grid, job.files.images[0], job.digest)
+            label, cut = (arrays["label"], arrays["cut"]) if job.request.label else (None, None)
+            path, order = job.files.images[0], str(arrays["order"])
+            prepared = Prepared(case, arrays["image"], label, grid, path, cut, order, job.digest)
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever a damaged file leads to, it is made again
@@ -302,8 +296,9 @@ def _store(prepared: Prepared, entry: pathlib.Path) -> None:
     """Writes an entry so that it is there whole or not at all, whatever happens meanwhile."""
     grid = prepared.grid
     arrays = {"image": prepared.image, "native_shape": grid.native_shape, "spacing": grid.spacing, "axis": grid.axis}
+    arrays["order"] = prepared.order
     if prepared.label is not None:
-        arrays["label"] = prepared.label
+        arrays.update(label=prepared.label, cut=prepared.cut)
     content = io.BytesIO()
     np.savez(content, **arrays)
     # Another process may be writing the same entry.

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tfaug.data import cache
+from tfaug.data import cache, oddities
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Spec
 from tfaug.engine import workers
@@ -53,13 +53,13 @@ def examine(
       Interrupted: a signal asked the program to stop.
     """
     requests = [*(cache.Request(case) for case in labelled), *(cache.Request(case, label=False) for case in unlabelled)]
-    failed, warnings = {}, {}
+    failed, warnings, cohort = {}, {}, {}
     results = cache.load_each(dataset, requests, spec, cache_dir, num_workers, after_error="prepare")
     for request, result in workers.progress(results, len(set(requests)), "reading", "case"):
         if isinstance(result, UserError):
             failed[request] = result
         elif result is not None:
-            warnings[request] = cache.warnings(dataset, result)
+            warnings[request], cohort[request] = oddities.of_scan(dataset.task, result), oddities.traits(result)
     errors = {}
     for request in filter(failed.get, requests):  # workers finish in any order
         errors.setdefault(str(failed[request]), (request.case, failed[request]))  # a missing root is one error
@@ -68,7 +68,10 @@ def examine(
         len(requests),
         sum(request.label for request in requests),
         list(errors.values()),
-        [line for request in requests for line in warnings.get(request, ())],
+        [
+            *(line for request in requests for line in warnings.get(request, ())),
+            *oddities.of_cohort(cohort[request] for request in requests if request in cohort),
+        ],
     )
 
 

@@ -112,6 +112,7 @@ def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume
         tuple(content.spacing[k] for k in (*others, axis)),
         axis,
         content.path,
+        "".join(content.order[k] for k in (*others, axis)) if content.order else "",
     )
 
 

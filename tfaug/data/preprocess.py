@@ -15,7 +15,7 @@ from skimage import transform
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-VERSION = 2  # raise it when results change: cached volumes are then prepared again
+VERSION = 3  # raise it when results change: cached volumes are then prepared again
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
@@ -75,6 +75,9 @@ class Prepared:
       label: [Z, H, W] uint8, the classes of the task, or None for an unlabelled scan.
       grid: the way back to the scan.
       path: the file of the first channel.
+      cut: the share of each structure's voxels that the crop leaves out, in the order of the classes, or None; it ends
+        with the last class that the label has.
+      order: of its `Volume`.
       digest: SHA-256 of the contents of its files, "" if unknown.
       volume: the scan on its own grid, if it was asked for.
     """
@@ -84,6 +87,8 @@ class Prepared:
     label: np.ndarray | None
     grid: Grid
     path: pathlib.Path
+    cut: np.ndarray | None = None
+    order: str = ""
     digest: str = ""
     volume: Volume | None = None
 
@@ -114,6 +119,8 @@ def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
         label=None if volume.label is None else _to_network(volume.label, grid, order=0).astype(np.uint8),
         grid=grid,
         path=volume.path,
+        cut=None if volume.label is None else _cut(volume.label, grid),
+        order=volume.order,
     )
 
 
@@ -142,6 +149,9 @@ def _prepare_channel(image: np.ndarray, volume: Volume, spec: Spec, grid: Grid) 
 def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarray:
     """Divides one channel by the smooth bias field that N4 finds.
 
+    N4 takes logarithms: an image with negative values is shifted first, so that its smallest is 0. A single slice has a
+    field in plane.
+
     Args:
       image: [X, Y, Z] float32.
       spacing: mm per voxel along X, Y, Z.
@@ -154,16 +164,20 @@ def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarr
     Raises:
       UserError: N4 fails or its result is not finite.
     """
-    full = sitk.GetImageFromArray(np.ascontiguousarray(image.T, np.float32))
-    full.SetSpacing([float(mm) for mm in spacing])
+    if image.min() < 0:
+        image = image - image.min()
+    dimensions = 2 if image.shape[2] == 1 else 3
+    shape = image.shape[:dimensions]
+    full = sitk.GetImageFromArray(np.ascontiguousarray(image.reshape(shape).T, np.float32))
+    full.SetSpacing([float(mm) for mm in spacing[:dimensions]])
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetConvergenceThreshold(N4_CONVERGENCE_THRESHOLD)
     n4.SetMaximumNumberOfIterations(N4_ITERATIONS)
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(N4_THREADS)
     try:
-        n4.Execute(sitk.Shrink(full, [shrink, shrink, 1]))
-        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T
+        n4.Execute(sitk.Shrink(full, [shrink, shrink, 1][:dimensions]))
+        log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(full)).T.reshape(image.shape)
     except RuntimeError as error:
         raise _n4_failed(case, f"fails ({str(error).strip().splitlines()[-1]})") from error
     finally:
@@ -257,6 +271,18 @@ def _distribution(scores: np.ndarray) -> np.ndarray:
 def to_file_order(array: np.ndarray, axis: int) -> np.ndarray:
     """An array [X, Y, Z, ...] of a `Volume`'s grid with its axes as in the scan's file; `axis` is the volume's."""
     return np.moveaxis(array, 2, axis)
+
+
+def _cut(label: np.ndarray, grid: Grid) -> np.ndarray:
+    """The share of each class's voxels, but for background, whose centres lie outside the crop."""
+    kept = []
+    for n, rescaled in zip(grid.native_shape, grid.rescaled_shape):
+        inside, _ = overlap(rescaled, grid.image_size)
+        centres = (np.arange(n) + 0.5) * rescaled / n
+        kept.append((inside.start <= centres) & (centres < inside.stop))
+    cropped = label[np.ix_(*kept)]
+    counts = [[np.count_nonzero(part == k) for part in (cropped, label)] for k in range(1, int(label.max()) + 1)]
+    return np.array([1 - left / total if total else 0.0 for left, total in counts])
 
 
 def _to_network(volume: np.ndarray, grid: Grid, order: int) -> np.ndarray:

@@ -80,11 +80,17 @@ class RunDir:
         """See `read_report`."""
         return read_report(self.path)
 
-    def warn(self, message: str) -> None:
-        """Prints one line and keeps it for the report, also across interruptions; a repetition is dropped."""
+    def warn(self, message: str, show: bool = True) -> None:
+        """Prints one line and keeps it for the report, also across interruptions; a repetition is dropped.
+
+        Args:
+          message: the line.
+          show: False keeps it alone, as it has been printed.
+        """
         message = printable(message)
         if message not in self._warnings:
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            if show:
+                print(f"warning: {message}", file=sys.stderr, flush=True)
             self._warnings.append(message)
             write_json(self.path / "warnings.json", self._warnings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,15 +22,30 @@ from tfaug.augment.mixup import MixUp
 from tfaug.compat import keras
 from tfaug.config import Config
 from tfaug.data import pipeline
-from tfaug.engine import determinism
+from tfaug.engine import determinism, devices
 from tfaug.experiment.sources import task_of
 from tfaug.steps import LearnAugmentation
+
+logger = logging.getLogger(__name__)
 
 
 def set_up_tensorflow(config: Config) -> None:
     """Sets what is global in TensorFlow; to be called before anything else uses it."""
     determinism.fix_order()
     keras.mixed_precision.set_global_policy(config.precision)
+    _warn_of_idle_gpus()
+
+
+@functools.lru_cache(1)
+def _warn_of_idle_gpus():
+    for warning in devices.idle_gpus():
+        logger.warning(warning)
+
+
+def machine(config: Config) -> str:
+    """What computes, and how, in a few words."""
+    threads = determinism.num_threads()
+    return f"{devices.used()}, {config.precision}, threads: {threads}, TensorFlow {tf.__version__}"
 
 
 @contextlib.contextmanager

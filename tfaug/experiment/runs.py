@@ -18,7 +18,7 @@ from tfaug.engine.files import machine_errors
 from tfaug.experiment import identity, networks
 from tfaug.experiment.sources import Data, config_of_segmenter
 
-_RESULTS = {"Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
+_RESULTS = {"table": "summary.txt", "Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
 
 
 def load_generator(config: Config, workdir, name: str) -> keras.Model:

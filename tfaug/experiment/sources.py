@@ -11,7 +11,7 @@ from tfaug import plugins
 from tfaug.augment import methods
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
-from tfaug.data import auto, cache, check, readers, splits
+from tfaug.data import auto, cache, check, oddities, readers, splits
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.data.task import Task
@@ -179,6 +179,7 @@ def _resolve_splits(config, source):
     elif config.splits.random:
         chosen = splits.random(source.cases(), source.patient, dict(config.splits.random))
     else:
+        _check_sizes(config, source)
         return
     labelled = chosen.pop("labelled")
     config.splits.labelled = Config(labelled)  # the sets of another data set are gone
@@ -192,6 +193,18 @@ def _resolve_splits(config, source):
         for key, of_size in labelled.items()
     )
     print(f"splits: {sets}; cases: {sizes}")
+
+
+def _check_sizes(config, source):
+    """Refuses sets of labelled cases, as the user gives them, that are not as large as their name says."""
+    for size, sets in config.splits.labelled.items():
+        for members in sets:
+            if size not in (f"n{len(members)}", f"n{len({source.patient(case) for case in members})}"):
+                raise UserError(
+                    f"--config.splits.labelled.{size}",
+                    f"has a set of {len(members)} ({', '.join(members[:3])}{', ...' * (len(members) > 3)})",
+                    f"move it to splits.labelled.n{len(members)}, or correct it",
+                )
 
 
 def _check_cases(config, source):
@@ -256,6 +269,10 @@ class Data:
         """A part of the names of masks, see `tag_of`."""
         return tag_of(self.dataset.reader, self._config)
 
+    def counts(self) -> str:
+        """How many cases there are of each split."""
+        return ", ".join(f"{len(cases(self._config, split))} {split}" for split in SPLITS)
+
     def load(self, names: Iterable[str]) -> None:
         """Reads and prepares the cases of some splits, unless they are loaded.
 
@@ -288,7 +305,7 @@ class Data:
 
     def warnings(self, names: Iterable[str]) -> list[str]:
         """What is odd about the scans of splits that have been loaded."""
-        return [line for name in names for scan in self[name] for line in cache.warnings(self.dataset, scan)]
+        return oddities.of_scans(self.task, [scan for name in names for scan in self[name]])
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
         """The scans of a split with their native volumes, in order, without holding all of them.

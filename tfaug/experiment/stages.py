@@ -17,7 +17,7 @@ from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, generator_path, require, segmenter_path
 from tfaug.data import pipeline, traits
-from tfaug.engine import checkpoint, determinism, hooks, memory, run_dir
+from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.engine.loop import fit
@@ -108,9 +108,9 @@ class Stage:
                 return
             self.find()
             self.data.load(self.splits)
-            # Of data that were loaded before the run was opened, its report would not hear.
-            for warning in self.data.warnings(self.splits):
-                run.warn(warning)
+            # What was said before the run was opened, its report has not heard.
+            for warning in (*devices.idle_gpus(), *self.data.warnings(self.splits)):
+                run.warn(warning, show=False)
             self.build()
             best = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)

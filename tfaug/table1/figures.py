@@ -229,6 +229,7 @@ def _evaluated(table, variant, config, workdir):
     }
 
 
+@pictures.in_our_style
 def box_plots(table: Table) -> np.ndarray:
     """Dice of every run and test patient as boxes by method and structure, one row of axes per N_L."""
     methods, colours = table.methods, table.task.colours
@@ -271,6 +272,7 @@ def box_plots(table: Table) -> np.ndarray:
     return pictures.rendered(figure)
 
 
+@pictures.in_our_style
 def order(table: Table) -> np.ndarray:
     """The paper's methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
 

@@ -263,7 +263,7 @@ def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
+        env={**_environment(), "TF_NUM_INTRAOP_THREADS": str(threads)},
         start_new_session=True,  # ^C is the main process's business
     )
     try:
@@ -274,6 +274,14 @@ def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable
                 process.terminate()
     finally:
         process.kill()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, in which `-m tfaug` is found also in a clone that is not installed."""
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    if not (root / "train.py").is_file():
+        return {**os.environ}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -15,6 +15,7 @@ from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
 MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
+MIN_ALONG = 0.9  # of a unit vector along a direction of the body; 26 degrees from it
 MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner, not from its centre, are half a voxel off
 
 
@@ -110,12 +111,14 @@ class CaseData(NamedTuple):
       label: [X, Y, Z] uint8 classes, or None.
       spacing: mm per voxel along X, Y, Z.
       path: the first channel's file.
+      order: see `types.Volume`, of the axes in file order.
     """
 
     image: np.ndarray
     label: np.ndarray | None
     spacing: tuple[float, float, float]
     path: pathlib.Path
+    order: str = ""
 
 
 def read_case(reader: Reader, task: Task, case: str, label: bool = True) -> CaseData:
@@ -152,7 +155,16 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
         classes = task.to_classes(label.array, files.label)
     arrays = [scan.array if scan.array.ndim == 4 else scan.array[..., None] for scan in scans]
     image = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
-    return CaseData(image, classes, first.spacing, files.images[0])
+    return CaseData(image, classes, first.spacing, files.images[0], _order(first))
+
+
+def _order(scan: Scan) -> str:
+    """The directions of the body along X, Y, Z, see `types.Volume`; "" where transforms do not agree."""
+    orders = set()
+    for frame in scan.frames:
+        along = np.abs(frame.axes)
+        orders.add("".join("xyz"[k] for k in along.argmax(axis=0)) if along.max(axis=0).min() > MIN_ALONG else "")
+    return orders.pop() if len(orders) == 1 else ""
 
 
 def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:

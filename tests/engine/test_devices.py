@@ -1,0 +1,50 @@
+import re
+
+import pytest
+import tensorflow as tf
+
+from tfaug.engine import devices
+
+GPU = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets which GPUs the system has, which ones TensorFlow sees, and what hides them."""
+
+    def make(installed=0, seen=0, hidden=None, with_cuda=True, name="A100"):
+        monkeypatch.setattr(devices, "installed_gpus", lambda: installed)
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [GPU] * seen)
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": name})
+        monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: with_cuda)
+        if hidden is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "state, used, reason",
+    [
+        ({}, "CPU", None),
+        ({"hidden": "-1"}, "CPU", None),
+        ({"installed": 1, "seen": 1}, "GPU A100", None),
+        ({"installed": 4, "seen": 1, "hidden": "2"}, "GPU A100", None),
+        ({"seen": 1, "name": None}, "GPU", None),
+        ({"installed": 1, "hidden": "-1"}, "CPU", "not the GPU of this machine: CUDA_VISIBLE_DEVICES is '-1'"),
+        ({"installed": 1, "hidden": ""}, "CPU", "CUDA_VISIBLE_DEVICES is ''"),
+        ({"installed": 2, "with_cuda": False}, "CPU", "not the 2 GPUs of this machine: .*built without CUDA"),
+        ({"installed": 1}, "CPU", r"lacks CUDA libraries; pip install 'tensorflow\[and-cuda\]=="),
+        ({"installed": 4, "seen": 4}, "GPU A100", "1 of 4 GPUs is used"),
+    ],
+    ids=str,
+)
+def test_v6_a_gpu_that_does_not_compute_is_a_warning_with_the_reason(machine, state, used, reason):
+    machine(**state)
+    assert devices.used() == used
+    found = devices.idle_gpus()
+    assert len(found) == (reason is not None)
+    if reason:
+        assert re.search(reason, found[0])

@@ -1,0 +1,118 @@
+"""What is odd about scans but can be used: said once, before a training, and kept in its report."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tfaug.data.preprocess import Prepared
+from tfaug.data.task import Task
+from tfaug.engine.errors import printable
+
+ENCLOSED, NOT_ENCLOSED = (
+    0.8,
+    0.5,
+)  # shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution
+DIRECTIONS = {"x": "left-right", "y": "front-back", "z": "foot-head"}
+
+
+class Traits(NamedTuple):
+    """What is compared between scans.
+
+    Attributes:
+      case: the scan's name.
+      axis: the file's axis that is sliced.
+      order: see `types.Volume`.
+      digest: of the prepared image.
+    """
+
+    case: str
+    axis: int
+    order: str
+    digest: str
+
+
+def of_scans(task: Task, scans: Sequence[Prepared]) -> list[str]:
+    """Lines about each scan, then about those that do not go together."""
+    return [*(line for scan in scans for line in of_scan(task, scan)), *of_cohort(map(traits, scans))]
+
+
+def of_scan(task: Task, scan: Prepared) -> list[str]:
+    """Lines about one scan; of one without a label there are none."""
+    if scan.label is None:
+        return []
+    lines = []
+    absent = task.absent(scan.label)
+    if absent:
+        lines.append(f"{scan.case}: no pixel of its prepared label is {' or '.join(absent)}")
+    lost = [f"{_percent(share)} of {name}" for name, share in zip(task.names, scan.cut) if share > 0]
+    if lost:
+        remedy = "a larger data.image_size or data.resolution keeps more"
+        lines.append(f"{scan.case}: the crop cuts off {' and '.join(lost)}; {remedy}")
+    return [printable(line) for line in (*lines, *_heart(task, scan))]
+
+
+def traits(scan: Prepared) -> Traits:
+    """What `of_cohort` needs to know of a scan."""
+    return Traits(scan.case, scan.grid.axis, scan.order, hashlib.sha256(np.ascontiguousarray(scan.image)).hexdigest())
+
+
+def of_cohort(cohort: Iterable[Traits]) -> list[str]:
+    """Lines about scans that lie otherwise than most of the others, and about those that are the same."""
+    cohort = list(cohort)
+    lines = []
+    axes = collections.Counter(scan.axis for scan in cohort).most_common()
+    for scan in cohort:
+        if scan.axis != axes[0][0]:
+            problem = f"is sliced across axis {scan.axis} of its file, most other cases across axis {axes[0][0]}"
+            lines.append(f"{scan.case}: {problem}; data.slice_axis sets one for all")
+    orders = collections.Counter(scan.order for scan in cohort if scan.order).most_common()
+    for scan in cohort:
+        if scan.order and scan.order != orders[0][0]:
+            runs, usual = (", ".join(DIRECTIONS[letter] for letter in order) for order in (scan.order, orders[0][0]))
+            lines.append(f"{scan.case}: its axes run {runs} by its header, those of most other cases {usual}")
+    names = {}
+    for scan in cohort:
+        names.setdefault(scan.digest, {})[scan.case] = None
+    for same in names.values():
+        if len(same) > 1:
+            lines.append(f"{' and '.join(same)} are the same image; scores mean nothing if it is in two splits")
+    return [printable(line) for line in lines]
+
+
+def _heart(task: Task, scan: Prepared) -> list[str]:
+    """Of a heart: whether the myocardium encloses the left ventricle, as it does unless values are mixed up."""
+    classes = {name.lower(): index for name, index in task.classes.items()}
+    if not {"lv", "myo"} <= classes.keys():
+        return []
+    enclosed = _enclosed(scan.label, task.num_classes)
+    myo, lv = classes["myo"], classes["lv"]
+    outer, inner = np.unravel_index(np.nanargmax(enclosed), enclosed.shape) if np.any(enclosed > 0) else (myo, lv)
+    if not (enclosed[myo, lv] < NOT_ENCLOSED and enclosed[outer, inner] > ENCLOSED):
+        return []
+    names = dict(zip(task.classes.values(), task.names))
+    found = f"{names[outer]} encloses {_percent(enclosed[outer, inner])} of {names[inner]}"
+    expected = f"{names[myo]} only {_percent(enclosed[myo, lv])} of {names[lv]}"
+    return [f"{scan.case}: {found}, {expected}; are the values of data.structures right (docs/data.md)?"]
+
+
+def _enclosed(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """[outer, inner]: the share of a class's border within its slices that another one shares; NaN without a border."""
+    contacts = np.zeros((num_classes, num_classes))
+    for one, other in ((label[:, 1:], label[:, :-1]), (label[:, :, 1:], label[:, :, :-1])):
+        differ = one != other
+        pairs = num_classes * one[differ].astype(np.intp) + other[differ]
+        contacts += np.bincount(pairs, minlength=num_classes**2).reshape(contacts.shape)
+    contacts += contacts.T
+    with np.errstate(invalid="ignore"):
+        shares = contacts / contacts.sum(axis=0)
+    shares[0] = shares[:, 0] = np.nan  # background is no structure
+    return shares
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -1,0 +1,38 @@
+"""Which device computes, and why GPUs that are there do not."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+import tensorflow as tf
+
+
+def used() -> str:
+    """What TensorFlow computes on: "CPU", or "GPU" and its name."""
+    gpus = tf.config.get_visible_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return " ".join(["GPU", *filter(None, [tf.config.experimental.get_device_details(gpus[0]).get("device_name")])])
+
+
+def idle_gpus() -> list[str]:
+    """A line on GPUs of this machine that do not compute, with the reason; none if there is nothing to say."""
+    found, seen = installed_gpus(), len(tf.config.get_visible_devices("GPU"))
+    if seen > 1:
+        return [f"1 of {seen} GPUs is used: a training takes the first; CUDA_VISIBLE_DEVICES leaves others out"]
+    if seen or not found:
+        return []
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None:
+        reason = f"CUDA_VISIBLE_DEVICES is {hidden!r}"
+    elif not tf.test.is_built_with_cuda():
+        reason = "this TensorFlow is built without CUDA"
+    else:
+        reason = f"TensorFlow lacks CUDA libraries; pip install 'tensorflow[and-cuda]=={tf.__version__}' brings them"
+    return [f"the CPU is used, and not the {'GPU' if found == 1 else f'{found} GPUs'} of this machine: {reason}"]
+
+
+def installed_gpus() -> int:
+    """How many of NVIDIA's GPUs the system has, whether TensorFlow can use them or not."""
+    return len(glob.glob("/dev/nvidia[0-9]*"))
