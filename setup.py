@@ -42,7 +42,7 @@ setup(
             "packaging>=21",
             "pytest>=7",
             "pytest-timeout>=2",
-            "pytest-xdist>=3",
+            "pytest-xdist>=3.7",
             "ruff~=0.17.6",  # how it formats changes from one minor version to the next
         ],
     },

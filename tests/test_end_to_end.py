@@ -173,12 +173,12 @@ def test_a_finished_command_again_says_so_and_changes_nothing(trained, command):
 
 
 def test_the_same_command_elsewhere_gives_the_same_numbers(trained, command, tmp_path):
-    """Two undisturbed runs: every saved weight and every predicted mask is equal."""
+    """Two undisturbed runs: every saved variable, score and picture is equal. Those of segmenters: test_faults.py."""
     folder, _ = trained
-    assert run("train.py", *command, cwd=tmp_path).returncode == 0
+    assert run("train.py", "--stage=aug", *command, cwd=tmp_path).returncode == 0
 
     def essence(root):
-        files = contents(root / "runs")
+        files = contents(root / "runs" / NAMES[0])
         kept = {path.relative_to(root): data for path, data in files.items() if "tfevents" not in path.name}
         with_paths = ("config.json", "state.json", "manifest.json")  # they name the folders, or hash files that do
         return {path: data for path, data in kept.items() if path.name not in with_paths}
@@ -221,17 +221,6 @@ def test_the_released_programs_switches_train(cohort, tmp_path):
     assert (tmp_path / pictures.split(": ")[1] / "generator.png").exists() and "tensorboard --logdir runs" in board
     expected = ["Next:", "python", str(ROOT / "train.py"), "--stage=seg", "--aug=aff_gi", *flags[:-2]]
     assert shlex.split(following) == expected
-
-
-def test_generators_start_at_the_scale_of_the_config(trained, command, tmp_path):
-    """A vanishing head, that hardly learns, adds nothing; the default's does."""
-    folder, _ = trained
-    cache = f"--config.data.cache_dir={folder / 'cache'}"
-    flags = ["--stage=aug", "--gen=intensity", "--config.model.head_scale=1e-6", "--config.augment.learning_rate=1e-9"]
-    result = run("train.py", cache, *command, *flags, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    small, usual = (pd.read_csv(path / "runs" / NAMES[1] / "diagnostics.csv") for path in (tmp_path, folder))
-    assert 0 < small["generator/intensity_mean"].max() < 1e-3 * usual["generator/intensity_mean"].min()
 
 
 def test_a_missing_prerequisite_names_its_command(command, tmp_path):
@@ -327,7 +316,7 @@ def test_help_names_the_flags(tmp_path):
         (["--config.splits.labelled.n2=(('a', 'b', 'c'),)"], "--config.splits.labelled.n2", "splits.labelled.n3"),
         (["--config.splits.labelled.n2=(('a',),)"], "--config.splits.labelled.n2", "splits.labelled.n1"),
         (["--config.splits.labelled.all=(('a',),)"], "--config.splits.labelled.all", "n2"),
-        (["--config.splits.labelled.n2=(('a',"], "--config.splits.labelled.n2", "('CASE1', 'CASE2')"),
+        (["--config.splits.labelled.n2=(('a',"], "--config.splits.labelled.n2", "(('CASE1',),)"),
         (["--config.splits.labelled.n2=(('a', 'a'),)"], "--config.splits.labelled.n2", "names a twice"),
         (["--config.splits.test=('a', 'b', 'a')"], "--config.splits.test", "names a twice"),
         (["--config=nowhere.py"], "nowhere.py", "configs/"),
