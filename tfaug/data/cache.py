@@ -344,7 +344,7 @@ def _make_in_processes(num_workers: int, jobs: Iterator[_Job]) -> Iterator[tuple
             idle.append(connection)
         while True:
             for job in itertools.islice(jobs, len(idle)):
-                busy[connection := idle.pop()] = job
+                busy[(connection := idle.pop())] = job
                 _talk(connection.send, job, job)
             if not busy:
                 return
