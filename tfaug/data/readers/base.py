@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfaug.data import images
-from tfaug.data.scan import Scan
+from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
@@ -52,6 +52,7 @@ class Reader(abc.ABC):
     """
 
     looks_for = ""  # what `recognises` goes by, for the user
+    _found: Any = None  # see `_files`
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
         self.root = pathlib.Path(root)
@@ -98,9 +99,50 @@ class Reader(abc.ABC):
           UserError: a file is missing or not unique.
         """
 
+    def _files(self) -> Any:
+        """What `_list` finds in the folder, listed once."""
+        if self._found is None:
+            try:
+                self._found = self._list()
+            except OSError as error:
+                raise unreadable(error.filename or self.root, error) from error
+        return self._found
+
+    def _list(self) -> Any:
+        """For a reader that looks at the whole folder before it locates a case: all of its files."""
+        raise NotImplementedError
+
     def patient(self, case: str) -> str:
         """Whose scan a case is: cases of one patient never fall into different splits."""
         return case
+
+
+def in_order(
+    found: Mapping[int | None, pathlib.Path],
+    channels: Sequence[str],
+    path_of: Callable[[int], pathlib.Path],
+    surplus: tuple[str, str],
+    missing: str,
+) -> tuple[pathlib.Path, ...]:
+    """The files of a scan's channels in order.
+
+    Args:
+      found: by number of the channel, from 0; under None one that holds all of them.
+      channels: their names.
+      path_of: where a channel's file should be.
+      surplus: why there is no channel of that number, after "is channel 3", and what to do.
+      missing: what to do where a channel is missing.
+
+    Raises:
+      UserError: a channel is missing, or there are more than names.
+    """
+    if None in found:
+        return (found[None],)
+    for number in sorted({*range(len(channels))} ^ {*found}):
+        if number in found:
+            raise UserError(found[number], f"is channel {number + 1}, {surplus[0]}", surplus[1])
+        raise UserError(path_of(number), f"is missing (the channel {channels[number]})", missing)
+    return tuple(path for _, path in sorted(found.items()))
 
 
 class CaseData(NamedTuple):

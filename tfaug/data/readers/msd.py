@@ -39,7 +39,6 @@ class Reader(base.Reader):
         if self._suffix not in images.SUFFIXES:
             raise self._wrong(f"has the file_ending {self._suffix!r}", f"give one of {', '.join(images.SUFFIXES)}")
         self._channels = self._read_channels()
-        self._found: tuple[dict, dict, dict] | None = None
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
@@ -130,28 +129,17 @@ class Reader(base.Reader):
         return Files(self._in_order(case, found), labels[case] if label else None)
 
     def _in_order(self, case: str, found: Mapping[int | None, pathlib.Path]) -> tuple[pathlib.Path, ...]:
-        if None in found:
-            return (found[None],)
-        paths = tuple(path for _, path in sorted(found.items()))
-        wanted = range(len(self._channels))
-        for number in sorted({*wanted} ^ {*found}):
-            if number in found:
-                problem = f"is channel {number + 1}, but dataset.json names {_counted(len(wanted), 'channel')}"
-                raise UserError(found[number], problem, "remove it, or name it in dataset.json")
-            path = paths[0].with_name(f"{case}_{number:04d}{self._suffix}")
-            raise UserError(path, f"is missing (the channel {self._channels[number]})", "add it, or remove the case")
-        return paths
+        folder = next(iter(found.values())).parent
+        named = f"but dataset.json names {_counted(len(self._channels), 'channel')}"
+        surplus = (named, "remove it, or name it in dataset.json")
 
-    def _files(self) -> tuple[dict, dict, dict]:
-        """The images of imagesTr and imagesTs (case: {channel number, or None for all: path}), the labels by case."""
-        if self._found is None:
-            try:
-                self._found = self._list()
-            except OSError as error:
-                raise scan.unreadable(error.filename or self.root, error) from error
-        return self._found
+        def path_of(number):
+            return folder / f"{case}_{number:04d}{self._suffix}"
+
+        return base.in_order(found, self._channels, path_of, surplus, "add it, or remove the case")
 
     def _list(self) -> tuple[dict, dict, dict]:
+        """The images of imagesTr and imagesTs (case: {channel number, or None for all: path}), the labels by case."""
         labels = dict(self._stems("labelsTr"))
         stems = dict(self._stems("imagesTr"))
         if not stems:

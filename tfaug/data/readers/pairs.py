@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-from tfaug.data import images, scan
+from tfaug.data import images
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing
 from tfaug.data.task import Task
@@ -32,7 +32,6 @@ class Reader(base.Reader):
         patterns = (options.get("images") or "images/*").split(",")
         self._images = tuple(_checked(pattern.strip(), "data.images") for pattern in patterns)
         self._labels = _checked((options.get("labels") or "labels/*").strip(), "data.labels")
-        self._found: tuple[list[dict], dict] | None = None
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
@@ -85,15 +84,10 @@ class Reader(base.Reader):
                 raise UserError(path, "does not exist", "add it, or take the case out of the split")
         return Files(tuple(channel[case] for channel in channels), labels[case] if label else None)
 
-    def _files(self) -> tuple[list[dict], dict]:
+    def _list(self) -> tuple[list[dict], dict]:
         """The paths by case: of each channel, and of the labels."""
-        if self._found is None:
-            try:
-                labels = self._matching(self._labels)
-                self._found = [self._matching(pattern, set(labels.values())) for pattern in self._images], labels
-            except OSError as error:
-                raise scan.unreadable(error.filename or self.root, error) from error
-        return self._found
+        labels = self._matching(self._labels)
+        return [self._matching(pattern, set(labels.values())) for pattern in self._images], labels
 
     def _matching(self, pattern: str, others: Set[pathlib.Path] = frozenset()) -> dict[str, pathlib.Path]:
         before, after = pattern.split("*")

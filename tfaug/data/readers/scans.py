@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from tfaug.data import images, scan
+from tfaug.data import images
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing
 from tfaug.data.readers.msd import CHANNEL
@@ -27,7 +27,6 @@ class Reader(base.Reader):
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
         super().__init__(root, options)
         self._channels = tuple(options.get("channels") or ("image",))
-        self._found: dict[str, dict[int | None, pathlib.Path]] | None = None
 
     def task(self) -> None:
         """None: images alone do not tell."""
@@ -53,27 +52,16 @@ class Reader(base.Reader):
         found = self._files()[case]
         if label:
             raise UserError(next(iter(found.values())), "has no label", "give a data set with labels")
-        if None in found:
-            return Files((found[None],), None)
-        paths = tuple(path for _, path in sorted(found.items()))
-        for number in sorted({*range(len(self._channels))} ^ {*found}):
-            if number in found:
-                problem = f"is channel {number + 1}, where scans of {len(self._channels)} are expected"
-                raise UserError(found[number], problem, "remove it")
-            path = paths[0].with_name(f"{case}_{number:04d}{images.suffix(paths[0])}")
-            raise UserError(path, f"is missing (the channel {self._channels[number]})", "add it, or remove the others")
-        return Files(paths, None)
+        one = next(iter(found.values()))
+        surplus = (f"where scans of {len(self._channels)} are expected", "remove it")
 
-    def _files(self) -> dict[str, dict[int | None, pathlib.Path]]:
-        """The files of each case by number of the channel, None for a file that holds all of them."""
-        if self._found is None:
-            try:
-                self._found = self._list()
-            except OSError as error:
-                raise scan.unreadable(error.filename or self.root, error) from error
-        return self._found
+        def path_of(number):
+            return one.with_name(f"{case}_{number:04d}{images.suffix(one)}")
+
+        return Files(base.in_order(found, self._channels, path_of, surplus, "add it, or remove the others"), None)
 
     def _list(self) -> dict[str, dict[int | None, pathlib.Path]]:
+        """The files of each case by number of the channel, None for a file that holds all of them."""
         alone = not self.root.is_dir()
         stems: dict[str, pathlib.Path] = {}
         for path in [self.root] if alone else sorted(self.root.iterdir()):
