@@ -14,7 +14,7 @@ from tfaug.commands import cli
 from tfaug.config import Config
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import replacing
-from tfaug.experiment import identity, sources
+from tfaug.experiment import sources
 from tfaug.table1 import plan, results
 
 METHOD_LIST = flags.DEFINE_string("methods", "", "Which methods are compared, as aff,aff_gd; empty: all of the config.")
@@ -53,7 +53,10 @@ def fill(workdir: pathlib.Path) -> None:
     grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
     folder = cli.results().absolute()
     found = results.load(folder)
-    stale = _stale(config, grid, found)
+    stale: list[str] = []
+    if config.data.root and any(result.data for result in found):  # the built-in cohort does not change
+        digests = sources.Data(plan.union(config, grid.num_labelled, grid.sets)).digests(sources.SPLITS)
+        stale = plan.stale(config, grid, found, digests)
     jobs = plan.missing(config, grid, workdir, folder, stale)
     results.bind(folder, config, sources.task_of(config).names)
     done = len(found) - len(stale)
@@ -70,22 +73,6 @@ def fill(workdir: pathlib.Path) -> None:
         command = ["-m", "tfaug", "train", f"--config={_save(config, workdir)}", f"--workdir={workdir}"]
         runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
     print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
-
-
-def _stale(config, grid, found):
-    """The results of the grid whose data have changed; the built-in cohort does not change."""
-    found = [result for result in found if result.data and result.method in grid.methods]
-    if not found or not config.data.root:
-        return []
-    variants = {(v.seed, v.num_labelled, v.labelled_set): v for v in plan.variants(config, grid)}
-    found = [one for one in found if (one.seed, one.num_labelled, one.labelled_set) in variants]
-    digests = sources.Data(plan.union(config, grid.num_labelled, grid.sets)).digests(sources.SPLITS)
-
-    def expected(one):
-        variant = variants[one.seed, one.num_labelled, one.labelled_set]
-        return identity.of_result(variant, grid.methods[one.method], digests)
-
-    return results.stale(found, config.name, expected)
 
 
 def refuse_one_set() -> None:

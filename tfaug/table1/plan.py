@@ -10,6 +10,8 @@ from typing import NamedTuple
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
 from tfaug.engine.errors import UserError
+from tfaug.experiment import identity
+from tfaug.table1.results import Result, file_name
 
 DATA = "data"
 _LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
@@ -124,6 +126,25 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
         return []
     flags = [f"--{name}={','.join(map(str, sorted(n)))}" for name, n in (("num_labelled", sizes), ("sets", sets))]
     return [Job(DATA, ("--stage=data", *flags)), *jobs]
+
+
+def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str]) -> list[str]:
+    """The names of the files of results in the grid that are of other data than there are now.
+
+    Args:
+      config: the experiment.
+      grid: which part of the table.
+      found: results; of those that do not say what they are of, nothing is known.
+      digests: of the contents of all scans of the grid as they are now, by case.
+    """
+    known = {result[:4]: result.data for result in found if result.data}  # by method, N_L, set and seed
+    names = []
+    for variant in variants(config, grid):
+        for name, method in grid.methods.items():
+            key = (name, variant.num_labelled, variant.labelled_set, variant.seed)
+            if key in known and known[key] != identity.of_result(variant, method, digests):
+                names.append(file_name(config.name, *key[1:3], name, variant.seed))
+    return names
 
 
 def union(config: Config, num_labelled: Sequence[int], sets: Sequence[int]) -> Config:

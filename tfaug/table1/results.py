@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tfaug.config import Config, run_name
@@ -221,21 +221,6 @@ def of_run(
         tensorflow,
         data,
     )
-
-
-def stale(found: Sequence[Result], config_name: str, expected: Callable[[Result], str]) -> list[str]:
-    """The names of the files of results that are of other data than there are now, and must be made again.
-
-    Args:
-      found: results; of those that do not say what they are of, nothing is known.
-      config_name: of their experiment.
-      expected: the identity of the data of a result as they are now.
-    """
-    return [
-        file_name(config_name, result.num_labelled, result.labelled_set, result.method, result.seed)
-        for result in found
-        if result.data and result.data != expected(result)
-    ]
 
 
 def commit() -> str | None:
