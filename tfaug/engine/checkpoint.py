@@ -29,7 +29,7 @@ import tensorflow as tf
 from tfaug.engine.errors import MachineError, UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors, sync
-from tfaug.engine.run_dir import check_path, differences, in_one_line, read_report, refuse_difference
+from tfaug.engine.run_dir import check_path, differences, in_one_line, refuse_difference
 
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY = "tmp-"
@@ -198,19 +198,6 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any], step: int | No
                 # A run in progress may have replaced it meanwhile; what is still there is truly damaged.
                 if step is not None or folder.exists():
                     raise
-
-
-def digest_of_best(run: str | os.PathLike) -> str:
-    """SHA-256 of the manifest of a finished run's best model, and with it of its weights.
-
-    Raises:
-      UserError: there is no such model.
-    """
-    folder = _folder(pathlib.Path(run) / "best", read_report(run)["best_step"])
-    with machine_errors(folder, "make it readable"):
-        if not (folder / "manifest.json").is_file():
-            raise UserError(folder, "holds no best model", "restore it from a backup, or train the run again")
-        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
 def find_damage(folder: pathlib.Path) -> str | None:

@@ -1,7 +1,7 @@
 """What makes a trained model, an evaluation and a result of the grid the ones that they are (docs/identity.md).
 
 A trained model is identified by what it was trained on: the contents of its training and validation scans, its
-generators, and the keys of the config below. An evaluation is identified by its model's weights and the contents of the
+generators, and the keys of the config below. An evaluation is identified by its run and the contents of the
 scans that it scored, a result of the grid by the contents of all scans that reached it. Paths, names of folders, test
 cases that a config names, the cache, pictures and log intervals are in none of them. Needs no TensorFlow.
 """
@@ -51,15 +51,17 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
     Args:
       run: its folder.
       report: its report, which has the digests of its scans by case.
-      now: digests by case, of all or some of its scans.
+      now: digests by case of the scans that it would be trained on now.
 
     Raises:
       UserError: names the cases.
     """
     then = report.get("digests", {})
-    changed = {f"scan of {case}": "changed" for case, digest in now.items() if then.get(case, digest) != digest}
-    if set(now) != set(then) and not changed:
-        changed = {f"scan of {case}": "added or removed" for case in sorted(set(now) ^ set(then))}
+    changed = {
+        f"scan of {case}": "changed" if case in now and case in then else "added or removed"
+        for case in sorted({*now, *then})
+        if now.get(case) != then.get(case)
+    }
     if changed:
         remedy = "restore them, or choose another --workdir or --config.name"
         raise UserError(run, f"was trained on other data ({in_one_line(changed)})", remedy)

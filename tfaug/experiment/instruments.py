@@ -145,7 +145,8 @@ class Instruments:
 
     def _random_fields(self):
         """Fields [K, N, H, W, *] of the random transforms, by name; histograms need unlabelled scans."""
-        transforms = networks.augmenter(self._config, "even", unlabelled=self._unlabelled).transforms
+        unlabelled = self._unlabelled if "histogram" in YARDSTICKS[self._kind] else []
+        transforms = networks.augmenter(self._config, "even", unlabelled=unlabelled).transforms
         for name in YARDSTICKS[self._kind]:
             if name in transforms:
                 yield name, np.stack([self._random_field(transforms[name], name, k) for k in range(YARDSTICK_DRAWS)])

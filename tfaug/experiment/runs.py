@@ -79,9 +79,9 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
         config.precision = precision
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
-    made_from = {"model": checkpoint.digest_of_best(path), "scans": data.digests([split])}
+    model = run_dir.identity(path)
     complete = all((out_dir / file).is_file() for file in ("dice.csv", "summary.txt"))
-    if complete and identity.is_evaluated(out_dir, made_from):
+    if complete and identity.is_evaluated(out_dir, {"model": model, "scans": data.digests([split])}):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         networks.set_up_tensorflow(config)
@@ -93,7 +93,7 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
             scans, num_scans = data.with_volumes(split), len(cases(config, split))
             evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
             with machine_errors(out_dir, "make room, then run the same command again"):
-                identity.mark_evaluated(out_dir, made_from)
+                identity.mark_evaluated(out_dir, {"model": model, "scans": data.digests([split])})
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     number = len(cases(config, split))

@@ -284,24 +284,21 @@ class Data:
         wanted = {name: self._requests(name) for name in names if name not in self._loaded}
         found = iter(self._read([request for requests in wanted.values() for request in requests]))
         self._loaded.update({name: [next(found) for _ in requests] for name, requests in wanted.items()})
+        self._digests.update({scan.case: scan.digest for name in wanted for scan in self._loaded[name]})
 
     def __getitem__(self, name: str) -> list[Prepared]:
         """The prepared scans of a split that has been loaded; those for validation with their native volumes."""
         return self._loaded[name]
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
-        """Of the contents of the files of some splits, by case; of those that have been loaded as they were then.
+        """Of the contents of the files of some splits, by case; of scans that have been read, as they were then.
 
         Raises:
           UserError: a file is missing or cannot be read.
         """
-        requests = {name: self._requests(name) for name in dict.fromkeys(names)}
-        unknown = [request for each in requests.values() for request in each if request.case not in self._digests]
-        loaded = [scan for name in requests for scan in self._loaded.get(name, ())]
-        known = {scan.case: scan.digest for scan in loaded}
-        self._digests |= known
-        self._digests |= cache.digests(self.dataset, [one for one in unknown if one.case not in known])
-        return {request.case: self._digests[request.case] for each in requests.values() for request in each}
+        requests = [request for name in names for request in self._requests(name)]
+        self._digests.update(cache.digests(self.dataset, (one for one in requests if one.case not in self._digests)))
+        return {request.case: self._digests[request.case] for request in requests}
 
     def warnings(self, names: Iterable[str]) -> list[str]:
         """What is odd about the scans of splits that have been loaded."""
@@ -323,6 +320,7 @@ class Data:
                 raise result
             found[request] = result
             while wanted in found:
+                self._digests[wanted.case] = found[wanted].digest
                 yield found.pop(wanted)
                 wanted = next(waiting, None)
 

@@ -280,16 +280,17 @@ class TrainSegmenter(Stage):
     def find(self):  # noqa: D102
         config, workdir = self.config, self._workdir
         self.learned = {name: runs.load_generator(config, workdir, name) for name in self.method.generators}
-        for name in self.method.generators:
-            if not config.generators[name]:  # one that the user names may be of other data
-                path = generator_path(config, workdir, name)
-                scans = self.data.digests(("labelled", "validation", "unlabelled"))
-                identity.refuse_other_scans(path, run_dir.read_report(path), scans)
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
+        for name in method.generators:
+            if not config.generators[name]:  # one that the user names may be of other data
+                path = generator_path(config, self._workdir, name)
+                scans = self.data.digests(("labelled", "validation", "unlabelled"))
+                identity.refuse_other_scans(path, run_dir.read_report(path), scans)
         unlabelled = [scan.image for scan in self.data["unlabelled"]] if "unlabelled" in self.splits else []
-        self.augmenter = networks.augmenter(config, schedule.partition, self.learned, unlabelled)
+        histograms_of = unlabelled if method.unlabelled else []
+        self.augmenter = networks.augmenter(config, schedule.partition, self.learned, histograms_of)
         task = self.data.task
         self.step = networks.train_segmenter(config, method)
         slices = _slices(self.data["labelled"])
