@@ -52,8 +52,10 @@ class MatchHistogram:
         """Maps the grey values of every slice and channel."""
         n, h, w, c = (tf.shape(batch.image)[axis] for axis in range(4))
         values = tf.reshape(tf.transpose(batch.image, [0, 3, 1, 2]), [n * c, h * w])
-        target = tf.reshape(tf.transpose(tf.gather(self.references, params["index"]), [0, 2, 1]), [n * c, -1])
-        mapped = interpolate(values, _quantiles(values, target.shape[1] or NUM_QUANTILES), target)
+        target = tf.reshape(
+            tf.transpose(tf.gather(self.references, params["index"]), [0, 2, 1]), [n * c, self.references.shape[1]]
+        )
+        mapped = interpolate(values, _quantiles(values, self.references.shape[1]), target)
         image = tf.transpose(tf.reshape(mapped, [n, c, h, w]), [0, 2, 3, 1])
         return Batch(tf.ensure_shape(image, batch.image.shape), batch.label)
 

@@ -110,7 +110,9 @@ class LearnAugmentation(tf.Module):
             scalars, field = {}, self._field(batch)
             with tf.GradientTape() as tape:
                 tape.watch(field)
-                image = transform_image(self.kind, batch.labelled.image, field)
+                with tf.GradientTape() as transform_tape:
+                    transform_tape.watch(field)
+                    image = transform_image(self.kind, batch.labelled.image, field)
                 with tape.stop_recording():
                     if self.discriminator_first:
                         scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
@@ -131,7 +133,8 @@ class LearnAugmentation(tf.Module):
                 output_gradients=[optimizer.get_scaled_loss(gradient) for gradient in output_gradients],
             )
             field_gradient, *segmenter_gradients = optimizer.get_unscaled_gradients(gradients)
-            scalars.update(self._gradient_norms(batch, field, field_gradient, image_gradient))
+            adversarial_gradient = transform_tape.gradient(image, field, self.lambda_adv * image_gradient)
+            scalars.update(self._gradient_norms(field, field_gradient, adversarial_gradient))
             if "generator" in networks:
                 # What G's own backward pass needs is computed again, now that S needs no memory any more.
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
@@ -206,22 +209,21 @@ class LearnAugmentation(tf.Module):
             "discriminator/accuracy_real": tf.reduce_mean(tf.cast(real_logits > 0, tf.float32)),
         }
 
-    def _gradient_norms(self, batch, field, whole, image_gradient):
-        """Norms of the weighted terms' gradients at the field [N, H, W, *]; `whole` is the sum of all.
+    def _gradient_norms(self, field, whole, adversarial):
+        """Norms of the weighted terms' gradients at the field [N, H, W, *], of which L_adv's and the sum are given.
 
         What float16 cannot hold, for which the optimiser skips the update, counts as 0.
         """
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(field)
-            image = transform_image(self.kind, batch.labelled.image, field)
             big = self.lambda_big * losses.big_loss(field, self.big_limit)
-            folding = self.lambda_fold * losses.folding_loss(field) if self.lambda_fold else 0.0 * big
-        terms = {
-            "adversarial": tape.gradient(image, field, self.lambda_adv * image_gradient),
-            "big": tape.gradient(big, field),
-        }
-        others = tf.add_n([*terms.values(), tape.gradient(folding, field)])
-        norms = {name: tf.norm(term) for name, term in {"segmentation": whole - others, **terms}.items()}
+            if self.lambda_fold:
+                folding = self.lambda_fold * losses.folding_loss(field)
+        terms = {"adversarial": adversarial, "big": tape.gradient(big, field)}
+        segmentation = whole - tf.add_n([*terms.values()])
+        if self.lambda_fold:
+            segmentation -= tape.gradient(folding, field)
+        norms = {name: tf.norm(term) for name, term in {"segmentation": segmentation, **terms}.items()}
         return {f"gradient/{name}": tf.where(tf.math.is_finite(norm), norm, 0.0) for name, norm in norms.items()}
 
     def _penalty(self, real):
