@@ -16,9 +16,11 @@ import time
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, write_nifti, write_patient
+from matplotlib.image import imread
 
 from benchmarks import soak
 from tfaug.configs import phantom
@@ -162,8 +164,8 @@ def assert_goes_on_like(undisturbed, world):
 
 
 def assert_only_sound_cases_are_cached(folder, before, most=2):
-    """Nothing is new but the prepared volumes of sound cases, which the next command takes."""
-    new = contents(folder).keys() - before.keys()
+    """Nothing is new but what --check writes, and the prepared volumes of sound cases, which the next command takes."""
+    new = {path for path in contents(folder).keys() - before.keys() if not path.parent.name.endswith("-check")}
     assert before.items() <= contents(folder).items() and len(new) <= most
     for path in new:
         assert path.parent.name == "cache" and path.suffix == ".npz"
@@ -334,9 +336,11 @@ def test_check_lists_every_problem_and_training_refuses_at_once(interrupted):
     result = interrupted.do("--check")
     line = failed(result, 2)
     assert "patient001_frame12.nii.gz" in line and "1 more problem" in line
-    table = result.stdout[result.stdout.index("case ") :].splitlines()
-    assert [row.split()[0] for row in table[1:3]] == ["patient001", "patient004"]
-    assert table[3] == "warning: patient002: no pixel of its prepared label is LV"
+    report = result.stdout[result.stdout.index("error, ") :].splitlines()
+    assert [row.split()[0] for row in report if row.startswith("  ")] == ["patient001", "patient004", "patient002:"]
+    assert report[-1] == "  patient002: no pixel of its prepared label is LV"
+    table = pd.read_csv(next(interrupted.folder.glob("*/*-check/check.csv"))).set_index("case")
+    assert "cut off" in table.problems["patient001"] and table.problems.isna()["patient003"]
     line = failed(interrupted.do(), 2)
     assert "patient001_frame12.nii.gz" in line and "more problem" not in line  # the test patient is not needed
     assert_only_sound_cases_are_cached(interrupted.folder, before)
@@ -346,7 +350,9 @@ def test_check_of_a_sound_data_set_is_good_news(undisturbed, tmp_path):
     world = World(tmp_path, undisturbed.data)
     result = world.do("--check")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "4 cases (3 labelled) are fine" in result.stdout
+    assert "4 cases (3 labelled) can be used\nwarning, 1 case: " in result.stdout
+    shown = imread(next(tmp_path.glob("*/*-check/check.png")))
+    assert shown.std() > 0.1
     assert_only_sound_cases_are_cached(tmp_path, {}, most=4)
 
 
@@ -385,7 +391,8 @@ def test_d31_d33_d34_d35_what_is_odd_is_said_before_the_training_and_kept_in_its
     assert [f"warning: {warning}" for warning in warnings(odd)] == lines and len(lines) == len(expected)
     assert all(re.search(pattern, line) for pattern, line in zip(expected, lines)), lines
     checked = odd.do(*flags, "--check")
-    assert [line for line in checked.stdout.splitlines() if line.startswith("warning: ")] == lines
+    shown = [line.strip() for line in checked.stdout.splitlines() if line.startswith("  ")]
+    assert sorted(shown) == sorted(line.removeprefix("warning: ") for line in lines)
 
 
 def test_d38_cases_of_a_single_slice_are_trained_on_and_evaluated(tmp_path):

@@ -78,6 +78,7 @@ def overlay(
     references: Sequence[np.ndarray] | None = None,
     columns: int = 5,
     one_window: bool = False,
+    frames: Sequence[str | None] = (),
 ) -> np.ndarray:
     """Tiles of scans with the contours of their masks.
 
@@ -89,6 +90,7 @@ def overlay(
       references: integer masks drawn dashed in the same colours, or None.
       columns: tiles in a row, at most.
       one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own range of greys.
+      frames: the colour of a frame around each tile and of its title, or None for those that need none.
     """
     columns = min(columns, len(images))
     shared = _window(np.concatenate([np.ravel(image) for image in images])) if one_window else None
@@ -101,7 +103,11 @@ def overlay(
         if references is not None:
             _contours(tile, references[k], colours, linestyle="dashed")
         _contours(tile, masks[k], colours)
-        tile.set_title(titles[k], fontsize=FONT, pad=3)
+        title = tile.set_title(titles[k], fontsize=FONT, pad=3)
+        if k < len(frames) and frames[k]:
+            title.set_color(frames[k])
+            for side in tile.spines.values():
+                side.set(color=frames[k], linewidth=4)
     _legend(figure, colours, with_reference=references is not None)
     return rendered(figure)
 

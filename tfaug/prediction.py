@@ -258,7 +258,7 @@ class Job:
             return
         print(text)
         if len(self._errors) > 1:
-            findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), self._errors, [])
+            findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), self._errors)
             print(check.report(findings))
         cache.refuse([error for _, error in self._errors], listing="all are listed above")
 

@@ -21,6 +21,10 @@ def scan(label=None, task=HEART, **values):
     return Prepared(name, image, label, grid, None, **{"cut": np.zeros(len(task.names)), **values})
 
 
+def lines(found):
+    return [str(oddity) for oddity in found]
+
+
 def test_of_sound_scans_there_is_nothing_to_say():
     assert oddities.of_scans(HEART, [scan(), scan(), dataclasses.replace(scan(), label=None)]) == []
 
@@ -50,7 +54,7 @@ def test_d31_a_case_that_is_stored_or_cut_otherwise_than_the_others_is_named(tmp
     for _ in range(2):  # the cache tells the same
         scans = cache.load(patients(tmp_path / "data"), names, Spec(32, 1.5, 0), tmp_path / "cache", num_workers=1)
         assert [scan.order for scan in scans] == ["xyz"] * 4 + ["yxz"]
-        assert oddities.of_scans(HEART, scans) == expected
+        assert lines(oddities.of_scans(HEART, scans)) == expected
 
 
 @pytest.mark.parametrize("fields", [{}, {"sform_code": 1, "srow_x": (1, 1, 0, 0), "srow_y": (-1, 1, 0, 0)}])
@@ -78,14 +82,13 @@ def test_d33_what_the_crop_cuts_off_is_told_by_structure(tmp_path, size):
     expected = [f"{100 * value:.0f} % of {name}" for name, value in lost.items() if value]
     assert len(expected) == {64: 0, 32: 1, 16: 3}[size]
     for _ in range(2):  # the cache tells the same
-        findings = check.examine(
-            patients(tmp_path / "data"), ["patient001"], (), Spec(size, 1.0, 0), tmp_path / "cache", 1
-        )
-        lines = [line for line in findings.warnings if "crop" in line]
+        splits = {"labelled": ["patient001"]}
+        findings = check.examine(patients(tmp_path / "data"), splits, Spec(size, 1.0, 0), tmp_path / "cache", 1)
+        found = [str(warning) for warning in findings.warnings if warning.kind == oddities.CUT]
         if not expected:
-            assert lines == []
+            assert found == []
         else:
-            (line,) = lines
+            (line,) = found
             assert line.startswith(f"patient001: the crop cuts off {' and '.join(expected)}; ")
             assert "data.image_size" in line and "data.resolution" in line
 
@@ -115,7 +118,8 @@ def heart(shift=0):
     ],
 )
 def test_d34_values_that_are_mixed_up_show_in_what_encloses_what(values, expect):
-    found = [line for line in oddities.of_scan(HEART, scan(np.array(values, np.uint8)[heart()])) if "enclose" in line]
+    found = lines(oddities.of_scan(HEART, scan(np.array(values, np.uint8)[heart()])))
+    found = [line for line in found if "enclose" in line]
     assert len(found) == (expect is not None)
     if expect:
         assert expect in found[0] and "data.structures" in found[0] and "docs/data.md" in found[0]
@@ -124,7 +128,7 @@ def test_d34_values_that_are_mixed_up_show_in_what_encloses_what(values, expect)
 def test_d34_other_organs_may_lie_as_they_like_and_a_ring_with_a_gap_is_none():
     swapped = np.array([0, 3, 2, 1], np.uint8)[heart()]
     assert oddities.of_scan(Task({"a": 1, "b": 2, "c": 3}), scan(swapped)) == []
-    upper_case = oddities.of_scan(Task({"rv": 1, "MYO": 2, "lv": 3}), scan(swapped))
+    upper_case = lines(oddities.of_scan(Task({"rv": 1, "MYO": 2, "lv": 3}), scan(swapped)))
     assert len(upper_case) == 1 and "MYO encloses" in upper_case[0]
     open_ring = heart()
     open_ring[:, 20:, :22][open_ring[:, 20:, :22] == 2] = 0
@@ -139,6 +143,8 @@ def test_d35_one_scan_under_two_names_is_named_however_it_was_saved(tmp_path):
     write_nifti(path.with_suffix(""), anatomy(1)[0].astype(np.float32))  # not packed, and of another type
     (tmp_path / "data/copy/copy_frame12_gt.nii.gz").unlink()
     arguments = (Spec(32, 1.5, 0), tmp_path / "cache", 1)
-    findings = check.examine(patients(tmp_path / "data"), ["patient001", "patient002"], ["copy"], *arguments)
+    splits = {"test": ["patient001", "patient002"], "unlabelled": ["copy"]}
+    findings = check.examine(patients(tmp_path / "data"), splits, *arguments)
     expected = "patient001 and copy are the same image; scores mean nothing if it is in two splits"
-    assert findings.warnings == [expected]
+    assert lines(findings.warnings) == [expected]
+    assert findings.problems() == {"patient001": [expected], "copy": [expected]}

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from patients import anatomy, write_nifti, write_patient
 
 from tfaug.data import readers
-from tfaug.data.readers import acdc, msd, pairs
+from tfaug.data.readers import acdc, base, msd, pairs
 from tfaug.data.readers.base import read_case
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
@@ -326,3 +326,12 @@ def test_a_layout_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, name, e
     with pytest.raises(UserError, match=f"data.reader: own_layouts_for_test:{name} {expect}") as caught:
         readers.open(tmp_path, {"reader": f"own_layouts_for_test:{name}"})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "case, expected", [("Patient_034", "patient034"), ("patient34", "patient034"), ("patient035", None), ("heart", None)]
+)
+def test_a_misspelled_case_gets_the_nearest_name(case, expected):
+    """But another number is another case."""
+    remedy = base.absent(case, ["patient033", "patient034"], "add it")
+    assert remedy == (f"did you mean {expected!r}? Otherwise add it" if expected else "add it")

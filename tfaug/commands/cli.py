@@ -21,7 +21,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from tfaug.config import check
+from tfaug.engine import files
 from tfaug.engine.errors import MachineError, TfaugError, UserError, nearest
+from tfaug.engine.run_dir import check_path
 from tfaug.engine.signals import Interrupted, deferred_signals
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -163,6 +165,17 @@ def path(flag: flags.FlagHolder) -> pathlib.Path:
 def results() -> pathlib.Path:
     """The folder of the table's results."""
     return path(RESULTS) if RESULTS.value else path(WORKDIR) / "table1"
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Ends at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`.
+
+    Raises:
+      UserError: TensorFlow cannot use its path.
+      MachineError: it cannot be written.
+    """
+    check_path(folder)
+    files.check_writable(folder, "choose a --workdir that can be written")
 
 
 def refuse_all_but(used: Iterable[str], what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import shlex
 
 from absl import flags
@@ -11,8 +10,7 @@ from tfaug.augment import methods
 from tfaug.augment.methods import GENERATORS
 from tfaug.commands import check, cli, table1
 from tfaug.config import Config, cases, require, segmenter_path
-from tfaug.engine import files
-from tfaug.engine.run_dir import check_path, read_report
+from tfaug.engine.run_dir import read_report
 from tfaug.experiment import identity, sources
 from tfaug.table1 import plan, results
 
@@ -52,11 +50,11 @@ def main() -> None:
     if stage != "table1":
         trained = stage in ("all", "seg")
         cli.refuse_generators_but(method.generators * trained, f"--aug={name}" if trained else f"--stage={stage}")
-    if CHECK.value:
-        check.examine(_data(stage, sources.resolve(config)))
-        return
-    check_writable(workdir)
+    cli.check_writable(workdir)
     config = sources.resolve(config)
+    if CHECK.value:
+        check.examine(_data(stage, config), workdir / f"{config.name}-check")
+        return
     evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
     if evaluated:
         require(cases(config, "test"), "test")
@@ -112,14 +110,3 @@ def _next(stage: str, generator: str, config: Config) -> str:
     rows = methods.table(config.methods)
     using = [row for row, method in rows.items() if stage == "aug" and set(method.generators) == {generator}]
     return cli.command("train", "--stage=seg", f"--aug={using[0]}", without=("gen",)) if using else ""
-
-
-def check_writable(folder: pathlib.Path) -> None:
-    """Ends at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`.
-
-    Raises:
-      UserError: TensorFlow cannot use its path.
-      MachineError: it cannot be written.
-    """
-    check_path(folder)
-    files.check_writable(folder, "choose a --workdir that can be written")

@@ -70,7 +70,7 @@ def choose(
         spacings.append(volume.spacing)
         found = None if volume.label is None else labelled_region(volume)
         regions += [] if found is None else [found]
-    check.refuse(check.Findings(dataset.root, len(wanted), len(labelled), list(errors.values()), []))
+    check.refuse(check.Findings(dataset.root, len(wanted), len(labelled), list(errors.values())))
     chosen = resolution(spacings) if given_resolution is None else given_resolution
     return Choice(chosen, image_size(regions, chosen))
 

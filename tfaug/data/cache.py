@@ -116,7 +116,7 @@ def load_requests(
             found[request] = result
     refuse(errors[request] for request in requests if request in errors)  # workers finish in any order
     for warning in oddities.of_scans(dataset.task, [found[request] for request in dict.fromkeys(requests)]):
-        logger.warning(warning)
+        logger.warning(str(warning))
     return [found[request] for request in requests]
 
 

@@ -3,36 +3,69 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from tfaug.data import cache, oddities
 from tfaug.data.dataset import DataSet
-from tfaug.data.preprocess import Spec
+from tfaug.data.oddities import Oddity
+from tfaug.data.preprocess import PERCENTILES, Prepared, Spec
+from tfaug.data.task import Task
 from tfaug.engine import workers
 from tfaug.engine.errors import UserError, printable
 
+Kinds = Mapping[str, Sequence[str]]  # names of cases, by what is the matter with them
+
+
+class View(NamedTuple):
+    """One slice of a case as the networks will see it.
+
+    Attributes:
+      image: [H, W] float32, the first channel of the middle labelled slice; of the middle slice without a label.
+      label: [H, W] uint8, its classes; zeros without a label.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+
 
 class Findings(NamedTuple):
-    """What is wrong with a data set.
+    """What is found in a data set.
 
     Attributes:
       root: its folder.
       num_cases: how many cases were looked at.
       num_labels: how many of them should have a label.
       errors: (case, error), each error once, for which a case cannot be used.
-      warnings: lines about what is odd but can be used.
+      warnings: what is odd but can be used.
+      rows: a row of check.csv for each case, see `table`.
+      views: of each case that can be used, by its name.
     """
 
     root: pathlib.Path
     num_cases: int
     num_labels: int
-    errors: list[tuple[str, UserError]]
-    warnings: list[str]
+    errors: Sequence[tuple[str, UserError]]
+    warnings: Sequence[Oddity] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+    views: Mapping[str, View] = {}
+
+    def problems(self) -> dict[str, list[str]]:
+        """What is the matter with each case that is not fine, by its name."""
+        found = {}
+        for case, error in self.errors:
+            found.setdefault(case, []).append(str(error))
+        for oddity in self.warnings:
+            for case in oddity.cases:
+                found.setdefault(case, []).append(str(oddity))
+        return found
 
 
 def examine(
-    dataset: DataSet, labelled: Iterable[str], unlabelled: Iterable[str], spec: Spec, cache_dir, num_workers: int = 2
+    dataset: DataSet, splits: Mapping[str, Iterable[str]], spec: Spec, cache_dir, num_workers: int = 2
 ) -> Findings:
     """Loads each case as a training would, see `cache.load_each`, but keeps none of them and continues after an error.
 
@@ -42,8 +75,7 @@ def examine(
 
     Args:
       dataset: what to read from.
-      labelled: cases whose image and label are needed.
-      unlabelled: cases of which only the image is; a label beside it is never opened.
+      splits: names of cases by split; of "unlabelled" ones a label beside the image is never opened.
       spec: how to prepare them.
       cache_dir: where prepared volumes are kept.
       num_workers: most processes at a time.
@@ -52,55 +84,134 @@ def examine(
       MachineError: the cache cannot be written, or memory runs out.
       Interrupted: a signal asked the program to stop.
     """
-    requests = [*(cache.Request(case) for case in labelled), *(cache.Request(case, label=False) for case in unlabelled)]
-    failed, warnings, cohort = {}, {}, {}
-    results = cache.load_each(dataset, requests, spec, cache_dir, num_workers, after_error="prepare")
-    for request, result in workers.progress(results, len(set(requests)), "reading", "case"):
+    members: dict[cache.Request, list[str]] = {}
+    for split, cases in splits.items():
+        for case in cases:
+            members.setdefault(cache.Request(case, label=split != "unlabelled", volume=True), []).append(split)
+    failed, odd, cohort, measured, views = {}, {}, {}, {}, {}
+    results = cache.load_each(dataset, list(members), spec, cache_dir, num_workers, after_error="prepare")
+    for request, result in workers.progress(results, len(members), "reading", "case"):
         if isinstance(result, UserError):
             failed[request] = result
         elif result is not None:
-            warnings[request], cohort[request] = oddities.of_scan(dataset.task, result), oddities.traits(result)
+            odd[request], cohort[request] = oddities.of_scan(dataset.task, result), oddities.traits(result)
+            measured[request], views[request.case] = _measures(dataset.task, result), _view(result)
     errors = {}
-    for request in filter(failed.get, requests):  # workers finish in any order
+    for request in filter(failed.get, members):  # workers finish in any order
         errors.setdefault(str(failed[request]), (request.case, failed[request]))  # a missing root is one error
     return Findings(
         dataset.root,
-        len(requests),
-        sum(request.label for request in requests),
+        len(members),
+        sum(request.label for request in members),
         list(errors.values()),
         [
-            *(line for request in requests for line in warnings.get(request, ())),
-            *oddities.of_cohort(cohort[request] for request in requests if request in cohort),
+            *(oddity for request in members for oddity in odd.get(request, ())),
+            *oddities.of_cohort(cohort[request] for request in members if request in cohort),
         ],
+        [
+            {"case": request.case, "split": " ".join(dict.fromkeys(names)), **measured.get(request, {})}
+            for request, names in members.items()
+        ],
+        views,
     )
 
 
-def report(findings: Findings) -> str:
-    """What `findings` say, for the user: a table of errors, or that there are none; then the warnings."""
-    if findings.errors:
-        text = _table(
-            ("case", "file", "problem", "what to do"),
-            [
-                (case, _below(findings.root, error.subject), error.problem, error.remedy)
-                for case, error in findings.errors
-            ],
-        )
-    else:
-        cases = "1 case" if findings.num_cases == 1 else f"{findings.num_cases} cases"
-        verb = "is" if findings.num_cases == 1 else "are"
-        text = f"{printable(str(findings.root))}: {cases} ({findings.num_labels} labelled) {verb} fine"
-    return "\n".join([text, *(f"warning: {warning}" for warning in findings.warnings)])
+def table(findings: Findings) -> pd.DataFrame:
+    """check.csv: a row for each case.
+
+    Columns: case; split; shape, voxels along the file's axes; spacing_mm along the same; orientation, see
+    `types.Volume.order`; slices; percentiles of each channel of the scan, as p2; voxels of each structure, in the scan;
+    the share of each structure's voxels that the crop cuts off; the digest of its files; problems, "" if it is fine.
+    What is not known is empty.
+    """
+    problems = findings.problems()
+    found = pd.DataFrame(findings.rows)
+    found["problems"] = [printable("; ".join(problems.get(case, ()))) for case in found.case]
+    return found
 
 
-def refuse(findings: Findings) -> None:
+def report(findings: Findings, most: int | None = None) -> str:
+    """What `findings` say, for the user: errors by what to do, or that there are none; then warnings by kind.
+
+    Args:
+      findings: of `examine`.
+      most: lines about warnings of one kind; None tells all.
+    """
+    lines = []
+    for remedy, errors in _grouped((error.remedy, (case, error)) for case, error in findings.errors).items():
+        lines.append(printable(f"error, {_counted(case for case, _ in errors)}: {remedy}"))
+        rows = [(case, _below(findings.root, error.subject), error.problem) for case, error in errors]
+        lines += _columns(rows)
+    if not lines:
+        number = findings.num_cases
+        cases, verb = ("1 case", "is") if number == 1 else (f"{number} cases", "are")
+        fine = "can be used" if findings.warnings else f"{verb} fine"
+        lines.append(f"{printable(str(findings.root))}: {cases} ({findings.num_labels} labelled) {fine}")
+    for kind, group in _grouped((oddity.kind, oddity) for oddity in findings.warnings).items():
+        lines.append(f"warning, {_counted(case for oddity in group for case in oddity.cases)}: {kind}")
+        lines += [f"  {oddity}" for oddity in group[:most]]
+        if most is not None and len(group) > most:
+            lines.append(f"  ... and {len(group) - most} more")
+    return "\n".join(lines)
+
+
+def refuse(findings: Findings, most: int | None = None) -> None:
     """Prints a report and ends the program if there is any error.
 
     Raises:
       UserError: the first one; it tells how many more there are.
     """
     if findings.errors:
-        print(report(findings))
+        print(report(findings, most))
     cache.refuse([error for _, error in findings.errors])
+
+
+def _measures(task: Task, scan: Prepared) -> dict[str, Any]:
+    """Columns of `table` about a scan that can be used."""
+    volume, axis = scan.volume, scan.grid.axis
+    shape, spacing = (list(values) for values in (volume.image.shape[:3], volume.spacing))
+    for values in (shape, spacing):
+        values.insert(axis, values.pop())  # as in the file
+    found = {
+        "shape": " x ".join(map(str, shape)),
+        "spacing_mm": " x ".join(f"{mm:.4g}" for mm in spacing),
+        "orientation": scan.order,
+        "slices": volume.image.shape[2],
+    }
+    several = len(task.channels) > 1
+    for channel, name in enumerate(task.channels):
+        ranks = (PERCENTILES[0], 50, PERCENTILES[1])
+        for rank, value in zip(ranks, np.percentile(volume.image[..., channel], ranks)):
+            found[f"p{rank}_{name}" if several else f"p{rank}"] = float(f"{value:.6g}")
+    if scan.label is not None:
+        counts = np.bincount(volume.label.ravel(), minlength=task.num_classes)
+        cut = np.zeros(len(task.names))
+        cut[: len(scan.cut)] = scan.cut
+        found.update((f"voxels_{name}", int(counts[index])) for name, index in task.classes.items())
+        found.update((f"cut_{name}", round(float(share), 4)) for name, share in zip(task.names, cut))
+    return {**found, "digest": scan.digest}
+
+
+def _view(scan: Prepared) -> View:
+    """The slice of a scan that stands for it."""
+    if scan.label is None:
+        image = scan.image[len(scan.image) // 2, ..., 0]
+        return View(image.copy(), np.zeros(image.shape, np.uint8))
+    labelled = np.flatnonzero(scan.label.any(axis=(1, 2)))
+    z = labelled[len(labelled) // 2] if labelled.size else len(scan.label) // 2
+    return View(scan.image[z, ..., 0].copy(), scan.label[z].copy())  # not views, which would keep the scan
+
+
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list]:
+    groups = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def _counted(cases: Iterable[str]) -> str:
+    number = len(set(cases))
+    return "1 case" if number == 1 else f"{number} cases"
 
 
 def _below(root: pathlib.Path, subject: str) -> str:
@@ -109,7 +220,8 @@ def _below(root: pathlib.Path, subject: str) -> str:
     return str(path.relative_to(root)) if root in path.parents else subject
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [head, *([printable(cell) for cell in row] for row in rows)]
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of aligned cells."""
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    return ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)

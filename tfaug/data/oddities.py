@@ -13,11 +13,35 @@ from tfaug.data.preprocess import Prepared
 from tfaug.data.task import Task
 from tfaug.engine.errors import printable
 
-ENCLOSED, NOT_ENCLOSED = (
-    0.8,
-    0.5,
-)  # shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution
+# Shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution.
+ENCLOSED, NOT_ENCLOSED = 0.8, 0.5
 DIRECTIONS = {"x": "left-right", "y": "front-back", "z": "foot-head"}
+
+
+# Kinds.
+ABSENT = "a structure is not in the prepared label"
+CUT = "the crop cuts off a part of a structure"
+MIXED_UP = "the values of structures may be mixed up"
+OTHER_AXIS = "sliced across another axis than most cases"
+TURNED = "turned otherwise than most cases"
+SAME = "the same image as another case"
+
+
+class Oddity(NamedTuple):
+    """Something odd.
+
+    Attributes:
+      kind: what it is, in the words that all of its kind share.
+      cases: whose scans are concerned.
+      line: all that is to be said of it.
+    """
+
+    kind: str
+    cases: tuple[str, ...]
+    line: str
+
+    def __str__(self):
+        return printable(self.line)
 
 
 class Traits(NamedTuple):
@@ -36,24 +60,27 @@ class Traits(NamedTuple):
     digest: str
 
 
-def of_scans(task: Task, scans: Sequence[Prepared]) -> list[str]:
-    """Lines about each scan, then about those that do not go together."""
-    return [*(line for scan in scans for line in of_scan(task, scan)), *of_cohort(map(traits, scans))]
+def of_scans(task: Task, scans: Sequence[Prepared]) -> list[Oddity]:
+    """What is odd about each scan, then about those that do not go together."""
+    return [*(oddity for scan in scans for oddity in of_scan(task, scan)), *of_cohort(map(traits, scans))]
 
 
-def of_scan(task: Task, scan: Prepared) -> list[str]:
-    """Lines about one scan; of one without a label there are none."""
+def of_scan(task: Task, scan: Prepared) -> list[Oddity]:
+    """What is odd about one scan; nothing of one without a label."""
     if scan.label is None:
         return []
-    lines = []
+    found = {}
     absent = task.absent(scan.label)
     if absent:
-        lines.append(f"{scan.case}: no pixel of its prepared label is {' or '.join(absent)}")
+        found[ABSENT] = f"no pixel of its prepared label is {' or '.join(absent)}"
     lost = [f"{_percent(share)} of {name}" for name, share in zip(task.names, scan.cut) if share > 0]
     if lost:
         remedy = "a larger data.image_size or data.resolution keeps more"
-        lines.append(f"{scan.case}: the crop cuts off {' and '.join(lost)}; {remedy}")
-    return [printable(line) for line in (*lines, *_heart(task, scan))]
+        found[CUT] = f"the crop cuts off {' and '.join(lost)}; {remedy}"
+    mixed_up = _heart(task, scan)
+    if mixed_up:
+        found[MIXED_UP] = mixed_up
+    return [Oddity(kind, (scan.case,), f"{scan.case}: {text}") for kind, text in found.items()]
 
 
 def traits(scan: Prepared) -> Traits:
@@ -61,43 +88,46 @@ def traits(scan: Prepared) -> Traits:
     return Traits(scan.case, scan.grid.axis, scan.order, hashlib.sha256(np.ascontiguousarray(scan.image)).hexdigest())
 
 
-def of_cohort(cohort: Iterable[Traits]) -> list[str]:
-    """Lines about scans that lie otherwise than most of the others, and about those that are the same."""
+def of_cohort(cohort: Iterable[Traits]) -> list[Oddity]:
+    """The scans that lie otherwise than most of the others, and about those that are the same."""
     cohort = list(cohort)
-    lines = []
+    found = []
     axes = collections.Counter(scan.axis for scan in cohort).most_common()
     for scan in cohort:
         if scan.axis != axes[0][0]:
             problem = f"is sliced across axis {scan.axis} of its file, most other cases across axis {axes[0][0]}"
-            lines.append(f"{scan.case}: {problem}; data.slice_axis sets one for all")
+            line = f"{scan.case}: {problem}; data.slice_axis sets one for all"
+            found.append(Oddity(OTHER_AXIS, (scan.case,), line))
     orders = collections.Counter(scan.order for scan in cohort if scan.order).most_common()
     for scan in cohort:
         if scan.order and scan.order != orders[0][0]:
             runs, usual = (", ".join(DIRECTIONS[letter] for letter in order) for order in (scan.order, orders[0][0]))
-            lines.append(f"{scan.case}: its axes run {runs} by its header, those of most other cases {usual}")
+            line = f"{scan.case}: its axes run {runs} by its header, those of most other cases {usual}"
+            found.append(Oddity(TURNED, (scan.case,), line))
     names = {}
     for scan in cohort:
         names.setdefault(scan.digest, {})[scan.case] = None
     for same in names.values():
         if len(same) > 1:
-            lines.append(f"{' and '.join(same)} are the same image; scores mean nothing if it is in two splits")
-    return [printable(line) for line in lines]
+            line = f"{' and '.join(same)} are the same image; scores mean nothing if it is in two splits"
+            found.append(Oddity(SAME, tuple(same), line))
+    return found
 
 
-def _heart(task: Task, scan: Prepared) -> list[str]:
-    """Of a heart: whether the myocardium encloses the left ventricle, as it does unless values are mixed up."""
+def _heart(task: Task, scan: Prepared) -> str:
+    """Of a heart whose myocardium does not enclose the left ventricle: what encloses what instead; else ""."""
     classes = {name.lower(): index for name, index in task.classes.items()}
     if not {"lv", "myo"} <= classes.keys():
-        return []
+        return ""
     enclosed = _enclosed(scan.label, task.num_classes)
     myo, lv = classes["myo"], classes["lv"]
     outer, inner = np.unravel_index(np.nanargmax(enclosed), enclosed.shape) if np.any(enclosed > 0) else (myo, lv)
     if not (enclosed[myo, lv] < NOT_ENCLOSED and enclosed[outer, inner] > ENCLOSED):
-        return []
+        return ""
     names = dict(zip(task.classes.values(), task.names))
     found = f"{names[outer]} encloses {_percent(enclosed[outer, inner])} of {names[inner]}"
     expected = f"{names[myo]} only {_percent(enclosed[myo, lv])} of {names[lv]}"
-    return [f"{scan.case}: {found}, {expected}; are the values of data.structures right (docs/data.md)?"]
+    return f"{found}, {expected}; are the values of data.structures right (docs/data.md)?"
 
 
 def _enclosed(label: np.ndarray, num_classes: int) -> np.ndarray:

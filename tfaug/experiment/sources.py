@@ -302,7 +302,7 @@ class Data:
 
     def warnings(self, names: Iterable[str]) -> list[str]:
         """What is odd about the scans of splits that have been loaded."""
-        return oddities.of_scans(self.task, [scan for name in names for scan in self[name]])
+        return [str(oddity) for oddity in oddities.of_scans(self.task, [scan for name in names for scan in self[name]])]
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
         """The scans of a split with their native volumes, in order, without holding all of them.
@@ -324,21 +324,10 @@ class Data:
                 yield found.pop(wanted)
                 wanted = next(waiting, None)
 
-    def check(self) -> str:
-        """Reads and prepares every case of every split, and continues after an error.
-
-        Returns:
-          A report of all that is wrong or odd.
-
-        Raises:
-          UserError: there are errors; the report has been printed.
-        """
-        labelled = [case for name in SPLITS if name != "unlabelled" for case in cases(self._config, name)]
-        data = self._config.data
-        spec, unlabelled = spec_of(self._config), cases(self._config, "unlabelled")
-        findings = check.examine(self.dataset, labelled, unlabelled, spec, data.cache_dir, data.num_workers)
-        check.refuse(findings)
-        return check.report(findings)
+    def check(self) -> check.Findings:
+        """Reads and prepares every case of every split, and continues after an error; see `check.examine`."""
+        splits, data = {name: cases(self._config, name) for name in SPLITS}, self._config.data
+        return check.examine(self.dataset, splits, spec_of(self._config), data.cache_dir, data.num_workers)
 
     def _requests(self, name):
         label, volume = name != "unlabelled", name == "validation"

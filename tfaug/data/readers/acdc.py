@@ -111,7 +111,9 @@ def _folder(root: pathlib.Path, case: str) -> pathlib.Path:
         raise UserError(repr(case), "is not the name of a folder", "name a patient's folder without a path")
     found = [root / subfolder / case for subfolder in SUBFOLDERS if (root / subfolder / case).is_dir()]
     if not found:
+        folders = [folder.name for subfolder in SUBFOLDERS for folder in (root / subfolder).glob("*/")]
         remedy = "add the patient, take it out of the split, or set data.root to the folder that holds it"
+        remedy = base.absent(case, folders, remedy)
         raise UserError(root / case, "does not exist", remedy)
     if len(found) > 1:
         raise UserError(found[0], f"has the same name as {found[1]}", "rename one of the patients, or remove it")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import difflib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +43,20 @@ class Listing(NamedTuple):
 
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
+
+
+def absent(case: str, known: Iterable[str], remedy: str) -> str:
+    """The remedy for a case that is not there: the name of a known one if it is misspelled, else `remedy`.
+
+    A misspelled name has the numbers of the right one: patient34 is patient034, but patient035 is another patient.
+    """
+    numbers = _numbers(case)
+    found = difflib.get_close_matches(case, [name for name in known if _numbers(name) == numbers], n=1)
+    return f"did you mean {found[0]!r}? Otherwise {remedy}" if found else remedy
+
+
+def _numbers(name: str) -> list[str]:
+    return [digits.lstrip("0") for digits in re.findall("[0-9]+", name)]
 
 
 class Reader(abc.ABC):

@@ -120,9 +120,8 @@ class Reader(base.Reader):
         training, test, labels = self._files()
         found = training.get(case) or test.get(case)
         if found is None:
-            raise UserError(
-                self.root / "imagesTr" / case, "does not exist", "add the case, or take it out of the split"
-            )
+            remedy = base.absent(case, [*training, *test], "add the case, or take it out of the split")
+            raise UserError(self.root / "imagesTr" / case, "does not exist", remedy)
         if label and case not in labels:
             path = self.root / "labelsTr" / f"{case}{self._suffix}"
             raise UserError(path, "is missing", "add it, or take the case out of the split")

@@ -81,7 +81,8 @@ class Reader(base.Reader):
         for found, pattern in wanted:
             if case not in found:
                 path = self.root / pattern.replace("*", case)
-                raise UserError(path, "does not exist", "add it, or take the case out of the split")
+                remedy = base.absent(case, found, "add it, or take the case out of the split")
+                raise UserError(path, "does not exist", remedy)
         return Files(tuple(channel[case] for channel in channels), labels[case] if label else None)
 
     def _list(self) -> tuple[list[dict], dict]:
