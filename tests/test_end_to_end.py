@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import soak
+from tfaug.commands import train
 from tfaug.phantom import cohort as phantom
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -285,11 +286,25 @@ def test_evaluating_a_named_run(trained, tmp_path):
     assert "no segmenter" in error_line(run("evaluate.py", f"--run={folder / 'runs' / NAMES[0]}", cwd=tmp_path))
 
 
-def test_help_names_the_flags(tmp_path):
+def test_r1_a_named_run_scores_other_scans_of_another_folder(trained, cohort, tmp_path):
+    """But none that it has learned from."""
+    folder, _ = trained
+    shutil.copytree(folder / "runs" / NAMES[2], tmp_path / NAMES[2])
+    phantom.write_cohort(tmp_path / "others", numbers=(42,))
+    flags = [f"--run={NAMES[2]}", "--config.data.root=others"]
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient042',)", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert set(pd.read_csv(tmp_path / NAMES[2] / "evaluation/test/dice.csv").case) == {"patient042"}
+    line = error_line(run("evaluate.py", *flags, "--config.splits.test=('patient002',)", cwd=tmp_path))
+    assert "patient002 is also in labelled" in line
+    line = error_line(run("evaluate.py", *flags, "--config.segment.batch_size=3", cwd=tmp_path))
+    assert "has no effect with --run" in line
+
+
+def test_help_is_printed(tmp_path):
     result = run("train.py", "--help", cwd=tmp_path)
-    assert result.returncode == 0
-    for word in ("--stage", "--gen", "--aug", "--workdir", "--config"):
-        assert word in result.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(train.__doc__)
 
 
 @pytest.mark.parametrize(

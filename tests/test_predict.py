@@ -304,13 +304,6 @@ def test_what_cannot_be_used_is_one_line_before_tensorflow_loads(world, server, 
     assert {*tmp_path.rglob("*")} == {*before, tmp_path / "stderr"}
 
 
-def test_help_lists_the_flags_of_this_command_alone(tmp_path):
-    text = tfaug("predict", "--help", cwd=tmp_path).stdout
-    for word in ("-i,--input", "-o,--output", "--run", "--keep-largest", "--[no]overwrite", "--[no]score"):
-        assert word in text
-    assert "--config" not in text and "--aug" not in text and "--workdir" not in text
-
-
 # With a segmenter that knows the answer.
 
 

@@ -54,7 +54,7 @@ def check(config: Config) -> None:
                 "give one a class, background first, or () for the default",
             )
     if not (config.splits.random or config.splits.file):
-        _check_splits(config)
+        check_splits(config)
 
 
 def is_resolved(config: Config) -> bool:
@@ -65,7 +65,12 @@ def is_resolved(config: Config) -> bool:
     return not (unresolved or unnamed or unweighted or config.splits.random or config.splits.file)
 
 
-def _check_splits(config):
+def check_splits(config: Config) -> None:
+    """Refuses splits that are not lists of names, or that share a case.
+
+    Raises:
+      UserError: names the key and the case.
+    """
     for size, sets in config.splits.labelled.items():
         key = f"--config.splits.labelled.{size}"
         if not re.fullmatch("n[1-9][0-9]{0,8}", size):
@@ -162,7 +167,7 @@ def _is_list(value):
 
 
 def _random(value):
-    return isinstance(value, (dict, Config)) or value == ()
+    return isinstance(value, (dict, Config)) or (_is_list(value) and not value)
 
 
 def _is_text(value):

@@ -329,7 +329,8 @@ def test_a_layout_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, name, e
 
 
 @pytest.mark.parametrize(
-    "case, expected", [("Patient_034", "patient034"), ("patient34", "patient034"), ("patient035", None), ("heart", None)]
+    "case, expected",
+    [("Patient_034", "patient034"), ("patient34", "patient034"), ("patient035", None), ("heart", None)],
 )
 def test_a_misspelled_case_gets_the_nearest_name(case, expected):
     """But another number is another case."""

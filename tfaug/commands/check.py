@@ -1,4 +1,12 @@
-"""Reads and prepares every case of every split, as a training would, and lists all that is wrong: tfaug check."""
+"""Reads and prepares every case as a training would, lists what is wrong, draws all: tfaug check
+
+  --config=NAME            phantom (default), acdc, hippocampus, own, released_code, or a file
+  --config.data.root=DIR   the folder of scans
+  --config.KEY=VALUE       any number of the config
+  --workdir=DIR            for check.csv and check.png, in DIR/NAME-check (default: runs)
+
+What is prepared is in the cache for the training. Exit status 2 if a case cannot be used.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What all commands share: flags, the config, and errors that speak to the user.
 
-Light on purpose: worker processes import the main program again, and need no TensorFlow.
+Light on purpose: a mistake in the flags is told at once, and preparing scans needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -28,10 +28,6 @@ from tfaug.engine.signals import Interrupted, deferred_signals
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_CONFIG = "phantom"
-_CONFIG_HELP = (
-    "The experiment: a file, or the name of one that tfaug brings, as acdc; --config.KEY=VALUE changes a value. A "
-    "config file is a Python program."
-)
 
 _PROGRAMS = ("train.py", "evaluate.py")
 # Keys that ml_collections 0.1.1, of Python 3.9, takes no flag for, as values of several types fit them; and sets of any
@@ -40,9 +36,10 @@ _LITERAL = re.compile(
     r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)))(?:=|$)"
 )
 
-AUG = flags.DEFINE_string("aug", "aff_gd_gi", "Method: how the segmenter's batches are augmented, a row of Table 1.")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Folder in which each run has its own folder.")
-RESULTS = flags.DEFINE_string("results", "", "Folder of the table's results; empty: WORKDIR/table1.")
+# No flag has a text of its own: the docstring of a command's module is its page of help.
+AUG = flags.DEFINE_string("aug", "aff_gd_gi", None)
+WORKDIR = flags.DEFINE_string("workdir", "runs", None)
+RESULTS = flags.DEFINE_string("results", "", None)
 
 
 def run(main: Callable[[], None], experiment: bool = True) -> None:
@@ -98,10 +95,9 @@ def _work(main: Callable[[], None], experiment: bool) -> None:
 
 
 def _help(command, experiment: bool) -> str:
-    """What a command is, and the flags of all commands that its module brings."""
-    names = [name for name in sys.modules if name.startswith(f"{__package__}.")]
-    texts = [text for text in (flags.FLAGS.module_help(name) for name in names) if text]
-    return "\n".join([command.__doc__, *texts, *([f"\n  --config: {_CONFIG_HELP}"] if experiment else [])])
+    """A command's page, which is its module's docstring, and where the rest is."""
+    keys = f"\nEvery key and its default, with its source: {CONFIGS / DEFAULT_CONFIG}.py" if experiment else ""
+    return f"{command.__doc__.rstrip()}{keys}"
 
 
 def _check_environment() -> None:
@@ -179,10 +175,10 @@ def check_writable(folder: pathlib.Path) -> None:
 
 
 def refuse_all_but(used: Iterable[str], what: str) -> None:
-    """Refuses flags of tfaug's commands that are not among `used`; "config" stands for all that begins with it."""
+    """Refuses flags of tfaug's commands that are not among `used`; each stands for its keys too, see `given`."""
     modules = flags.FLAGS.flags_by_module_dict().items()
     ours = {flag.name.split(".")[0] for module, found in modules if module.startswith(__package__) for flag in found}
-    refuse_ignored(what, (ours | {"config"}) - {*used})
+    _refuse(set(given(ours | {"config"})) - set(given(used)), what)
 
 
 def refuse_ignored(what: str, names: Iterable[str], remedy: str = "leave it out") -> None:
@@ -190,17 +186,31 @@ def refuse_ignored(what: str, names: Iterable[str], remedy: str = "leave it out"
 
     Args:
       what: why they have none, as "--stage=aug".
-      names: of flags; each stands also for those of its keys, as config.splits.labelled for config.splits.labelled.n1.
+      names: of flags, see `given`.
       remedy: what to do instead.
 
     Raises:
       UserError: the command line gives one of them.
     """
-    names = set(names)
-    for given in (name for name in flags.FLAGS if flags.FLAGS[name].present):
-        parts = given.split(".")
-        if names & {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
-            raise UserError(f"--{given}", f"has no effect with {what}", remedy)
+    _refuse(given(names), what, remedy)
+
+
+def _refuse(found: Iterable[str], what: str, remedy: str = "leave it out") -> None:
+    for name in sorted(found):
+        raise UserError(f"--{name}", f"has no effect with {what}", remedy)
+
+
+def given(names: Iterable[str]) -> list[str]:
+    """The flags of the command line that are among `names`.
+
+    Each name stands also for those of its keys, as config.splits.labelled for config.splits.labelled.n1.
+    """
+    wanted, found = set(names), []
+    for name in (name for name in flags.FLAGS if flags.FLAGS[name].present):
+        parts = name.split(".")
+        if wanted & {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
+            found.append(name)
+    return found
 
 
 def refuse_generators_but(used: Iterable[str], what: str) -> None:
@@ -256,7 +266,7 @@ def _parse(argv: list[str], experiment: bool) -> None:
         with _command_line([arg for arg in _last_wins(argv) if not _LITERAL.match(arg)]):
             # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
             if experiment:
-                config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), _CONFIG_HELP, lock_config=True)
+                config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), None, lock_config=True)
             for name in literal:
                 flags.DEFINE_string(name, "", "An override of the config's.")
             rest = flags.FLAGS([_with_file(flag) for flag in _last_wins(argv)] if experiment else argv)[1:]

@@ -1,4 +1,20 @@
-"""Evaluates a trained segmenter, or all that --stage=table1 has finished: tfaug evaluate --split test."""
+"""Scores a trained segmenter, or prints and draws the grid: tfaug evaluate [--FLAG=VALUE ...]
+
+A segmenter, on its scans' own grids: the Dice table, masks and pictures, in RUN/evaluation/SPLIT
+  --split=SPLIT    test (default) or validation
+  --run=RUN        the folder of its run; or name it as `tfaug train` does, by the next three
+  --config=NAME    phantom (default), acdc, hippocampus, own, released_code, or a Python file
+  --aug=METHOD     as of `tfaug train` (default: aff_gd_gi)
+  --workdir=DIR    of the runs (default: runs)
+  --config.data.root=DIR --config.splits.test="('CASE1', 'CASE2')"
+                   other scans than the run's config names; also with --run
+The grid of `tfaug table1`
+  --table1         print its table with the tests, and write it into --results
+  --figures        draw box plots and figures into --results, from the runs in --workdir
+  --results=DIR    the folder of its results (default: WORKDIR/table1)
+
+Scans without labels are segmented by `tfaug predict`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +23,16 @@ from absl import flags
 from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import segmenter_path
-from tfaug.experiment import sources
+from tfaug.experiment import identity, sources
 
-SPLIT = flags.DEFINE_string("split", "test", "Which cases: test or validation.")
-RUN = flags.DEFINE_string("run", "", "The run's folder; empty: the run that --config, --aug and --workdir name.")
-TABLE1 = flags.DEFINE_bool("table1", False, "Only print the table from --results, and write it there.")
-FIGURES = flags.DEFINE_bool(
-    "figures", False, "Only draw --results, and their runs in --workdir; pictures go to --results."
+SPLIT = flags.DEFINE_string("split", "test", None)
+RUN = flags.DEFINE_string("run", "", None)
+TABLE1 = flags.DEFINE_bool("table1", False, None)
+FIGURES = flags.DEFINE_bool("figures", False, None)
+# What may be another one for a trained segmenter.
+OF_DATA = (
+    *("config.data.root", "config.data.cache_dir", "config.data.num_workers"),
+    *("config.splits.validation", "config.splits.test"),
 )
 
 
@@ -24,7 +43,7 @@ def main() -> None:
         what = "--table1" if TABLE1.value else "--figures"
         cli.refuse_all_but(("table1", "figures", "results", "workdir", "config"), what)
     elif RUN.value:
-        cli.refuse_all_but(("run", "split"), "--run, whose config counts")
+        cli.refuse_all_but(("run", "split", *OF_DATA), "--run, whose config counts")
     else:
         cli.refuse_all_but(("split", "aug", "workdir", "config"), "an evaluation")
     config = cli.config()
@@ -46,7 +65,8 @@ def main() -> None:
         from tfaug.experiment import runs
 
         run = cli.path(RUN)
-        print(runs.evaluate(run, split))
+        keys = [name.removeprefix("config.") for name in cli.given(OF_DATA)]
+        print(runs.evaluate(run, split, changes=identity.select(config, keys)))
         cli.print_tensorboard(run.parent)
         return
     config = sources.resolve(config)

@@ -23,7 +23,10 @@ def main() -> None:
         print("usage: tfaug COMMAND [FLAGS]\n")
         for command, text in COMMANDS.items():
             print(f"  {command:9} {text}")
-        print("\n`tfaug COMMAND --help` lists the flags of one.")
+        print(
+            "\n`tfaug COMMAND --help` tells what one takes. `tfaug train` begins with simulated hearts, in ten minutes;"
+        )
+        print("`tfaug train --config=own --config.data.root=DIR` with a folder of yours.")
         sys.exit(0)
     if name not in COMMANDS:
         print(f"error: {printable(name)}: unknown command; {nearest(name, COMMANDS)}", file=sys.stderr)

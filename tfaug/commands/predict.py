@@ -1,4 +1,17 @@
-"""Segments new scans with trained segmenters: tfaug predict -i SCANS -o MASKS --run RUN."""
+"""Segments new scans with trained segmenters: tfaug predict -i SCANS -o MASKS --run RUN
+
+  -i, --input SCANS    a scan, a folder of scans, or a data set; 3D, or 4D frame by frame
+  -o, --output MASKS   for the masks, in each scan's own format, geometry and label values
+  --run RUN            the folder of a segmenter's run; of several, probabilities are averaged
+Also
+  --probabilities      the probabilities of all classes, as MASKS/CASE.npz
+  --overlay            pictures of scans with their masks, as MASKS/pictures/CASE.png
+  --score              the Dice table of the scans that have a label
+  --keep-largest=A,B   only the largest connected component of these structures, or of all
+  --overwrite          make masks again that are there already
+
+A killed command resumes. Scans that cannot be used are reported at the end, with exit status 2.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +25,14 @@ from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.experiment import sources
 
-INPUT = flags.DEFINE_string("input", "", "A scan, a folder of scans, or a data set.", short_name="i")
-OUTPUT = flags.DEFINE_string("output", "", "Folder for the masks.", short_name="o")
-RUNS = flags.DEFINE_multi_string(
-    "run", [], "Folder of a trained segmenter's run. Given several times, probabilities are averaged."
-)
-PROBABILITIES = flags.DEFINE_bool("probabilities", False, "Also write the probabilities of all classes, as NAME.npz.")
-OVERLAY = flags.DEFINE_bool("overlay", False, "Also write a picture of each scan with its mask, as pictures/NAME.png.")
-SCORE = flags.DEFINE_bool("score", False, "Also print the Dice table of the scans that have a label.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Make masks again that are there already.")
-KEEP_LARGEST = flags.DEFINE_list(
-    "keep-largest", [], "Keep only the largest connected component of these structures, as LV,Myo, or of all."
-)
+INPUT = flags.DEFINE_string("input", "", None, short_name="i")
+OUTPUT = flags.DEFINE_string("output", "", None, short_name="o")
+RUNS = flags.DEFINE_multi_string("run", [], None)
+PROBABILITIES = flags.DEFINE_bool("probabilities", False, None)
+OVERLAY = flags.DEFINE_bool("overlay", False, None)
+SCORE = flags.DEFINE_bool("score", False, None)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, None)
+KEEP_LARGEST = flags.DEFINE_list("keep-largest", [], None)
 
 
 def main() -> None:

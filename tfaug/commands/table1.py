@@ -1,4 +1,23 @@
-"""Trains every method on every labelled set, and prints the table: tfaug table1 --num_labelled=1 --sets=1-3."""
+"""Trains every method on every labelled set, and prints the table: tfaug table1 [--FLAG=VALUE ...]
+
+What is compared
+  --config=NAME        phantom (default), acdc, hippocampus, own, released_code, or a Python file
+  --config.KEY=VALUE   any number of the config, as --config.data.root=DIR
+  --methods=A,B        rows of the table (default: all of the config's `methods`)
+  --num_labelled=1,3   with how many labelled volumes (default: all that have sets)
+  --sets=1-5           on which labelled sets (default: all)
+  --repeats=3          how often on each set, each time with a seed of its own (default: 3)
+Where
+  --workdir=DIR        for runs, one folder each (default: runs)
+  --results=DIR        for the results, a small file each (default: WORKDIR/table1)
+With what
+  --workers=N          trainings at a time (default: what cores and memory allow)
+  --threads=N          of each training (default: 1)
+  --scheduler=ADDRESS  a Dask cluster, tcp://HOST:PORT (default: this machine)
+
+What fails is tried again; a killed command resumes; more methods or sets add to what is there.
+`tfaug evaluate --table1` prints the table again, `tfaug evaluate --figures` draws it.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +36,13 @@ from tfaug.engine.files import replacing
 from tfaug.experiment import sources
 from tfaug.table1 import plan, results
 
-METHOD_LIST = flags.DEFINE_string("methods", "", "Which methods are compared, as aff,aff_gd; empty: all of the config.")
-NUM_LABELLED = flags.DEFINE_string("num_labelled", "", "With how many labelled volumes; empty: all that have sets.")
-SETS = flags.DEFINE_string("sets", "", "On which labelled sets, as 1-5; empty: all.")
-REPEATS = flags.DEFINE_integer("repeats", 3, "How often on each set, each time with a seed of its own.", 1)
-SCHEDULER = flags.DEFINE_string("scheduler", "", "A Dask cluster, tcp://HOST:PORT; empty: the cores of this machine.")
-WORKERS = flags.DEFINE_integer("workers", 0, "Trainings at a time on this machine; 0: what cores and memory allow.", 0)
-THREADS = flags.DEFINE_integer("threads", 1, "Of each training.", 1)
-
+METHOD_LIST = flags.DEFINE_string("methods", "", None)
+NUM_LABELLED = flags.DEFINE_string("num_labelled", "", None)
+SETS = flags.DEFINE_string("sets", "", None)
+REPEATS = flags.DEFINE_integer("repeats", 3, None, 1)
+SCHEDULER = flags.DEFINE_string("scheduler", "", None)
+WORKERS = flags.DEFINE_integer("workers", 0, None, 0)
+THREADS = flags.DEFINE_integer("threads", 1, None, 1)
 
 FLAGS = ("results", "methods", "num_labelled", "sets", "repeats", "scheduler", "workers", "threads")
 

@@ -1,4 +1,25 @@
-"""Runs the stages of an experiment: tfaug train --stage=aug --gen=deform."""
+"""Learns augmentations, trains segmenters with them, evaluates these: tfaug train [--FLAG=VALUE ...]
+
+What to do
+  --config=NAME    phantom (default; simulated hearts), acdc, hippocampus, own (a folder of yours),
+                   released_code, or a Python file of yours
+  --stage=STAGE    all (default): what is missing of the next two, then evaluate
+                   aug: learn a generator         seg: train a segmenter
+                   data: only prepare the scans   table1: every method, see `tfaug table1 --help`
+  --gen=GENERATOR  of --stage=aug: deform (default), intensity, deform_noreg, intensity_noreg
+  --aug=METHOD     of --stage=seg and all: aff_gd_gi (default), none, aff, aff_rd, aff_ri, aff_gd,
+                   aff_gi, aff_gd_noreg, aff_gi_noreg, aff_mixup, aff_gd_gi_mixup, adv_sl, adv_ssl,
+                   aff_rd_ri, aff_hm_rd, aff_strong, aff_strong_gd_gi, or my_module:name
+  --check          only read and prepare every case, list what is wrong, draw all (tfaug check)
+Your data and numbers
+  --config.data.root=DIR                 the folder of scans
+  --config.KEY=VALUE                     any number of the config, as --config.augment.lambda_adv=0
+Where
+  --workdir=DIR    for runs, one folder each (default: runs)
+  --results=DIR    of --stage=seg: evaluate too, and keep the result there for the table
+
+A killed command resumes. Exit status: 0 done, 2 your input, 3 the machine, 130 and 143 a signal.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +35,7 @@ from tfaug.engine.run_dir import read_report
 from tfaug.experiment import identity, sources
 from tfaug.table1 import plan, results
 
-STAGES = {
-    "all": "both of the next, then evaluate",
-    "aug": "learn a generator",
-    "seg": "train a segmenter (with --results: evaluate it, and keep the result there)",
-    "data": "only prepare the cases of all splits",
-    "table1": "fill Table 1",
-}
+STAGES = ("all", "aug", "seg", "data", "table1")
 # The flags that a stage reads, beside those that all read.
 FLAGS_OF = {
     "all": ("aug",),
@@ -29,11 +44,9 @@ FLAGS_OF = {
     "data": ("num_labelled", "sets"),
     "table1": table1.FLAGS,
 }
-STAGE = flags.DEFINE_string("stage", "all", "; ".join(f"{stage}: {text}" for stage, text in STAGES.items()) + ".")
-GEN = flags.DEFINE_string(
-    "gen", "deform", "Which generator --stage=aug learns: deform or intensity (or deform_noreg, intensity_noreg)."
-)
-CHECK = flags.DEFINE_bool("check", False, "Only read and prepare every case, and list all that is wrong.")
+STAGE = flags.DEFINE_string("stage", "all", None)
+GEN = flags.DEFINE_string("gen", "deform", None)
+CHECK = flags.DEFINE_bool("check", False, None)
 
 
 def main() -> None:

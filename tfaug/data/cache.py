@@ -97,10 +97,8 @@ def load_requests(
 ) -> list[Prepared]:
     """Prepared volumes in the order of `requests`; each file is read and decoded at most once.
 
-    Cases that are not cached yet are prepared in worker processes, each with one thread. Because these are spawned,
-    they import the program's main module again: it should import heavy libraries only when it runs as the main program,
-    and must have a `__main__` guard. One case, or any number with one worker, is prepared in this process, where a
-    signal waits for the scan at hand.
+    Cases that are not cached yet are prepared in worker processes, each with one thread. One case, or any number with
+    one worker, is prepared in this process, where a signal waits for the scan at hand.
 
     Raises:
       UserError: a case cannot be read or prepared, or its worker process died; the error tells how many more there are.

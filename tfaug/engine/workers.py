@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import TypeVar
@@ -47,15 +49,18 @@ def memory_limit() -> int:
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Processes that start in the block never get SIGINT, be it during their imports.
+    """Processes that are spawned in the block never get SIGINT, and never run the main program again.
 
-    ^C reaches all processes, but only the main one answers it, and not before the end of the block.
+    ^C reaches all processes, but only the main one answers it, and not before the end of the block. A spawned process
+    would import the main program, a user's script perhaps that has no `__main__` guard, or a notebook.
     """
     resource_tracker.ensure_running()  # else it starts with the first process, and unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
     try:
         yield
     finally:
+        sys.modules["__main__"] = main
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

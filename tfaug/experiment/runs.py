@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tfaug import evaluation, inference
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
-from tfaug.config import Config, cases, generator_path, require
+from tfaug.config import Config, cases, check_splits, generator_path, require
 from tfaug.engine import checkpoint, determinism, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
@@ -56,13 +57,14 @@ def segmenter_of(path: pathlib.Path) -> keras.Model:
     return model
 
 
-def evaluate(path, split: str, asked: Config | None = None) -> str:
+def evaluate(path, split: str, asked: Config | None = None, changes: Mapping[str, Any] | None = None) -> str:
     """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
 
     Args:
       path: the run's folder; results go to its `evaluation/<split>`.
       split: "test" or "validation".
       asked: the config whose data are scored, and that the run must have been trained with; None: the run's own.
+      changes: values of keys in place of the config's, as {"data.root": "/data/acdc"}.
 
     Returns:
       The table, as text, and where everything is.
@@ -77,6 +79,10 @@ def evaluate(path, split: str, asked: Config | None = None) -> str:
         precision = config.precision
         config = asked.copy_and_resolve_references()
         config.precision = precision
+    if changes:
+        with config.ignore_type():  # a list, as it is saved, for a tuple
+            config.update_from_flattened_dict(changes)
+        check_splits(config)  # a test case that the segmenter has learned from is refused
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
     model = run_dir.identity(path)

@@ -1,0 +1,61 @@
+"""The pages of --help."""
+
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.commands import cli, main, train
+
+CONFIGS = {path.stem for path in cli.CONFIGS.glob("[!_]*.py")} - {"splits"}
+FLAGS = re.compile(r"--([a-z][a-z0-9_-]*)")
+
+
+def flags_of(command):
+    """The flags that a command's own module defines and those that it shares, asked of a fresh process."""
+    code = (
+        f"from absl import flags\nfrom tfaug.commands import {command}\n"
+        "print(*(flag.name for module, found in flags.FLAGS.flags_by_module_dict().items()"
+        " if module.startswith('tfaug.') for flag in found))"
+    )
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_a_page_fits_a_screen_and_names_every_flag(command):
+    """And none that does not exist."""
+    page = importlib.import_module(f"tfaug.commands.{command}").__doc__ if command != "predict" else page_of_predict()
+    lines = page.splitlines()
+    assert len(lines) < 24 and max(map(len, lines)) <= 100
+    known = flags_of(command) | {"config"}
+    if command == "predict":
+        known -= {"aug", "workdir", "results", "config"}  # see `cli.run`
+        assert {"-i, --input", "-o, --output"} <= set(re.findall("-[io], --[a-z]+", page))
+    if command == "train":
+        known -= set(flags_of("table1")) - {"aug", "workdir", "results", "config"}  # on the page of the grid
+    if command == "check":
+        known = {"config", "workdir"}
+    if command == "table1":
+        known -= {"aug"}
+    named = set(FLAGS.findall(re.sub("`.*?`", "", page)))
+    assert named == known
+
+
+def page_of_predict():
+    """Its flags and those of evaluate cannot be defined in one process."""
+    code = "from tfaug.commands import predict\nprint(predict.__doc__, end='')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+
+
+def test_the_page_of_train_names_every_value():
+    words = set(re.findall("[a-z0-9_]+", train.__doc__))
+    assert {*METHODS, *GENERATORS, *train.STAGES, *CONFIGS} <= words
+
+
+def test_every_page_that_names_configs_names_all():
+    for command in ("train", "table1", "evaluate", "check"):
+        page = importlib.import_module(f"tfaug.commands.{command}").__doc__
+        assert CONFIGS <= set(re.findall("[a-z_]+", page)), command
