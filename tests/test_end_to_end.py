@@ -5,14 +5,13 @@ import pathlib
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from programs import run
 
 from benchmarks import soak
 from tfaug.commands import train
@@ -44,12 +43,6 @@ def cohort(tmp_path_factory):
     root = tmp_path_factory.mktemp("cohort")
     phantom.write_cohort(root, numbers=(2, 7, 11, 16, 27, 36))
     return root
-
-
-def run(program, *flags, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / program), *flags], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
 
 
 def error_line(result):
@@ -388,11 +381,7 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
     ids=str,
 )
 def test_c10_a_flag_that_would_have_no_effect_gets_one_line(program, flags, ignored, tmp_path):
-    if program.startswith("tfaug"):
-        command = [sys.executable, "-m", *program.split(), *flags]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    else:
-        result = run(program, *flags, cwd=tmp_path)
+    result = run(*program.split(), *flags, cwd=tmp_path)
     assert error_line(result).startswith(f"error: {ignored}: has no effect with ")
     assert not list(tmp_path.iterdir())
 

@@ -3,14 +3,13 @@
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
 from data_.patients import write_nifti
+from programs import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
@@ -65,9 +64,7 @@ def write(path, array):
 
 
 def tfaug(command, *flags, cwd, status=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "tfaug", command, *flags], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+    done = run("tfaug", command, *flags, cwd=cwd)
     assert done.returncode == status, done.stderr + done.stdout
     return done
 
@@ -196,7 +193,7 @@ def front(world):
 
 
 def python(code, cwd):
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = run("-c", code, cwd=cwd)
     assert done.returncode == 0, done.stderr
 
 

@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, write_nifti, write_patient
 from matplotlib.image import imread
+from programs import run
 
 from benchmarks import soak
 from tfaug.configs import phantom
@@ -77,15 +78,11 @@ class World:
             **arguments,
         )
 
-    def do(self, *flags, program="train.py", **arguments):
-        return subprocess.run(
-            self.command(*flags, program=program),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **arguments,
-        )
+    def do(self, *flags, program="train.py", env=None):
+        if env is None:
+            return run(program, *self.command(*flags, program=program)[2:], cwd=self.folder)
+        command = self.command(*flags, program=program)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, env=env)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,12 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
-import types
 import weakref
 
 import nibabel
 import numpy as np
 import pandas as pd
+import programs
 import pytest
 import SimpleITK as sitk
 from data_.patients import write_nifti
@@ -258,50 +256,23 @@ REFUSED = [
     (a_missing_flag, 2, "--output: is missing"),
 ]
 
-# Each line of standard input is a folder and a command line; answers with its exit status and errors, also as lines.
-SERVER = """
-import io, json, os, sys
-from tfaug.commands import cli, predict
-
-def status_of(folder, argv):
-    child = os.fork()
-    if not child:
-        os.chdir(folder)
-        os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT), 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.argv = ["tfaug", *argv]
-        cli.run(predict.main, experiment=False)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-for line in sys.stdin:
-    print(json.dumps(status_of(*json.loads(line))), flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Runs the command without loading its imports each time, nor TensorFlow at all."""
-    path = f"{no_tensorflow(tmp_path_factory.mktemp('none'))}:{os.environ.get('PYTHONPATH', '')}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True},
-        **{"cwd": ROOT, "env": {**os.environ, "PYTHONPATH": path}},
-    )
-    with process:
-        yield process
-        process.stdin.close()
+    """Runs the command where TensorFlow cannot be imported."""
+    path = f"{no_tensorflow(tmp_path_factory.mktemp('none'))}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    server = programs.Server(programs.LIGHT_ROOMS, {"PYTHONPATH": path})
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize("inject, status, expect", REFUSED, ids=[row[0].__name__ for row in REFUSED])
 def test_what_cannot_be_used_is_one_line_before_tensorflow_loads(world, server, tmp_path, inject, status, expect):
     values = {"input": world / "data/imagesTs", "output": "masks", "run": world / RUN, **inject(world, tmp_path)}
     before = sorted(tmp_path.rglob("*"))
-    command = [str(tmp_path), [f"--{name}={value}" for name, value in values.items()]]
-    print(json.dumps(command), file=server.stdin, flush=True)
-    found = int(server.stdout.readline())
-    line = failed(types.SimpleNamespace(returncode=found, stderr=(tmp_path / "stderr").read_text()), status)
-    assert re.search(expect, line), line
-    assert {*tmp_path.rglob("*")} == {*before, tmp_path / "stderr"}
+    done = server.run("tfaug", "predict", *(f"--{name}={value}" for name, value in values.items()), cwd=tmp_path)
+    assert re.search(expect, failed(done, status)), done.stderr
+    assert {*tmp_path.rglob("*")} == {*before}
 
 
 # With a segmenter that knows the answer.

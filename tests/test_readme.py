@@ -3,10 +3,9 @@
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
+from programs import run
 from test_end_to_end import TINY as TINY_HEART
 from test_extending import TINY as TINY_OWN
 from test_extending import write, write_msd
@@ -68,9 +67,7 @@ def test_every_command_runs(folder):
         if command not in FLAGS:
             continue
         program, *flags = shlex.split(command)[1:]
-        done = subprocess.run(
-            [sys.executable, program, *flags, *FLAGS[command]], cwd=folder, capture_output=True, text=True, timeout=300
-        )
+        done = run(str(folder / program), *flags, *FLAGS[command], cwd=folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
