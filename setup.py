@@ -39,6 +39,8 @@ setup(
         "test": [
             "distributed>=2024.8",
             "import-linter>=2",
+            "ipykernel>=6",
+            "nbclient>=0.8",
             "packaging>=21",
             "pytest>=7",
             "pytest-timeout>=2",

@@ -47,13 +47,19 @@ def _shared():
 
 
 class Server:
-    """A process that forks one program after the other."""
+    """A process that forks one program after the other.
 
-    def __init__(self, rooms, environment=None):
+    Args:
+      rooms: modules that it imports first.
+      environment: variables beside those of this process.
+      first: Python that it runs then, to put a fault in.
+    """
+
+    def __init__(self, rooms, environment=None, first=""):
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})}
         path = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *rooms],
+            [sys.executable, __file__, first, *rooms],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,7 +111,7 @@ def _become(arguments, folder, *streams):
         if arguments[0] == "-c":
             sys.path[0] = ""
             sys.argv = ["-c", *arguments[2:]]
-            exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+            _run_text(arguments[1])
         elif arguments[0] == "tfaug":
             sys.path[0] = str(pathlib.Path(sys.executable).parent)
             from tfaug.commands import main
@@ -127,9 +133,17 @@ def _become(arguments, folder, *streams):
             os._exit(status)
 
 
+def _run_text(program):
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(program)
+        file.flush()
+        runpy.run_path(file.name, run_name="__main__")
+
+
 if __name__ == "__main__":
     import importlib
 
-    for room in sys.argv[1:]:
+    for room in sys.argv[2:]:
         importlib.import_module(room)
+    _run_text(sys.argv[1])
     _serve()

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
+from tfaug import configs
 from tfaug.augment.methods import GENERATORS, METHODS
-from tfaug.commands import cli, main, train
+from tfaug.commands import main, train
 
-CONFIGS = {path.stem for path in cli.CONFIGS.glob("[!_]*.py")} - {"splits"}
+CONFIGS = set(configs.names())
 FLAGS = re.compile(r"--([a-z][a-z0-9_-]*)")
 
 

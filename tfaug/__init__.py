@@ -1,5 +1,9 @@
 """Learned, task-driven augmentation for segmentation with few labels (Chaitanya et al., IPMI 2019).
 
+    load_config(name)      a config, to be changed
+    check(config)          every case, read and prepared as a training would: a DataFrame
+    train(config)          a training as `tfaug train` runs it: the folder of the run
+    evaluate(run)          a trained segmenter's scores: a DataFrame
     load_segmenter(run)    a trained segmenter: scans in, masks on their own grids out
     load_generator(run)    the learned augmentation as a Keras layer
     METHODS                the rows of Table 1 by name
@@ -13,14 +17,17 @@ import os
 from importlib import metadata
 
 __version__ = "0.2.0.dev0"
-__all__ = ["METHODS", "Task", "load_generator", "load_segmenter"]
-
 _WHERE = {
     "METHODS": "tfaug.augment.methods",
     "Task": "tfaug.data.task",
+    "check": "tfaug.jobs",
+    "evaluate": "tfaug.jobs",
+    "load_config": "tfaug.jobs",
     "load_generator": "tfaug.api",
     "load_segmenter": "tfaug.api",
+    "train": "tfaug.jobs",
 }
+__all__ = [*_WHERE]
 
 
 def __getattr__(name: str):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import math
 import pathlib
+import pprint
 import re
 from collections.abc import Sequence
 
 import ml_collections
 
 from tfaug.engine.errors import UserError
+from tfaug.engine.files import replacing
 from tfaug.plugins import short_name
 
 Config = ml_collections.ConfigDict
@@ -300,3 +302,20 @@ def _run_path(config, workdir, stage):
 def run_name(config_name: str, num_labelled: int, labelled_set: int, stage: str, seed: int) -> str:
     """The name of a run's folder; `stage` is that with its generator or method, as in "seg-aff"."""
     return f"{config_name}-n{num_labelled}-set{labelled_set}-{stage}-seed{seed}"
+
+
+def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
+    """Writes a config as a file that --config takes, FOLDER/NAME.py.
+
+    Raises:
+      MachineError: it cannot be written.
+    """
+    file = folder / f"{config.name}.py"
+    values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
+    program = (
+        '"""Written by tfaug: the config of a command."""\n\nimport ml_collections\n\n'
+        f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
+    )
+    with replacing(file, "choose a --workdir that can be written", unique=True) as path:
+        path.write_text(program, encoding="utf-8")
+    return file

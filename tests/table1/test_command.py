@@ -65,10 +65,11 @@ def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):
     )
     (folder / "show.py").write_text(
         "import json, pathlib\n"
-        "from tfaug.commands import cli, table1\n"
+        "from tfaug import config as rules\n"
+        "from tfaug.commands import cli\n"
         "def show():\n"
         "    config = cli.config()\n"
-        "    print(json.dumps([config.to_dict(), str(table1._save(config, pathlib.Path()))]))\n"
+        "    print(json.dumps([config.to_dict(), str(rules.write(config, pathlib.Path()))]))\n"
         "cli.run(show)\n"
     )
 

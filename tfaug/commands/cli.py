@@ -20,13 +20,14 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from tfaug import configs
 from tfaug.config import check
+from tfaug.engine import command as processes
 from tfaug.engine import files
 from tfaug.engine.errors import MachineError, TfaugError, UserError, nearest
 from tfaug.engine.run_dir import check_path
 from tfaug.engine.signals import Interrupted, deferred_signals
 
-CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 DEFAULT_CONFIG = "phantom"
 
 _PROGRAMS = ("train.py", "evaluate.py")
@@ -49,6 +50,8 @@ def run(main: Callable[[], None], experiment: bool = True) -> None:
 
     0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
     """
+    if _in_notebook():  # by %run: a process of its own finds neither another command's flags nor TensorFlow in use
+        sys.exit(_status(lambda: processes.run([sys.executable, *sys.argv], os.environ)))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors still come, as exceptions
     os.environ["MPLBACKEND"] = "agg"  # that of a notebook may not be installed here
     sys.exit(_run(main, experiment))
@@ -59,11 +62,15 @@ def _run(main: Callable[[], None], experiment: bool) -> int:
     if sys.stdout is None:  # was closed
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # of a path, say, that the terminal cannot show
-    try:
+
+    def work():
         try:
             _work(main, experiment)
         finally:
             sys.stdout.flush()
+
+    try:
+        return _status(work)
     except OSError as error:
         if error.filename is not None:  # not of a stream
             raise
@@ -72,6 +79,12 @@ def _run(main: Callable[[], None], experiment: bool) -> int:
         problem = "is closed" if isinstance(error, BrokenPipeError) else f"cannot be written ({error.strerror})"
         print(f"error: standard output: {problem}; run the same command again to resume", file=sys.stderr)
         return MachineError.exit_status
+
+
+def _status(work: Callable[[], None]) -> int:
+    """The exit status that some work ends with; an error is printed."""
+    try:
+        work()
     except TfaugError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -79,6 +92,11 @@ def _run(main: Callable[[], None], experiment: bool) -> int:
         print(f"{interrupted}; the same command resumes from here", file=sys.stderr)
         return interrupted.exit_status
     return 0
+
+
+def _in_notebook() -> bool:
+    """Whether this is a kernel of IPython, whose %run is no process of its own."""
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
 def _work(main: Callable[[], None], experiment: bool) -> None:
@@ -96,7 +114,7 @@ def _work(main: Callable[[], None], experiment: bool) -> None:
 
 def _help(command, experiment: bool) -> str:
     """A command's page, which is its module's docstring, and where the rest is."""
-    keys = f"\nEvery key and its default, with its source: {CONFIGS / DEFAULT_CONFIG}.py" if experiment else ""
+    keys = f"\nEvery key and its default, with its source: {configs.FOLDER / DEFAULT_CONFIG}.py" if experiment else ""
     return f"{command.__doc__.rstrip()}{keys}"
 
 
@@ -331,8 +349,7 @@ def _file(name: str) -> str:
     """The file of a config: a name without a path or ending is that of one that tfaug brings."""
     if not re.fullmatch(r"\w+", name) or os.path.isfile(name):
         return os.path.expanduser(name)
-    known = sorted(path.stem for path in CONFIGS.glob("[!_]*.py") if path.stem != "splits")
-    return str(CONFIGS / f"{choose('--config', name, known)}.py")
+    return str(configs.FOLDER / f"{choose('--config', name, configs.names())}.py")
 
 
 def _config_error(argv: list[str], error: Exception) -> UserError:

@@ -22,17 +22,16 @@ What fails is tried again; a killed command resumes; more methods or sets add to
 from __future__ import annotations
 
 import pathlib
-import pprint
 import re
 import shlex
 
 from absl import flags
 
+from tfaug import config as rules
 from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import Config
 from tfaug.engine.errors import UserError
-from tfaug.engine.files import replacing
 from tfaug.experiment import sources
 from tfaug.table1 import plan, results
 
@@ -88,7 +87,7 @@ def fill(workdir: pathlib.Path) -> None:
     if jobs:
         from tfaug.table1 import grid as runner
 
-        command = ["-m", "tfaug", "train", f"--config={_save(config, workdir)}", f"--workdir={workdir}"]
+        command = ["-m", "tfaug", "train", f"--config={rules.write(config, workdir / 'logs')}", f"--workdir={workdir}"]
         runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
     print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
 
@@ -110,16 +109,3 @@ def chosen_sets(config: Config) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sizes = sizes or tuple(sorted(n for n, count in counts.items() if count == most))
     available = min((counts[n] for n in sizes if n in counts), default=1)
     return sizes, plan.numbers("--sets", SETS.value) if SETS.value else tuple(range(1, available + 1))
-
-
-def _save(config: Config, workdir: pathlib.Path) -> pathlib.Path:
-    """A config file from which all jobs of the grid get the config as it is here and now."""
-    file = workdir / "logs" / f"{config.name}.py"
-    values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
-    program = (
-        '"""Written by tfaug: the config of the jobs of a grid."""\n\nimport ml_collections\n\n'
-        f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
-    )
-    with replacing(file, "choose a --workdir that can be written", unique=True) as path:
-        path.write_text(program, encoding="utf-8")
-    return file
