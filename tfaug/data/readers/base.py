@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from tfaug.data import images
 from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
+from tfaug.types import Hearts
 
 MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
 MIN_ALONG = 0.9  # of a unit vector along a direction of the body; 26 degrees from it
@@ -115,6 +116,14 @@ class Reader(abc.ABC):
     def patient(self, case: str) -> str:
         """Whose scan a case is: cases of one patient never fall into different splits."""
         return case
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The cases that a name in the splits stands for: the case itself, or all cases of the patient; opens no file."""
+        return (name,)
+
+    def hearts(self, cases: Iterable[str]) -> Hearts | None:
+        """What the clinical indices of the heart need to know of some cases; None unless they show both its phases."""
+        return None
 
 
 def in_order(
