@@ -118,7 +118,7 @@ class Reader(abc.ABC):
         return case
 
     def members(self, name: str) -> tuple[str, ...]:
-        """The cases that a name in the splits stands for: the case itself, or all cases of the patient; opens no file."""
+        """The cases that a name in the splits stands for: that case, or all cases of a patient; opens no file."""
         return (name,)
 
     def hearts(self, cases: Iterable[str]) -> Hearts | None:
