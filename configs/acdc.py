@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.labels = "labels/*"
     config.data.slice_axis = either("auto")  # 0, 1 or 2; "auto": the axis with the largest spacing
     config.data.cohort_seed = 0  # of the built-in cohort
-    config.data.phase = "ES"  # of the layout `acdc` (section 3.1); the released program reads ED
+    config.data.phase = "ES"  # of the layout `acdc` (section 3.1); the released program reads ED; or "both"
     config.data.image_size = either(224)  # section 3.2; "auto": holds all that is labelled
     config.data.resolution = either(1.36719)  # mm, section 3.2; "auto": the median of the data set
     config.data.n4_shrink = 2  # N4 on every n-th pixel, for speed (docs/performance.md); 1 is exact, 0 leaves N4 out

@@ -271,6 +271,22 @@ def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scor
     assert "was trained on other data (scan of patient002: changed)" in line
 
 
+def test_another_definition_of_distances_is_another_evaluation(trained, cohort, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "runs" / NAMES[2], tmp_path / "runs" / NAMES[2])
+    out = tmp_path / "runs" / NAMES[2] / "evaluation" / "test"
+    before = (out / "dice.csv").read_text()
+    flags = [f"--config.data.root={cohort}", f"--config.data.cache_dir={folder / 'cache'}", *TINY]
+    for distances, again in (("medpy", False), ("medpy", True), ("reloaded", False)):
+        result = run("evaluate.py", *flags, f"--distances={distances}", cwd=tmp_path)
+        assert result.returncode == 0 and ("evaluated before" in result.stdout) == again
+        assert ("hd95_medpy_mm" in pd.read_csv(out / "dice.csv")) == (distances == "medpy")
+        assert ("(MedPy 0.4.0)" in result.stdout) == (distances == "medpy")
+    assert (out / "dice.csv").read_text() == before
+    line = error_line(run("evaluate.py", *flags, "--distances=medpi", cwd=tmp_path))
+    assert "--distances: 'medpi' is unknown" in line and "medpy" in line
+
+
 def test_evaluating_a_named_run(trained, tmp_path):
     """From anywhere, by its folder alone; a generator's run has no segmenter."""
     folder, first = trained

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from data_.patients import patients, write_nifti, write_patient
 
-from tfaug import evaluation
+from tfaug import evaluation, metrics
 from tfaug.data import images, readers
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Spec, prepare_volume
@@ -103,6 +104,8 @@ def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
     table = evaluation.evaluate(oracle(*cases), cases, 2, out, HEART, "ES")
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         "dice.csv",
+        "indices.csv",
+        "agreement.png",
         "summary.txt",
         "masks/patient001_ES_prediction.nii.gz",
         "masks/patient002_ES_prediction.nii.gz",
@@ -115,7 +118,7 @@ def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
     pd.testing.assert_frame_equal(stored, table, atol=1e-6)
     mask = nibabel.load(out / "masks" / "patient001_ES_prediction.nii.gz")
     np.testing.assert_array_equal(np.asarray(mask.dataobj), heart())
-    assert (out / "summary.txt").read_text() == evaluation.summary(table) + "\n"
+    assert (out / "summary.txt").read_text().startswith(evaluation.summary(table) + "\nHD95: the larger of ")
 
 
 def test_one_case_in_which_nothing_is_found(tmp_path):
@@ -143,6 +146,91 @@ def test_summary_by_hand():
     assert rows["mean"] == "0.650 +- 0.150 4.00 +- 1.00 1.29 +- 0.54 1 of 6".split()
 
 
+def test_distances_of_another_definition_are_called_so(tmp_path):
+    reference = heart((3, 2))
+    reference[:, :18] = 0  # so that the two directions have different means
+    case = with_label(make_case(tmp_path), reference)
+    folders = {name: tmp_path / name for name in metrics.DISTANCES}
+    for name, folder in folders.items():
+        evaluation.evaluate(oracle(case), [case], 1, folder, HEART, distances=name)
+    ours, theirs = (pd.read_csv(folder / "dice.csv") for folder in folders.values())
+    assert list(theirs) == ["case", "structure", "dice", "hd95_medpy_mm", "assd_medpy_mm", "in_neither"]
+    prediction = evaluation.segment(oracle(case), case)
+    for index, column in ((0, "hd95"), (1, "assd")):
+        expected = [metrics.surface_distance(prediction, reference, k, SPACING, "medpy")[index] for k in (1, 2, 3)]
+        np.testing.assert_allclose(theirs[f"{column}_medpy_mm"], expected, atol=1e-6)
+        assert not np.allclose(ours[f"{column}_mm"], expected, atol=1e-3)
+    texts = {name: (folder / "summary.txt").read_text() for name, folder in folders.items()}
+    for name, text in texts.items():
+        assert [line in text for line in metrics.DISTANCES.values()] == [name == other for other in metrics.DISTANCES]
+    means = theirs[["hd95_medpy_mm", "assd_medpy_mm"]].mean()
+    cells = [line for line in texts["medpy"].splitlines() if line.startswith("mean")][0].split()
+    assert (float(cells[4]), float(cells[7])) == pytest.approx((means.iloc[0], means.iloc[1]), abs=0.006)
+
+
+def test_volumes_of_every_structure_beside_the_references(tmp_path):
+    cases = [
+        make_case(tmp_path, "a"),
+        with_label(make_case(tmp_path, "b"), heart((3, 1)) % 3),
+    ]  # no LV in b's reference
+    evaluation.evaluate(oracle(cases[0]), cases, 2, tmp_path / "out", HEART)
+    table = pd.read_csv(tmp_path / "out/indices.csv", index_col="case")
+    voxel = 1.5 * 1.5 * 8.0 / 1000
+    for index, structure in enumerate(("RV", "Myo", "LV"), start=1):
+        for case in cases:
+            name = case.volume.case
+            assert table.loc[name, f"{structure}_volume_predicted_ml"] == pytest.approx(
+                (heart() == index).sum() * voxel
+            )
+            reference = (case.volume.label == index).sum() * voxel
+            assert table.loc[name, f"{structure}_volume_reference_ml"] == pytest.approx(reference)
+    assert table.loc["b", "LV_volume_reference_ml"] == 0
+    (line,) = [
+        row for row in (tmp_path / "out/summary.txt").read_text().splitlines() if row.startswith("LV volume (ml)")
+    ]
+    differences = table.LV_volume_predicted_ml - table.LV_volume_reference_ml
+    expected = f"{differences.mean():.2f} +- {1.96 * differences.std():.2f} undefined 2"
+    assert line.split()[3:] == expected.split()
+
+
+def test_clinical_indices_of_patients_whose_two_phases_are_cases(tmp_path):
+    """From ACDC's folders to indices.csv: every ES mask is a heart smaller by some voxels, and three are mistaken."""
+    ed, es = heart(), heart()
+    es[(es == 3) & (np.arange(SHAPE[0])[:, None, None] < 30)] = 2  # half of the cavity has become wall
+    names = ["p1", "p2", "p3"]
+    for name in names:
+        folder = write_patient(tmp_path / "data", name, shape=SHAPE)
+        for number, label in ((1, ed), (12, es)):
+            write_nifti(folder / f"{name}_frame{number:02d}_gt.nii.gz", label, SPACING)
+            image = (100 * label + np.arange(SHAPE[0])[:, None, None]).astype(np.int16)
+            write_nifti(folder / f"{name}_frame{number:02d}.nii.gz", image, SPACING)
+    dataset = patients(tmp_path / "data", phase="both")
+    listed = dataset.cases().labelled
+    cases = [prepared(dataset.read(case)) for case in listed if case != "p3_ES"]  # of p3 one phase alone is scored
+    predicted = [with_label(case, np.zeros_like(case.volume.label)) for case in cases]
+    hearts = dataset.reader.hearts(listed)
+    out = tmp_path / "out"
+    evaluation.evaluate(oracle(*cases), [*cases[:3], predicted[3], *cases[4:]], 5, out, dataset.task, hearts=hearts)
+    table = pd.read_csv(out / "indices.csv", index_col="patient")
+    voxel = np.prod(SPACING) / 1000
+    edv, esv = ((label == 3).sum() * voxel for label in (ed, es))
+    assert list(table.index) == names and len(table.columns) == 18
+    p1, p2, p3 = (table.loc[name] for name in names)
+    assert p1.LV_EDV_predicted_ml == p1.LV_EDV_reference_ml == pytest.approx(edv)
+    assert p1.LV_EF_reference_percent == pytest.approx(100 * (edv - esv) / edv)
+    assert p1.LV_SV_predicted_ml == pytest.approx(edv - esv)
+    assert p1.Myo_mass_ED_reference_g == pytest.approx(1.05 * (ed == 2).sum() * voxel)
+    assert (p2.LV_EDV_reference_ml, p2.LV_ESV_reference_ml) == pytest.approx(
+        (edv, 0), abs=1e-6
+    )  # that of the empty label
+    assert np.isnan(p3.LV_ESV_reference_ml) and np.isnan(p3.LV_EF_predicted_percent)
+    assert p3.LV_EDV_predicted_ml == pytest.approx(edv)
+    text = (out / "summary.txt").read_text()
+    (line,) = [row for row in text.splitlines() if row.startswith("LV ESV (ml)")]
+    assert line.split()[3:] == [f"{esv / 2:.2f}", "+-", f"{1.96 * esv / 2**0.5:.2f}", "undefined", "2"]
+    assert sum(row.startswith(("LV ", "RV ", "Myo mass")) for row in text.splitlines()) == 9 + 2
+
+
 def test_r2_structures_in_neither_mask_are_counted_below_the_table(tmp_path):
     """They stay a Dice of 1, and nobody is left to believe that they were found."""
     whole, without = make_case(tmp_path, "a"), make_case(tmp_path, "b", resolution=1.4)
@@ -151,7 +239,8 @@ def test_r2_structures_in_neither_mask_are_counted_below_the_table(tmp_path):
     predict = oracle(whole, without)
     table = evaluation.evaluate(predict, [whole, without], 2, tmp_path / "out", HEART)
     assert table[table.in_neither][["case", "structure", "dice"]].to_numpy().tolist() == [["b", "LV", 1]]
-    *rows, count = (tmp_path / "out/summary.txt").read_text().splitlines()
+    *rows, count = evaluation.summary(table).splitlines()
+    assert (tmp_path / "out/summary.txt").read_text().startswith("\n".join([*rows, count, "HD95"]))
     assert count.endswith("counts as a Dice of 1 and 0 mm: LV in 1 of 2 cases")
     assert rows == evaluation.summary(table.assign(in_neither=False)).splitlines()
     assert evaluation.evaluate(oracle(whole), [whole], 1, tmp_path / "whole", HEART).in_neither.sum() == 0

@@ -1,4 +1,5 @@
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -101,6 +102,34 @@ def test_empty_masks():
     for prediction, reference in ((empty, full), (full, empty)):
         assert metrics.dice(prediction, reference, 1) == 0.0
         assert all(map(math.isnan, metrics.surface_distance(prediction, reference, 1, SPACING)))
+
+
+def test_distances_are_medpys_where_asked_for():
+    """distances.npz is made with two versions of MedPy, see data/make_distances.py; only ASSD differs between them."""
+    with np.load(pathlib.Path(__file__).parent / "data" / "distances.npz", allow_pickle=False) as file:
+        expected, pairs, spacing = {**file}, file["masks"].astype(np.uint8), file["spacing"]
+    definitions = {
+        name: np.transpose([metrics.surface_distance(*pair, 1, spacing, name) for pair in pairs])
+        for name in metrics.DISTANCES
+    }
+    np.testing.assert_allclose(definitions["medpy"], (expected["hd95_0.4.0"], expected["assd_0.4.0"]), rtol=1e-12)
+    np.testing.assert_allclose(definitions["reloaded"][1], expected["assd_0.5.2"], rtol=1e-12)
+    np.testing.assert_array_equal(expected["hd95_0.5.2"], expected["hd95_0.4.0"])
+    differ = ~np.isclose(definitions["medpy"], definitions["reloaded"], rtol=1e-3)
+    assert differ.sum(axis=1).min() >= 3  # else the file could not tell them apart
+
+
+@pytest.mark.parametrize("definition", metrics.DISTANCES)
+def test_empty_masks_have_one_rule_in_every_definition(definition):
+    empty, full = mask(), mask(np.s_[3:6, 3:6, 1:3])
+    assert metrics.surface_distance(empty, empty, 1, SPACING, definition) == (0.0, 0.0)
+    for prediction, reference in ((empty, full), (full, empty)):
+        assert all(map(math.isnan, metrics.surface_distance(prediction, reference, 1, SPACING, definition)))
+
+
+def test_an_unknown_definition_is_refused():
+    with pytest.raises(ValueError, match="'pooled', not one of reloaded, medpy"):
+        metrics.surface_distance(mask(), mask(), 1, SPACING, "pooled")
 
 
 def test_masks_of_different_shapes_are_refused():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from matplotlib import colors
 from matplotlib import image as mpl_image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 from scipy import ndimage
 
@@ -230,3 +232,49 @@ def test_one_structure_is_drawn_and_named_in_every_panel():
         legend = int(pictures.LEGEND * pictures.DPI)
         assert near(picture[:-legend], colours["liver"]).sum() > 20  # its contour
         assert near(picture[-legend:], colours["liver"]).sum() > 20
+
+
+def comparison(predicted=(11.0, 19.0, 33.0), reference=(10.0, 20.0, 30.0), bias=1.0, limits=3.92, colour="#D55E00"):
+    values = np.array(predicted), np.array(reference)
+    return pictures.Comparison("LV $EDV", "ml", colour, *values, bias, limits, "r = 0.99")
+
+
+def test_a_bland_altman_chart_has_differences_over_means_bias_and_limits_all_within_view():
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    chart = figure.add_subplot()
+    pictures._bland_altman(chart, comparison())
+    points, *lines = sorted(chart.lines, key=lambda line: len(line.get_xdata()), reverse=True)
+    np.testing.assert_allclose(points.get_xydata(), [(10.5, 1), (19.5, -1), (31.5, 3)])
+    heights = sorted(line.get_ydata()[0] for line in lines)
+    assert heights == pytest.approx([1 - 3.92, 0, 1, 1 + 3.92])
+    assert chart.get_ylim()[0] < heights[0] and chart.get_ylim()[1] > heights[-1]
+    assert [text.get_text() for text in chart.texts] == ["4.92", "\N{MINUS SIGN}2.92", "1"]
+
+
+def test_a_correlation_chart_shows_both_sides_on_one_scale():
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    chart = figure.add_subplot()
+    pictures._correlation(chart, comparison())
+    points = next(line for line in chart.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(points.get_xydata(), [(10, 11), (20, 19), (30, 33)])
+    assert chart.get_xlim() == chart.get_ylim()
+    assert chart.get_ylim()[0] < 10 and chart.get_ylim()[1] > 33
+
+
+def test_agreement_of_several_quantities_two_in_a_row():
+    one, two, three = (pictures.agreement([comparison()] * count) for count in (1, 2, 3))
+    assert two.shape[1] == 2 * one.shape[1] == three.shape[1]
+    assert three.shape[0] == 2 * one.shape[0] == 2 * two.shape[0]
+    mixed = pictures.agreement([comparison(colour="#56B4E9"), comparison(colour="#D55E00")])
+    columns = {colour: np.flatnonzero(near(mixed, colour).any(axis=0)) for colour in ("#56B4E9", "#D55E00")}
+    half = mixed.shape[1] // 2
+    assert columns["#56B4E9"].size and columns["#D55E00"].size
+    assert columns["#56B4E9"].max() < half <= columns["#D55E00"].min()
+
+
+@pytest.mark.parametrize("values", [(), (0.0,)])
+def test_agreement_of_nothing_and_of_a_single_pair_of_zeros(values):
+    drawn = pictures.agreement([comparison(values, values, 0.0 if values else np.nan, np.nan)])
+    assert near(drawn, "#D55E00").any() == bool(values)

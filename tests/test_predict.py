@@ -80,7 +80,8 @@ def test_every_scan_of_the_data_set_has_its_files_and_the_labelled_ones_scores(w
     cases = [f"scan{number:02d}" for number in range(6)]
     names = {path.relative_to(world / "out").as_posix() for path in (world / "out").rglob("*") if path.is_file()}
     of_cases = {name for case in cases for name in (f"{case}.nii.gz", f"{case}.npz", f"pictures/{case}.png")}
-    assert names == of_cases | {"dice.csv", "summary.txt", "predict.json", "lock"}
+    scores = {"dice.csv", "indices.csv", "agreement.png", "summary.txt"}
+    assert names == of_cases | scores | {"predict.json", "lock"}
     table = pd.read_csv(world / "out/dice.csv")
     assert sorted(set(table.case)) == cases[:5]
     ours = table[table.case == tested].reset_index(drop=True)
@@ -511,6 +512,18 @@ def test_a_label_that_cannot_be_used_costs_the_score_but_not_the_mask(tmp_path, 
     table = pd.read_csv(tmp_path / "out/dice.csv")
     assert list(table.case) == ["scan00"] * 2 and list(table.dice) == [1, 1]
     assert "1.000 +- 0.000" in capsys.readouterr().out
+    assert list(pd.read_csv(tmp_path / "out/indices.csv").case) == ["scan00"]
+
+
+def test_scores_have_the_definition_that_is_asked_for(tmp_path):
+    write_msd(tmp_path / "data", TASK.structures, num_cases=1, unlabelled=0)
+    image, label = answer()
+    write(tmp_path / "data/imagesTr/scan00_0000.nii.gz", image)
+    write(tmp_path / "data/labelsTr/scan00.nii.gz", label)
+    options, task = Options(score=True, distances="medpy"), Task(TASK.structures, ("contrast0",))
+    printed = job(tmp_path / "data", tmp_path / "out", options, task=task).run(Oracle())
+    assert {"hd95_medpy_mm", "assd_medpy_mm"} < {*pd.read_csv(tmp_path / "out/dice.csv")}
+    assert "(MedPy 0.4.0)" in printed and (tmp_path / "out/summary.txt").read_text() in printed + "\n"
 
 
 def test_only_the_largest_component_of_the_structures_that_are_named_is_kept(tmp_path):

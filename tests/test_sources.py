@@ -272,3 +272,31 @@ def test_a_reader_is_for_data_of_ones_own(tmp_path):
     with pytest.raises(UserError, match="--config.data.reader: names 'acdcc', but data.root is empty"):
         sources.resolve(config)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("way", ["config", "file", "random"])
+def test_with_both_phases_a_split_by_patient_holds_both_cases_of_each(tmp_path, way):
+    names = [f"p{k}" for k in range(4)]
+    for seed, name in enumerate(names):
+        write_patient(tmp_path / "data", name, seed)
+    config = config_of(tmp_path / "data")
+    config.data.structures, config.data.phase = (), "both"
+    config.splits.labelled = Config({"n1": (("p0",),)})
+    config.splits.validation, config.splits.unlabelled, config.splits.test = ("p1",), (), ("p2", "p3")
+    if way == "file":
+        splits = {"labelled": {"n1": [["p0"]]}, "validation": ["p1"], "test": ["p2", "p3"]}
+        (tmp_path / "splits.json").write_text(json.dumps(splits))
+        config.splits.file = str(tmp_path / "splits.json")
+    if way == "random":
+        config.splits.random = {"labelled": 1, "validation": 1, "test": 2}
+    resolved = sources.resolve(config)
+    drawn = [rules.cases(resolved, split) for split in ("labelled", "validation", "test")]
+    assert [len({*cases}) for cases in drawn] == [2, 2, 4]
+    of = [{case.rpartition("_")[0] for case in cases} for cases in drawn]
+    assert [len(patients) for patients in of] == [1, 1, 2] and set.union(*of) == {*names}
+    assert {case.rpartition("_")[2] for cases in drawn for case in cases} == {"ED", "ES"}
+    if way == "config":
+        assert of[0] == {"p0"} and of[2] == {"p2", "p3"}
+    data = sources.Data(resolved)
+    assert data.tag == "" and set(data.dataset.reader.hearts(drawn[2]).patients) == of[2]
+    assert sources.resolve(resolved).splits.to_dict() == resolved.splits.to_dict()

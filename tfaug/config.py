@@ -207,7 +207,7 @@ _RULES = (
     ("data.labels", *_PATTERN),
     ("data.slice_axis", *_one_of("auto", 0, 1, 2)),
     ("data.cohort_seed", *_SEED),
-    ("data.phase", *_one_of("ES", "ED")),
+    ("data.phase", *_one_of("ES", "ED", "both")),
     # Both are bounded so that a slice fits into memory, cropped and whole.
     ("data.image_size", _image_size, "a multiple of 32 up to 4096, or auto"),
     ("data.resolution", _resolution, "a number of mm from 0.1 to 100, or auto"),

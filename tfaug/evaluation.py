@@ -6,19 +6,20 @@ A segmenter is given as a function from prepared slices [Z, H, W, C] float32 to 
 from __future__ import annotations
 
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from tfaug import metrics, pictures
+from tfaug import indices, metrics, pictures
 from tfaug.data import images
 from tfaug.data.preprocess import Prepared, restore, to_file_order
 from tfaug.data.task import Task
 from tfaug.engine.files import replacing
 from tfaug.engine.workers import progress
-from tfaug.types import Volume
+from tfaug.types import Hearts, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -41,37 +42,57 @@ def validation_dice(predict: Predict, scans: Sequence[Prepared], task: Task) -> 
     return {**dict(zip(task.names, by_structure.tolist())), "mean": float(by_structure.mean())}
 
 
-def score(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
+def score(prediction: np.ndarray, volume: Volume, task: Task, distances: str = metrics.DEFAULT_DISTANCES) -> list[dict]:
     """Compares a native mask with the reference: one row a structure.
+
+    Args:
+      prediction: [X, Y, Z] of classes.
+      volume: the scan with its label.
+      task: what the classes mean.
+      distances: the definition of HD95 and ASSD, a key of `metrics.DISTANCES`.
 
     Returns:
       rows of case, structure, dice, hd95_mm, assd_mm, and whether both masks lack the structure; undefined distances
-        are NaN (see `metrics`).
+        are NaN (see `metrics`). Distances that are not of the default definition have its name in theirs, as
+        hd95_medpy_mm.
     """
     rows = []
+    hd95, assd = _distance_columns(distances)
     for structure, index in task.classes.items():
-        distance = metrics.surface_distance(prediction, volume.label, index, volume.spacing)
+        distance = metrics.surface_distance(prediction, volume.label, index, volume.spacing, distances)
         rows.append(
             {
                 "case": volume.case,
                 "structure": structure,
                 "dice": metrics.dice(prediction, volume.label, index),
-                "hd95_mm": distance.hd95,
-                "assd_mm": distance.assd,
+                hd95: distance.hd95,
+                assd: distance.assd,
                 "in_neither": not np.any((prediction == index) | (volume.label == index)),
             }
         )
     return rows
 
 
+def volumes(prediction: np.ndarray, volume: Volume, task: Task) -> list[dict]:
+    """The volumes of all structures in a native mask and in the reference, see `indices.volumes`."""
+    return indices.volumes(volume.case, prediction, volume.label, task.classes, volume.spacing)
+
+
 def evaluate(
-    predict: Predict, scans: Iterable[Prepared], num_scans: int, out_dir: pathlib.Path, task: Task, tag: str = ""
+    predict: Predict,
+    scans: Iterable[Prepared],
+    num_scans: int,
+    out_dir: pathlib.Path,
+    task: Task,
+    tag: str = "",
+    hearts: Hearts | None = None,
+    distances: str = metrics.DEFAULT_DISTANCES,
 ) -> pd.DataFrame:
     """Segments, scores and draws every scan.
 
-    Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, summary.txt and, last,
-    dice.csv: where that exists, the evaluation is complete. Each file appears whole or not at all, and running an
-    interrupted evaluation again replaces what it left.
+    Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, and the files of
+    `write_scores`, dice.csv last: where that exists, the evaluation is complete. Each file appears whole or not at all,
+    and running an interrupted evaluation again replaces what it left.
 
     Args:
       predict: the segmenter.
@@ -80,6 +101,8 @@ def evaluate(
       out_dir: made if it is missing.
       task: what the labels mean.
       tag: a part of the masks' names, as "ES".
+      hearts: which structures and cases make up hearts, if any do.
+      distances: the definition of HD95 and ASSD, see `score`.
 
     Returns:
       the rows of `score` for all scans.
@@ -87,42 +110,59 @@ def evaluate(
     Raises:
       MachineError: a file cannot be written.
     """
-    rows, tiles = [], []
-    done = (_evaluate_case(predict, prepared, out_dir, task, tag) for prepared in scans)
-    for case_rows, tile in progress(done, num_scans, "evaluation", "case"):
+    rows, found, tiles = [], [], []
+    done = (_evaluate_case(predict, prepared, out_dir, task, tag, distances) for prepared in scans)
+    for case_rows, case_volumes, tile in progress(done, num_scans, "evaluation", "case"):
         rows += case_rows
+        found += case_volumes
         tiles.append(tile)
     table = pd.DataFrame(rows)
     shown, masks, titles, references = zip(*tiles)
     overview = pictures.overlay(shown, masks, titles, task.colours, references)
     with _replacing(out_dir / "pictures" / "overview.png") as path:
         pictures.save(overview, path)
-    write_scores(table, out_dir)
+    write_scores(table, indices.compute(found, hearts), out_dir, task)
     return table
 
 
-def write_scores(table: pd.DataFrame, folder: pathlib.Path, remedy: str = _ROOM) -> None:
-    """Writes summary.txt and, last, dice.csv.
+def write_scores(
+    table: pd.DataFrame, measured: pd.DataFrame, folder: pathlib.Path, task: Task, remedy: str = _ROOM
+) -> str:
+    """Writes indices.csv, agreement.png, summary.txt and, last, dice.csv; returns the text of the summary.
+
+    Args:
+      table: rows of `score`.
+      measured: what `indices.compute` returns.
+      folder: for the files.
+      task: its colours are those of the picture.
+      remedy: if they cannot be written.
 
     Raises:
       MachineError: a file cannot be written.
     """
+    text = "\n".join([summary(table), metrics.DISTANCES[_definition(table)], "", agreement_summary(measured)])
+    picture = pictures.agreement(_comparisons(measured, task))
+    with replacing(folder / "indices.csv", remedy) as path:
+        indices.wide(measured).to_csv(path, index=False, float_format="%.6f")
+    with replacing(folder / "agreement.png", remedy) as path:
+        pictures.save(picture, path)
     with replacing(folder / "summary.txt", remedy) as path:
-        path.write_text(summary(table) + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
     with replacing(folder / "dice.csv", remedy) as path:
         table.to_csv(path, index=False, float_format="%.6f")
+    return text
 
 
-def _evaluate_case(predict, prepared, out_dir, task, tag):
-    """Writes a case's mask and picture; returns the rows of `score` and its tile of the overview."""
+def _evaluate_case(predict, prepared, out_dir, task, tag, distances):
+    """Writes a case's mask and picture; returns the rows of `score`, of `volumes`, and its tile of the overview."""
     volume, prediction = prepared.volume, segment(predict, prepared)
-    rows = score(prediction, volume, task)
+    rows = score(prediction, volume, task, distances)
     with _replacing(mask_file(out_dir, volume, tag)) as path:
         images.write_label(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
     picture = case_picture(prediction, volume, task)
     with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
         pictures.save(picture, path)
-    return rows, _tile(prediction, volume, rows)
+    return rows, volumes(prediction, volume, task), _tile(prediction, volume, rows)
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -134,7 +174,8 @@ def summary(table: pd.DataFrame) -> str:
     Args:
       table: rows of `score`.
     """
-    scores = ["dice", "hd95_mm", "assd_mm"]
+    hd95, assd = _distance_columns(_definition(table))
+    scores = ["dice", hd95, assd]
     of_means = table.groupby("case", sort=False)[scores].mean()
     names = [*table.structure.unique(), "mean"]
     width = max(map(len, names))
@@ -143,7 +184,7 @@ def summary(table: pd.DataFrame) -> str:
         selected = table if structure == "mean" else table[table.structure == structure]
         values = of_means if structure == "mean" else selected[scores]
         cells = [_mean_and_deviation(values[name], 3 if name == "dice" else 2) for name in scores]
-        undefined = f"{selected.hd95_mm.isna().sum()} of {len(selected)}"
+        undefined = f"{selected[hd95].isna().sum()} of {len(selected)}"
         lines.append(f"{structure:{width}}  " + "  ".join(f"{cell:>16}" for cell in cells) + f"  {undefined:>19}")
     in_neither = table[table.in_neither].groupby("structure", sort=False).size()
     if len(in_neither):
@@ -153,6 +194,64 @@ def summary(table: pd.DataFrame) -> str:
             f"{table.case.nunique()} cases"
         )
     return "\n".join(lines)
+
+
+def agreement_summary(measured: pd.DataFrame) -> str:
+    """A text table of each index: bias and limits of agreement, correlation, and the number of pairs.
+
+    Args:
+      measured: what `indices.compute` returns.
+    """
+    agreements = _agreements(measured)
+    titles = {name: f"{_title(name)} ({unit})" for name, unit in zip(measured.name, measured.unit)}
+    width = max(map(len, titles.values()))
+    lines = [
+        "Prediction - reference: bias +- 1.96 SD (95 % limits of agreement) and Pearson's r; see agreement.png",
+        f"{'':{width}}  {'bias +- limits':>18}  {'r':>9}  {'n':>4}",
+    ]
+    for name, found in agreements.items():
+        limits = "undefined" if math.isnan(found.limits) else f"{found.limits:.2f}"
+        bias = "undefined" if math.isnan(found.bias) else f"{found.bias:.2f} +- {limits}"
+        lines.append(f"{titles[name]:{width}}  {bias:>18}  {_correlation(found):>9}  {found.number:>4}")
+    return "\n".join(lines)
+
+
+def _agreements(measured):
+    """The `indices.Agreement` of each index by its name."""
+    groups = measured.groupby("name", sort=False)
+    return {name: indices.agreement(*(group[source] for source in indices.SOURCES)) for name, group in groups}
+
+
+def _comparisons(measured, task):
+    """What `pictures.agreement` draws."""
+    agreements = _agreements(measured)
+    comparisons = []
+    for name, group in measured.groupby("name", sort=False):
+        defined, found = group.dropna(subset=[*indices.SOURCES]), agreements[name]
+        values = [defined[source].to_numpy() for source in indices.SOURCES]
+        colour, unit = task.colours[group.structure.iloc[0]], group.unit.iloc[0]
+        note = f"r = {_correlation(found)}"
+        comparisons.append(pictures.Comparison(_title(name), unit, colour, *values, found.bias, found.limits, note))
+    return comparisons
+
+
+def _title(name):
+    return name.replace("_", " ")
+
+
+def _correlation(found):
+    return "undefined" if math.isnan(found.correlation) else f"{found.correlation:.3f}"
+
+
+def _distance_columns(definition):
+    """The columns of HD95 and ASSD."""
+    part = "" if definition == metrics.DEFAULT_DISTANCES else f"_{definition}"
+    return f"hd95{part}_mm", f"assd{part}_mm"
+
+
+def _definition(table):
+    """The definition of the distances in rows of `score`."""
+    return next(name for name in metrics.DISTANCES if _distance_columns(name)[0] in table)
 
 
 def mask_file(out_dir: pathlib.Path, volume: Volume, tag: str = "") -> pathlib.Path:

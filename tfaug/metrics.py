@@ -1,8 +1,11 @@
 """Overlap and surface distance of two masks, and what the generators' fields look like in numbers.
 
-The surface distances follow the definitions of Metrics Reloaded (Maier-Hein et al., Nature Methods 2024). Other
-programs mean other things by the same names: MedPy's `hd95` takes one percentile of both sets of distances
-pooled, and some average the two directed means instead of pooling the distances.
+Programs mean two things each by HD95 and ASSD; `surface_distance` takes one of two definitions:
+
+"reloaded"    HD95 is the larger of the two directed 95th percentiles, ASSD the mean of the distances in both directions
+              (Metrics Reloaded, Maier-Hein et al., Nature Methods 2024). The default.
+"medpy"       HD95 is the 95th percentile of the distances in both directions, ASSD the mean of the two directed means:
+              MedPy up to 0.4.0. MedPy 0.5.2 has this HD95, but the ASSD of "reloaded".
 
 Rules for empty masks, so that no NaN ever reaches a mean by accident:
 
@@ -24,6 +27,13 @@ import numpy as np
 from scipy import ndimage
 
 NUM_LEVELS = 257  # quantiles that stand for a histogram
+
+# The definitions of HD95 and ASSD, as the user reads them.
+DISTANCES = {
+    "reloaded": "HD95: the larger of the directed 95th percentiles; ASSD: the mean of all distances (Metrics Reloaded)",
+    "medpy": "HD95: the 95th percentile of all distances; ASSD: the mean of the directed means (MedPy 0.4.0)",
+}
+DEFAULT_DISTANCES = "reloaded"
 
 
 class SurfaceDistance(NamedTuple):
@@ -49,7 +59,11 @@ def dice(prediction: np.ndarray, reference: np.ndarray, structure: int) -> float
 
 
 def surface_distance(
-    prediction: np.ndarray, reference: np.ndarray, structure: int, spacing: Sequence[float]
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    structure: int,
+    spacing: Sequence[float],
+    definition: str = DEFAULT_DISTANCES,
 ) -> SurfaceDistance:
     """The 95th percentile Hausdorff distance and the average symmetric surface distance of one structure.
 
@@ -57,15 +71,22 @@ def surface_distance(
     background. A directed distance goes from the centre of each surface voxel of one mask to the nearest centre of
     a surface voxel of the other.
 
-    HD95 is the larger of the two directed 95th percentiles (Huttenlocher et al., 1993, with the quantile 0.95).
-    ASSD is the sum of the distances in both directions divided by their number (Heimann et al., 2009).
+    By default, HD95 is the larger of the two directed 95th percentiles (Huttenlocher et al., 1993, with the quantile
+    0.95), and ASSD the sum of the distances in both directions divided by their number (Heimann et al., 2009).
 
     Args:
       prediction: [X, Y, Z] integer mask.
       reference: the same.
       structure: the structure's class.
       spacing: mm per voxel along X, Y, Z.
+      definition: of HD95 and ASSD, a key of `DISTANCES`. The rules for empty masks, on which MedPy fails, are the same
+        for all.
+
+    Raises:
+      ValueError: the definition is unknown.
     """
+    if definition not in DISTANCES:
+        raise ValueError(f"definition of distances: {definition!r}, not one of {', '.join(DISTANCES)}")
     predicted, true = _masks(prediction, reference, structure)
     if not predicted.any() and not true.any():
         return SurfaceDistance(0.0, 0.0)
@@ -76,9 +97,12 @@ def surface_distance(
     predicted_surface, true_surface = _surface(predicted[box]), _surface(true[box])
     to_true = _distance_to(true_surface, spacing)[predicted_surface]
     to_predicted = _distance_to(predicted_surface, spacing)[true_surface]
+    both = np.concatenate([to_true, to_predicted])
+    if definition == "medpy":
+        return SurfaceDistance(float(np.percentile(both, 95)), float((to_true.mean() + to_predicted.mean()) / 2))
     return SurfaceDistance(
         hd95=float(max(np.percentile(to_true, 95), np.percentile(to_predicted, 95))),
-        assd=float(np.concatenate([to_true, to_predicted]).mean()),
+        assd=float(both.mean()),
     )
 
 

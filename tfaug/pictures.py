@@ -31,6 +31,9 @@ LEGEND = 0.3  # of one row
 LEGEND_ROW = 0.17  # of each further one
 LEGEND_WIDTH = 4.2
 CHART = (2.6, 1.9)  # least width and height
+SQUARE = 1.8  # a chart of `agreement`
+BETWEEN = (0.95, 0.62)  # such charts, for numbers and names
+LONGEST_TITLE = 34  # characters over such a chart; a longer title is smaller
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
@@ -38,6 +41,30 @@ TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero ever
 
 # Decorates what makes figures. Names of cases and structures may hold a "$", which is no mathematics.
 in_our_style = style.context(["default", {"text.parse_math": False}])
+
+
+class Comparison(NamedTuple):
+    """Predicted values of a quantity beside those of the reference, and their agreement.
+
+    Attributes:
+      title: the quantity.
+      unit: of the values.
+      colour: of the points.
+      predicted: [N], without NaN.
+      reference: the same.
+      bias: mean difference, NaN if there is none.
+      limits: half the distance between the limits of agreement about the bias, or NaN.
+      note: for the right chart.
+    """
+
+    title: str
+    unit: str
+    colour: str
+    predicted: np.ndarray
+    reference: np.ndarray
+    bias: float
+    limits: float
+    note: str
 
 
 class Arrows(NamedTuple):
@@ -250,6 +277,36 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
     return rendered(figure)
 
 
+@in_our_style
+def agreement(comparisons: Sequence[Comparison]) -> np.ndarray:
+    """Two charts for each quantity, two quantities in a row.
+
+    The left one is Bland and Altman's: the differences over the means of both values, with the bias and the limits of
+    agreement. The right one shows the predicted values over the reference's, with the line on which they are equal.
+    """
+    columns = min(2, len(comparisons))
+    rows = -(-len(comparisons) // columns)
+    width, height = 2 * columns * (SQUARE + BETWEEN[0]), rows * (SQUARE + BETWEEN[1])
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    charts = figure.subplots(rows, 2 * columns, squeeze=False)
+    left, bottom = 0.58, 0.37  # the rest is on the other side
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - (BETWEEN[0] - left) / width,
+        bottom=bottom / height,
+        top=1 - (BETWEEN[1] - bottom) / height,
+        wspace=BETWEEN[0] / SQUARE,
+        hspace=BETWEEN[1] / SQUARE,
+    )
+    for chart in charts.flat[2 * len(comparisons) :]:
+        chart.set_visible(False)
+    for comparison, differences, values in zip(comparisons, charts.flat[::2], charts.flat[1::2]):
+        _bland_altman(differences, comparison)
+        _correlation(values, comparison)
+    return rendered(figure)
+
+
 def rendered(figure: Figure) -> np.ndarray:
     """The picture of a figure whose canvas is a FigureCanvasAgg."""
     figure.canvas.draw()
@@ -267,6 +324,57 @@ def save_small(picture: np.ndarray, path: pathlib.Path) -> None:
     """Writes a picture as `save` does, in half the bytes: values are off by at most 4 of 255, black and white by 0."""
     rounded = np.minimum((picture.astype(np.uint16) + 4) // 8 * 8, 255)
     mpl_image.imsave(path, rounded.astype(np.uint8), format="png", pil_kwargs={"optimize": True})
+
+
+def _bland_altman(chart, comparison):
+    differences = comparison.predicted - comparison.reference
+    means = (comparison.predicted + comparison.reference) / 2
+    _points(chart, means, differences, comparison)
+    chart.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    bias, limits = comparison.bias, comparison.limits
+    lines = {bias + limits: "--", bias - limits: "--", bias: "-"}
+    lines = {value: dash for value, dash in lines.items() if np.isfinite(value)}
+    for value, dash in lines.items():
+        chart.axhline(value, color="black", linewidth=0.9, linestyle=dash, zorder=1)
+    # Beyond the right end of the lines, where no point lies.
+    place = {"x": 1.03, "transform": chart.get_yaxis_transform(), "va": "center", "fontsize": FONT - 2}
+    shown = [0, *differences, *lines]
+    lowest, highest = min(shown), max(shown)
+    margin = 0.1 * _span(lowest, highest)
+    chart.set_ylim(lowest - margin, highest + margin)
+    for value in lines:
+        chart.text(y=value, s=f"{value:.3g}".replace("-", "\N{MINUS SIGN}"), **place)
+    title = f"{comparison.title}, n = {differences.size}"
+    _name_axes(chart, title, "mean of both", "prediction \N{MINUS SIGN} reference", comparison.unit)
+
+
+def _correlation(chart, comparison):
+    _points(chart, comparison.reference, comparison.predicted, comparison)
+    values = np.concatenate([comparison.reference, comparison.predicted])
+    lowest, highest = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    margin = 0.07 * _span(lowest, highest)
+    ends = (lowest - margin, highest + margin)
+    chart.plot(ends, ends, color="black", linewidth=0.9, linestyle="dotted", zorder=1)
+    chart.set_xlim(ends)
+    chart.set_ylim(ends)
+    chart.set_aspect("equal", adjustable="box")
+    _name_axes(chart, f"{comparison.title}, {comparison.note}", "reference", "prediction", comparison.unit)
+
+
+def _span(lowest, highest):
+    return highest - lowest if highest - lowest > TINY else 1.0
+
+
+def _name_axes(chart, title, x, y, unit):
+    chart.set_title(title, fontsize=FONT * min(1, LONGEST_TITLE / len(title)), pad=3)
+    chart.set_xlabel(f"{x} ({unit})", fontsize=FONT - 1, labelpad=1)
+    chart.set_ylabel(f"{y} ({unit})", fontsize=FONT - 1, labelpad=1)
+    chart.tick_params(labelsize=FONT - 2, length=2, pad=1)
+
+
+def _points(chart, x, y, comparison):
+    style = {"marker": "o", "markersize": 4, "markeredgecolor": "#333333", "markeredgewidth": 0.5}
+    chart.plot(x, y, linestyle="none", color=comparison.colour, **style)
 
 
 def _fields(tiles, fields, kind):

@@ -3,7 +3,7 @@
     OUT/NAME.nii.gz           the mask, in the scan's own format, with its geometry and the user's label values
     OUT/NAME.npz              on request: `probabilities`, float16 [classes, Z, Y, X] as nnU-Net has them
     OUT/pictures/NAME.png     on request: the scan with the mask's contours
-    OUT/dice.csv, summary.txt   on request: scores, where there are labels
+    OUT/dice.csv, indices.csv, agreement.png, summary.txt    on request: scores, where there are labels
     OUT/predict.json          what has made the masks, and what is odd about each scan
     OUT/lock                  locked while a process works here
 
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from tfaug import evaluation, pictures
+from tfaug import evaluation, indices, metrics, pictures
 from tfaug.data import cache, check, images
 from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
@@ -54,6 +54,7 @@ class Options(NamedTuple):
       score: scores of the scans that have a label.
       overwrite: masks that are there already are made again.
       keep_largest: structures of which only the largest connected component is kept.
+      distances: the definition of HD95 and ASSD in the scores, a key of `metrics.DISTANCES`.
     """
 
     probabilities: bool = False
@@ -61,6 +62,7 @@ class Options(NamedTuple):
     score: bool = False
     overwrite: bool = False
     keep_largest: tuple[str, ...] = ()
+    distances: str = metrics.DEFAULT_DISTANCES
 
 
 class Job:
@@ -231,22 +233,25 @@ class Job:
 
     def _score(self) -> list[str]:
         """Writes the scores of all masks that have a label; returns the table, for the user."""
-        rows = []
+        rows, volumes = [], []
+        task = self._dataset.task
         for case in self._labelled:
             check_signals()
             if case in self._record["cases"]:
                 try:
                     with cache.explained(case):
                         volume = self._dataset.read(case)
-                        classes = self._dataset.task.to_classes(images.read(self._masks[case], None).array, case)
-                        rows += evaluation.score(np.moveaxis(classes, volume.axis, 2), volume, self._dataset.task)
+                        classes = task.to_classes(images.read(self._masks[case], None).array, case)
+                        mask = np.moveaxis(classes, volume.axis, 2)
+                        rows += evaluation.score(mask, volume, task, self._options.distances)
+                        volumes += evaluation.volumes(mask, volume, task)
                 except UserError as error:
                     self._fail(case, error)
         if not rows:
             return []
-        table = pd.DataFrame(rows)
-        evaluation.write_scores(table, self._folder, _ROOM)
-        return ["", evaluation.summary(table), "", printable(str(self._folder / "dice.csv"))]
+        measured = indices.compute(volumes, self._dataset.reader.hearts(self._labelled))
+        text = evaluation.write_scores(pd.DataFrame(rows), measured, self._folder, task, _ROOM)
+        return ["", text, "", printable(str(self._folder / "dice.csv"))]
 
     def _fail(self, case: str, error: UserError) -> None:
         """Keeps an error for the end; a copy, as its traceback would keep the scan."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,22 @@ class Volume:
     axis: int
     path: pathlib.Path
     order: str = ""
+
+
+class Hearts(NamedTuple):
+    """Which structures are the parts of a heart, and which cases show it in which phase, as a data set's reader knows.
+
+    Attributes:
+      lv: the structure that is the cavity of the left ventricle.
+      rv: that of the right ventricle.
+      myocardium: the structure that is the left ventricle's wall.
+      patients: by patient, the case at end-diastole and the case at end-systole.
+    """
+
+    lv: str
+    rv: str
+    myocardium: str
+    patients: Mapping[str, tuple[str, str]]
 
 
 class Batch(NamedTuple):

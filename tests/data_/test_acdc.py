@@ -266,6 +266,31 @@ def test_only_folders_with_patients_are_recognised(tmp_path):
     assert acdc.Reader.recognises(tmp_path)
 
 
+def test_with_both_phases_each_frame_is_a_case_of_its_patient(tmp_path):
+    write_patient(tmp_path / "training", "patient_2")
+    (write_patient(tmp_path / "testing") / ES_LABEL).unlink()
+    reader = acdc.Reader(tmp_path, {"phase": "both"})
+    ed, es = f"{CASE}_ED", f"{CASE}_ES"
+    assert reader.scans() == (ed, es, "patient_2_ED", "patient_2_ES")
+    assert reader.cases() == ((ed, "patient_2_ED", "patient_2_ES"), (es,))
+    assert (reader.patient(es), reader.patient("patient_2_ED")) == (CASE, "patient_2")
+    np.testing.assert_array_equal(read(tmp_path, "patient_2_ES", phase="both").image[..., 0], IMAGE)
+    np.testing.assert_array_equal(read(tmp_path, "patient_2_ED", phase="both").image[..., 0], IMAGE - 7)
+    with pytest.raises(UserError, match="'patient_2': names no phase; with data.phase=both, name patient_2_ED or"):
+        reader.locate("patient_2")
+
+
+def test_a_patients_name_stands_for_its_cases_and_its_heart_is_seen_in_both_phases_only(tmp_path):
+    both = acdc.Reader(tmp_path, {"phase": "both"})
+    assert set(both.members("patient_2")) == {"patient_2_ED", "patient_2_ES"}
+    assert both.members("patient_2_ES") == ("patient_2_ES",)
+    hearts = both.hearts(["b_ES", "a_ED", "b_ED"])
+    assert hearts.patients == {"b": ("b_ED", "b_ES"), "a": ("a_ED", "a_ES")}  # a's ES may not be there
+    assert {hearts.lv, hearts.rv, hearts.myocardium} == {*both.task().names}
+    one = acdc.Reader(tmp_path, {"phase": "ED"})
+    assert (one.members(CASE), one.patient("x_ED"), one.hearts([CASE])) == ((CASE,), "x_ED", None)
+
+
 def test_an_unknown_phase_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"data.phase: 'es' is unknown"):
         acdc.Reader(tmp_path, {"phase": "es"})

@@ -6,6 +6,7 @@ A segmenter, on its scans' own grids: the Dice table, masks and pictures, in RUN
   --config=NAME    phantom (default), acdc, hippocampus, own, released_code, or a Python file
   --aug=METHOD     as of `tfaug train` (default: aff_gd_gi)
   --workdir=DIR    of the runs (default: runs)
+  --distances=DEF  definition of HD95 and ASSD: reloaded (default) or medpy
   --config.data.root=DIR --config.splits.test="('CASE1', 'CASE2')"
                    other scans than the run's config names; also with --run
 The grid of `tfaug table1`
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from absl import flags
 
+from tfaug import metrics
 from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import segmenter_path
@@ -27,6 +29,7 @@ from tfaug.experiment import identity, sources
 
 SPLIT = flags.DEFINE_string("split", "test", None)
 RUN = flags.DEFINE_string("run", "", None)
+DISTANCES = flags.DEFINE_string("distances", metrics.DEFAULT_DISTANCES, None)
 TABLE1 = flags.DEFINE_bool("table1", False, None)
 FIGURES = flags.DEFINE_bool("figures", False, None)
 # What may be another one for a trained segmenter.
@@ -39,13 +42,14 @@ OF_DATA = (
 def main() -> None:
     """Prints the Dice table, and writes CSV, masks and pictures into the run's folder; or does so for the grid."""
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
+    distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
     if TABLE1.value or FIGURES.value:
         what = "--table1" if TABLE1.value else "--figures"
         cli.refuse_all_but(("table1", "figures", "results", "workdir", "config"), what)
     elif RUN.value:
-        cli.refuse_all_but(("run", "split", *OF_DATA), "--run, whose config counts")
+        cli.refuse_all_but(("run", "split", "distances", *OF_DATA), "--run, whose config counts")
     else:
-        cli.refuse_all_but(("split", "aug", "workdir", "config"), "an evaluation")
+        cli.refuse_all_but(("split", "distances", "aug", "workdir", "config"), "an evaluation")
     config = cli.config()
     name, _ = sources.method(config, cli.AUG.value)
     if TABLE1.value:
@@ -66,7 +70,7 @@ def main() -> None:
 
         run = cli.path(RUN)
         keys = [name.removeprefix("config.") for name in cli.given(OF_DATA)]
-        print(runs.evaluate(run, split, changes=identity.select(config, keys)))
+        print(runs.evaluate(run, split, changes=identity.select(config, keys), distances=distances))
         cli.print_tensorboard(run.parent)
         return
     config = sources.resolve(config)
@@ -74,5 +78,5 @@ def main() -> None:
     from tfaug.experiment import runs
 
     workdir = cli.path(cli.WORKDIR)
-    print(runs.evaluate(segmenter_path(config, workdir, name), split, config))
+    print(runs.evaluate(segmenter_path(config, workdir, name), split, config, distances))
     cli.print_tensorboard(workdir)

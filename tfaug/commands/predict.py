@@ -7,6 +7,7 @@ Also
   --probabilities      the probabilities of all classes, as MASKS/CASE.npz
   --overlay            pictures of scans with their masks, as MASKS/pictures/CASE.png
   --score              the Dice table of the scans that have a label
+  --distances=NAME     definition of HD95 and ASSD in it: reloaded (default) or medpy
   --keep-largest=A,B   only the largest connected component of these structures, or of all
   --overwrite          make masks again that are there already
 
@@ -19,7 +20,7 @@ import pathlib
 
 from absl import flags
 
-from tfaug import prediction
+from tfaug import metrics, prediction
 from tfaug.commands import cli
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
@@ -31,6 +32,7 @@ RUNS = flags.DEFINE_multi_string("run", [], None)
 PROBABILITIES = flags.DEFINE_bool("probabilities", False, None)
 OVERLAY = flags.DEFINE_bool("overlay", False, None)
 SCORE = flags.DEFINE_bool("score", False, None)
+DISTANCES = flags.DEFINE_string("distances", metrics.DEFAULT_DISTANCES, None)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, None)
 KEEP_LARGEST = flags.DEFINE_list("keep-largest", [], None)
 
@@ -41,6 +43,9 @@ def main() -> None:
         if not flag.value:
             remedy = "see `tfaug predict --help`"
             raise UserError(f"--{flag.name}", "is missing", remedy)
+    distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
+    if not SCORE.value:
+        cli.refuse_ignored("a prediction that is not scored", ["distances"], "leave it out, or add --score")
     runs = [pathlib.Path(run) for run in RUNS.value]
     config = sources.configs_of_segmenters(runs)[0]
     structures = sources.task_of(config).names
@@ -48,7 +53,9 @@ def main() -> None:
     for name in kept:
         cli.choose("--keep-largest", name, structures)
     dataset = sources.scans_to_segment(pathlib.Path(INPUT.value), config)
-    options = prediction.Options(PROBABILITIES.value, OVERLAY.value, SCORE.value, OVERWRITE.value, tuple(kept))
+    options = prediction.Options(
+        PROBABILITIES.value, OVERLAY.value, SCORE.value, OVERWRITE.value, tuple(kept), distances
+    )
     made_by = sorted(f"{run.absolute().name} {run_dir.identity(run)}" for run in runs)
     job = prediction.Job(dataset, pathlib.Path(OUTPUT.value), made_by, options, sources.tag_of(dataset.reader, config))
     segmenter = None

@@ -1,9 +1,10 @@
 """What makes a trained model, an evaluation and a result of the grid the ones that they are (docs/identity.md).
 
 A trained model is identified by what it was trained on: the contents of its training and validation scans, its
-generators, and the keys of the config below. An evaluation is identified by its run and the contents of the
-scans that it scored, a result of the grid by the contents of all scans that reached it. Paths, names of folders, test
-cases that a config names, the cache, pictures and log intervals are in none of them. Needs no TensorFlow.
+generators, and the keys of the config below. An evaluation is identified by its run, the contents of the scans that
+it scored and the definition of its distances, a result of the grid by the contents of all scans that reached it.
+Paths, names of folders, test cases that a config names, the cache, pictures and log intervals are in none of them.
+Needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfaug import metrics
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
 from tfaug.engine.errors import UserError
@@ -67,8 +69,21 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
         raise UserError(run, f"was trained on other data ({in_one_line(changed)})", remedy)
 
 
+def of_evaluation(model: str, scans: Mapping[str, str], distances: str) -> dict[str, Any]:
+    """The identity of an evaluation.
+
+    Args:
+      model: that of its run.
+      scans: digests by case of the scans that it scores.
+      distances: the definition of its distances.
+    """
+    # The default is left out: evaluations from before there was a choice stay good.
+    other = {} if distances == metrics.DEFAULT_DISTANCES else {"distances": distances}
+    return {"model": model, "scans": dict(scans), **other}
+
+
 def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether an evaluation is complete and was made from this very model and these very scans."""
+    """Whether an evaluation is complete and its identity is `made_from`, see `of_evaluation`."""
     try:
         return json.loads((out_dir / _FILE).read_bytes()) == made_from
     except (OSError, ValueError):

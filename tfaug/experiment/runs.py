@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfaug import evaluation, inference
+from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.config import Config, cases, check_splits, generator_path, require
@@ -57,7 +57,13 @@ def segmenter_of(path: pathlib.Path) -> keras.Model:
     return model
 
 
-def evaluate(path, split: str, asked: Config | None = None, changes: Mapping[str, Any] | None = None) -> str:
+def evaluate(
+    path,
+    split: str,
+    asked: Config | None = None,
+    changes: Mapping[str, Any] | None = None,
+    distances: str = metrics.DEFAULT_DISTANCES,
+) -> str:
     """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
 
     Args:
@@ -65,6 +71,7 @@ def evaluate(path, split: str, asked: Config | None = None, changes: Mapping[str
       split: "test" or "validation".
       asked: the config whose data are scored, and that the run must have been trained with; None: the run's own.
       changes: values of keys in place of the config's, as {"data.root": "/data/acdc"}.
+      distances: the definition of HD95 and ASSD, a key of `metrics.DISTANCES`.
 
     Returns:
       The table, as text, and where everything is.
@@ -86,8 +93,8 @@ def evaluate(path, split: str, asked: Config | None = None, changes: Mapping[str
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
     model = run_dir.identity(path)
-    complete = all((out_dir / file).is_file() for file in ("dice.csv", "summary.txt"))
-    if complete and identity.is_evaluated(out_dir, {"model": model, "scans": data.digests([split])}):
+    complete = all((out_dir / file).is_file() for file in ("dice.csv", "summary.txt", "indices.csv", "agreement.png"))
+    if complete and identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         networks.set_up_tensorflow(config)
@@ -97,9 +104,11 @@ def evaluate(path, split: str, asked: Config | None = None, changes: Mapping[str
                 identity.mark_evaluated(out_dir, None)
                 (out_dir / "dice.csv").unlink(missing_ok=True)  # where it exists, the evaluation is complete
             scans, num_scans = data.with_volumes(split), len(cases(config, split))
-            evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag)
+            hearts = data.dataset.reader.hearts(cases(config, split))
+            evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag, hearts, distances)
             with machine_errors(out_dir, "make room, then run the same command again"):
-                identity.mark_evaluated(out_dir, {"model": model, "scans": data.digests([split])})
+                made_from = identity.of_evaluation(model, data.digests([split]), distances)
+                identity.mark_evaluated(out_dir, made_from)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     number = len(cases(config, split))

@@ -65,8 +65,9 @@ def spec_of(config: Config) -> Spec:
 
 
 def tag_of(reader: readers.Reader, config: Config) -> str:
-    """A part of the names of masks: the cardiac phase, where the layout knows one."""
-    return config.data.phase if isinstance(reader, readers.acdc.Reader) else ""
+    """A part of the names of masks: the cardiac phase, where the layout knows one and cases are not named after it."""
+    one_phase = isinstance(reader, readers.acdc.Reader) and config.data.phase in readers.acdc.PHASES
+    return config.data.phase if one_phase else ""
 
 
 def config_of_segmenter(path: pathlib.Path) -> Config:
@@ -180,6 +181,7 @@ def _resolve_splits(config, source):
         chosen = splits.random(source.cases(), source.patient, dict(config.splits.random))
     else:
         _check_sizes(config, source)
+        _name_cases(config, source)
         return
     labelled = chosen.pop("labelled")
     config.splits.labelled = Config(labelled)  # the sets of another data set are gone
@@ -187,12 +189,25 @@ def _resolve_splits(config, source):
         config.splits[split] = tuple(names)
     config.splits.file = ""
     config.splits.random = ()
+    _name_cases(config, source)
     sizes = ", ".join(f"{len(config.splits[split])} {split}" for split in ("validation", "test", "unlabelled"))
     sets = ", ".join(
         f"{len(of_size)} labelled {'set' if len(of_size) == 1 else 'sets'} of {key[1:]}"
         for key, of_size in labelled.items()
     )
     print(f"splits: {sets}; cases: {sizes}")
+
+
+def _name_cases(config, source):
+    """Puts the cases of a patient in place of the patient's name."""
+
+    def cases_of(names):
+        return tuple(case for name in names for case in source.members(name))
+
+    sets = config.splits.labelled
+    config.splits.labelled = Config({size: tuple(map(cases_of, of_size)) for size, of_size in sets.items()})
+    for split in SPLITS[1:]:
+        config.splits[split] = cases_of(config.splits[split])
 
 
 def _check_sizes(config, source):

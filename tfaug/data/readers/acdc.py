@@ -5,7 +5,8 @@ ROOT/patient001/patient001_frame01.nii.gz       one frame, for ED and for ES
 ROOT/patient001/patient001_frame01_gt.nii.gz    the reference label; unlabelled patients need none
 
 ROOT may also be the folder that the official archive unpacks to. Any folder name will do as a case's name, as long as
-its files begin with it. The config's `data.phase` chooses the frame, "ES" by default.
+its files begin with it. The config's `data.phase` chooses the frame, "ES" by default. With "both" each frame is a case,
+patient001_ED and patient001_ES, and a patient's name in the splits stands for the two.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfaug.data import scan
@@ -21,24 +22,26 @@ from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError, nearest
+from tfaug.types import Hearts
 
 STRUCTURES = {"RV": 1, "Myo": 2, "LV": 3}
 PHASES = ("ES", "ED")
+BOTH = "both"
 SUBFOLDERS = ("", "training", "testing", "database/training", "database/testing")
 FRAME = re.compile(r"(?P<case>.+)_frame(?P<number>[0-9]+)(?P<label>_gt)?\.nii(\.gz)?", re.DOTALL)
 MAX_INFO_SIZE = 2**16  # bytes
 
 
 class Reader(base.Reader):
-    """The patients of a folder in one phase of the heartbeat."""
+    """The patients of a folder in one phase of the heartbeat, or in both."""
 
     looks_for = "folders of patients, each with an Info.cfg"
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
         super().__init__(root, options)
         self._phase = options.get("phase", "ES")
-        if self._phase not in PHASES:
-            raise UserError("data.phase", f"{self._phase!r} is unknown", nearest(str(self._phase), PHASES))
+        if self._phase not in (*PHASES, BOTH):
+            raise UserError("data.phase", f"{self._phase!r} is unknown", nearest(str(self._phase), (*PHASES, BOTH)))
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
@@ -50,7 +53,7 @@ class Reader(base.Reader):
         return Task(STRUCTURES)
 
     def cases(self) -> Listing:
-        """Every folder with an Info.cfg; a patient without a label of the phase is unlabelled.
+        """Every folder with an Info.cfg, in each phase; a case without a label is unlabelled.
 
         Raises:
           UserError: as `locate`.
@@ -62,7 +65,7 @@ class Reader(base.Reader):
             return Listing(tuple(labelled), tuple(unlabelled))
 
     def scans(self) -> tuple[str, ...]:
-        """Every folder with an Info.cfg, see `base.Reader.scans`."""
+        """Every folder with an Info.cfg, in each phase, see `base.Reader.scans`."""
         with self._explained():
             found = [
                 path.parent.name
@@ -70,7 +73,7 @@ class Reader(base.Reader):
                 for path in (self.root / subfolder).glob("*/Info.cfg")
                 if not path.parent.name.startswith(".")
             ]
-            return tuple(sorted(set(found)))
+            return tuple(sorted(case for patient in set(found) for case in self._cases(patient)))
 
     def locate(self, case: str, label: bool = True) -> Files:
         """Finds the frame and its label, see `base.Reader.locate`.
@@ -80,21 +83,49 @@ class Reader(base.Reader):
             or the folder holds frames that Info.cfg does not name.
         """
         with self._explained():
-            folder, numbers = self._open(case)
-            image = _only_frame(folder, numbers, self._phase, is_label=False)
-            return Files((image,), _only_frame(folder, numbers, self._phase, is_label=True) if label else None)
+            folder, numbers, phase = self._open(case)
+            image = _only_frame(folder, numbers, phase, is_label=False)
+            return Files((image,), _only_frame(folder, numbers, phase, is_label=True) if label else None)
+
+    def patient(self, case: str) -> str:
+        """The name of the folder."""
+        return self._split(case)[0]
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """With both phases, the two cases of a patient."""
+        return (name,) if self._split(name)[1] else self._cases(name)
+
+    def hearts(self, cases: Iterable[str]) -> Hearts | None:
+        """With both phases, the patients of the cases; structures go by ACDC's names."""
+        if self._phase != BOTH:
+            return None
+        patients = dict.fromkeys(map(self.patient, cases))
+        return Hearts("LV", "RV", "Myo", {patient: (f"{patient}_ED", f"{patient}_ES") for patient in patients})
+
+    def _cases(self, patient: str) -> tuple[str, ...]:
+        return tuple(f"{patient}_{phase}" for phase in PHASES) if self._phase == BOTH else (patient,)
+
+    def _split(self, case: str) -> tuple[str, str]:
+        """The patient and the phase of a case; the phase is "" where the name of a case must tell it, and does not."""
+        if self._phase != BOTH:
+            return case, self._phase
+        patient, _, phase = case.rpartition("_")
+        return (patient, phase) if patient and phase in PHASES else (case, "")
 
     def _has_label(self, case: str) -> bool:
-        folder, numbers = self._open(case)
-        return any(number == numbers[self._phase] for _, number in _frames(folder, numbers, is_label=True))
+        folder, numbers, phase = self._open(case)
+        return any(number == numbers[phase] for _, number in _frames(folder, numbers, is_label=True))
 
-    def _open(self, case: str) -> tuple[pathlib.Path, dict[str, int]]:
-        """The folder of a case, and the frame number of each phase, the wanted one among them."""
-        folder = _folder(self.root, case)
+    def _open(self, case: str) -> tuple[pathlib.Path, dict[str, int], str]:
+        """The folder of a case, the frame number of each phase, and the wanted phase, which is among them."""
+        patient, phase = self._split(case)
+        if not phase:
+            raise UserError(repr(case), "names no phase", f"with data.phase=both, name {case}_ED or {case}_ES")
+        folder = _folder(self.root, patient)
         numbers = _frame_numbers(folder / "Info.cfg")
-        if self._phase not in numbers:
-            raise UserError(folder / "Info.cfg", f"has no line `{self._phase}: <frame number>`", "add it")
-        return folder, numbers
+        if phase not in numbers:
+            raise UserError(folder / "Info.cfg", f"has no line `{phase}: <frame number>`", "add it")
+        return folder, numbers, phase
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

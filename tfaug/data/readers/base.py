@@ -15,6 +15,7 @@ from tfaug.data import images
 from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
+from tfaug.types import Hearts
 
 MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
 MIN_ALONG = 0.9  # of a unit vector along a direction of the body; 26 degrees from it
@@ -131,6 +132,14 @@ class Reader(abc.ABC):
     def patient(self, case: str) -> str:
         """Whose scan a case is: cases of one patient never fall into different splits."""
         return case
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """The cases that a name in the splits stands for: that case, or all cases of a patient; opens no file."""
+        return (name,)
+
+    def hearts(self, cases: Iterable[str]) -> Hearts | None:
+        """What the clinical indices of the heart need to know of some cases; None unless they show both its phases."""
+        return None
 
 
 def in_order(
