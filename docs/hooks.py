@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 WHOLE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 CODE = {
-    "configs": "Every number of an experiment. A config is a Python program, and may start from another one.",
+    "configs": "Every number of an experiment, with its source. One recipe may start from another.",
     "benchmarks": "Measurements that these pages quote; each is a command, `python -m benchmarks.NAME`.",
 }
 
