@@ -63,7 +63,11 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Puts the equations where Markdown, which would read their signs as its own, has kept their places."""
+    """Puts the equations where Markdown, which would read their signs as its own, has kept their places.
+
+    Takes the dash away that mkdocstrings puts before what is returned where it has no type.
+    """
+    html = re.sub(r'(<li class="doc-section-item field-body">)\s*–\s*', r"\1", html)
     for number, mathml in enumerate(page.formulas):
         html = html.replace(f"<p>{_token(number)}</p>", f'<div class="formula">{mathml}</div>')
         html = html.replace(_token(number), mathml)
@@ -88,7 +92,7 @@ def _token(number):
 
 
 def _help(command):
-    """What `tfaug COMMAND --help` prints, without the ends of lines that absl pads."""
+    """What `tfaug COMMAND --help` prints."""
     call = [sys.executable, "-m", "tfaug", command, "--help"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
