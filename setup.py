@@ -36,6 +36,12 @@ setup(
     ],
     extras_require={
         "cluster": ["distributed>=2024.8"],
+        "docs": [  # MkDocs 2 and Material 10 would be other programs
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings-python>=1.18,<3",
+            "latex2mathml>=3.77,<4",
+        ],
         "test": [
             "distributed>=2024.8",
             "import-linter>=2",

@@ -42,7 +42,7 @@ class Segmenter:
           spacing: of an array, in mm along X, Y, Z.
 
         Returns:
-          [X, Y, Z], uint8 or uint16: the values of the structures, on the scan's grid with its axes in file order. Of
+          [X, Y, Z], uint8 or uint16, the values of the structures, on the scan's grid with its axes in file order. Of
           a 4D file, if the segmenter takes one channel, [X, Y, Z, T]: each frame is segmented.
 
         Raises:

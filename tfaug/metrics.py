@@ -113,7 +113,7 @@ def jacobian_determinant(deformation: np.ndarray) -> np.ndarray:
       deformation: [..., H, W, 2] in pixels, (row, column).
 
     Returns:
-      [..., H, W], by central differences (one-sided at the border): 1 where content only moves, above 1 where it
+      [..., H, W], by central differences (one-sided at the border). It is 1 where content only moves, above 1 where it
       shrinks, at most 0 where the field folds.
     """
     rows, columns = np.moveaxis(deformation, -1, 0)

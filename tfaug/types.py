@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Z_DIM = 100  # of the generators' noise vector z (paper, section 3.3)
+Z_DIM = 100
+"""Length of the generators' noise vector z (paper, section 3.3)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Affine:
           seed: [2] integer, already folded for purpose and step.
 
         Returns:
-          [N] each: `angle` (float32 degrees, 0 where no rotation was chosen), `scale` (float32, 1 where no
+          A dict, [N] each, with `angle` (float32 degrees, 0 where no rotation was chosen), `scale` (float32, 1 where no
           scaling was) and `flip` (bool).
         """
         shape = [tf.shape(batch.image)[0]]

@@ -106,7 +106,7 @@ class Augmenter:
         drew them for each batch: of 20 slices, the recipes end at a in 1..4, b in 5..9 and c in 10..14.
 
         Returns:
-          num_recipes + 1 numbers whose sum is `batch_size`: a list, or a tensor where they are drawn.
+          num_recipes + 1 numbers whose sum is `batch_size`, in a list, or in a tensor where they are drawn.
         """
         if self.partition == "released" and num_recipes == 3:
             lowest, highest = tf.constant([1, 5, 10]), tf.constant([5, 10, 15])

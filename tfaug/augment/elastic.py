@@ -29,7 +29,7 @@ class Elastic:
           seed: [2] integer, already folded for purpose and step.
 
         Returns:
-          `grid`: [N, 3, 3, 2] float32 in pixels, (row, column).
+          A dict with `grid`, [N, 3, 3, 2] float32 in pixels, (row, column).
         """
         shape = tf.shape(batch.image)
         size = tf.cast(shape[1:3], tf.float32)

@@ -43,7 +43,7 @@ class MatchHistogram:
         """Draws for each slice which unlabelled slice it is matched to, from a [2] seed.
 
         Returns:
-          `index`: [N] int32 in [0, S).
+          A dict with `index`, [N] int32 in [0, S).
         """
         shape, largest = [tf.shape(batch.image)[0]], self.references.shape[0]
         return {"index": tf.random.stateless_uniform(shape, seed, maxval=largest, dtype=tf.int32)}

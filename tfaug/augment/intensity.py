@@ -34,7 +34,7 @@ class ContrastBrightness:
           seed: [2] integer, already folded for purpose and step.
 
         Returns:
-          [N] float32 each: `contrast` (1 where there is no change) and `brightness` (0 likewise).
+          A dict, [N] float32 each, with `contrast` (1 where there is no change) and `brightness` (0 likewise).
         """
         num_slices = tf.shape(batch.image)[0]
         seeds = tf.random.experimental.stateless_split(seed, 2)

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping
 from tfaug import plugins
 from tfaug.engine.errors import UserError
 
-# The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it
-# (lambda_adv = lambda_big = 0 otherwise).
 GENERATORS: Mapping[str, tuple[str, bool]] = {
     "deform": ("deform", True),
     "intensity": ("intensity", True),
     "deform_noreg": ("deform", False),
     "intensity_noreg": ("intensity", False),
 }
+"""The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it.
+
+Without it lambda_adv = lambda_big = 0.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,6 @@ AFFINE = ("affine",)
 V_I_VI = (("deform",), ("intensity",), ("deform", "intensity"))  # X_V, X_I and X_VI of section 4
 STRONG = ("scale", "elastic_strong", "contrast_brightness_strong")
 
-# The rows of the paper's table, in its order.
 PAPER: Mapping[str, Method] = {
     "none": Method(),
     "aff": Method(AFFINE),
@@ -85,7 +86,7 @@ PAPER: Mapping[str, Method] = {
     "adv_sl": Method(AFFINE, rule="adversarial_sl"),
     "adv_ssl": Method(AFFINE, rule="adversarial_ssl"),
 }
-# Rows that the paper does not have (docs/differences.md).
+"""The rows of the paper's table, in its order."""
 CONTROLS: Mapping[str, Method] = {
     # What `aff_gd_gi` is, with random fields for the learned ones.
     "aff_rd_ri": Method(AFFINE, (("elastic",), ("contrast_brightness",), ("elastic", "contrast_brightness"))),
@@ -95,7 +96,10 @@ CONTROLS: Mapping[str, Method] = {
     "aff_strong": Method(AFFINE, (STRONG,)),
     "aff_strong_gd_gi": Method(AFFINE, ((*STRONG, "deform", "intensity"),)),
 }
+"""Rows that the paper does not have (docs/differences.md)."""
+
 METHODS: Mapping[str, Method] = {**PAPER, **CONTROLS}
+"""All rows by name; also `tfaug.METHODS`."""
 
 
 def table(names: Iterable[str]) -> dict[str, Method]:

@@ -27,8 +27,8 @@ class MixUp:
           seed: [2] integer, already folded for purpose and step.
 
         Returns:
-          [N] each: `partner` (int32 in [0, N), independent, possibly the slice itself) and `weight` (float32,
-          Eq. 7's lambda, in [0, 1]; 1 itself is no rare event, since float32 rounds to it).
+          A dict, [N] each, with `partner` (int32 in [0, N), independent, possibly the slice itself) and `weight`
+          (float32, Eq. 7's lambda, in [0, 1]; 1 itself is no rare event, since float32 rounds to it).
         """
         num_slices = tf.shape(batch.image)[0]
         seeds = tf.random.experimental.stateless_split(seed, 3)

@@ -47,7 +47,7 @@ def generator(
         has none.
 
     Returns:
-      A model from (image [N, H, W, channels], z [N, 100]) to its field, float32: "deform" gives v [N, H, W, 2] in
+      A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
       pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in (-1, 1), in units of
       the normalised image.
     """

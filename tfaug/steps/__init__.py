@@ -93,6 +93,7 @@ RULES: Mapping[str, Rule] = {
     "adversarial_sl": _adversarial(semi_supervised=False),
     "adversarial_ssl": _adversarial(semi_supervised=True),
 }
+"""The update rules of the segmenter by name."""
 
 
 def rule(name: str) -> Rule:

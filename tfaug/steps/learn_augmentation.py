@@ -102,7 +102,7 @@ class LearnAugmentation(tf.Module):
           networks: which networks to update, a static subset of `NETWORKS`; the others keep every variable.
 
         Returns:
-          Named scalars: the losses, D's accuracy before its update, the field's magnitude (pixels or intensity).
+          The losses by name, D's accuracy before its update, the field's magnitude (pixels or intensity).
         """
         s, g, d = self.segmenter, self.generator, self.discriminator
         models = {"segmenter": s, "generator": g, "discriminator": d}

@@ -17,6 +17,7 @@ from tfaug.engine.errors import UserError
 __all__ = ["READERS", "Files", "Listing", "Reader", "find", "name_of", "open", "task"]
 
 READERS = {"acdc": acdc.Reader, "msd": msd.Reader, "pairs": pairs.Reader}
+"""The layouts by name."""
 
 
 def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
