@@ -1,4 +1,4 @@
-"""The committed grid: its document shows what its results give, and today's config can continue it."""
+"""The committed grids: a document shows what results give, and today's config can continue it."""
 
 import json
 import pathlib
@@ -23,9 +23,11 @@ def config():
     return results.read_config(FOLDER)
 
 
-def test_the_document_shows_what_the_results_give(config):
-    text = (DOCS / "table1-phantom.md").read_text(encoding="utf-8")
-    for section in render.markdown(compute(load(FOLDER), config, PAPER)).split("\n\n")[1:]:
+@pytest.mark.parametrize("name", ["phantom", "hippocampus"])
+def test_the_document_shows_what_the_results_give(name):
+    text = (DOCS / f"table1-{name}.md").read_text(encoding="utf-8")
+    shared = results.read_config(DOCS / name)
+    for section in render.markdown(compute(load(DOCS / name), shared, PAPER)).split("\n\n")[1:]:
         assert section in text
 
 
@@ -36,8 +38,9 @@ def test_the_default_config_continues_the_results(config, tmp_path, monkeypatch)
     assert results.decisive(values, sources.task_of(values).names) == config
 
 
-def test_results_come_from_commits():
-    commits = {result.commit for result in results.load(FOLDER)}
+@pytest.mark.parametrize("name", ["phantom", "hippocampus"])
+def test_results_come_from_commits(name):
+    commits = {result.commit for result in results.load(DOCS / name)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)
 
 
