@@ -443,12 +443,12 @@ def test_finished_masks_stay_unless_they_are_to_be_overwritten_or_more_is_wanted
     assert job(folder, out, Options(overwrite=True), ("b",)).waiting == ["a", "b"]
 
 
-@pytest.mark.parametrize("call", ["write_label", "savez", "save"])
+@pytest.mark.parametrize("call", ["write", "savez", "save"])
 def test_a_full_disk_is_the_machines_fault_and_the_same_command_resumes(tmp_path, monkeypatch, call):
     folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
     options = Options(probabilities=True, overlay=True)
     owner, name = {
-        "write_label": (prediction.images, "write_label"),
+        "write": (prediction.images, "write"),
         "savez": (np, "savez_compressed"),
         "save": (prediction.pictures, "save"),
     }[call]

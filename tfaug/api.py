@@ -54,7 +54,7 @@ class Segmenter:
 
     def write(self, scan: str | os.PathLike, path: str | os.PathLike) -> None:
         """Segments the scan in a file, and writes the mask in the same format, with the scan's geometry."""
-        images.write_label(pathlib.Path(path), self(scan), pathlib.Path(scan))
+        images.write(pathlib.Path(path), self(scan), pathlib.Path(scan))
 
     def _series(self, scan, spacing):
         """A `Series` of files or of an array."""

@@ -158,7 +158,7 @@ def _evaluate_case(predict, prepared, out_dir, task, tag, distances):
     volume, prediction = prepared.volume, segment(predict, prepared)
     rows = score(prediction, volume, task, distances)
     with _replacing(mask_file(out_dir, volume, tag)) as path:
-        images.write_label(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
+        images.write(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
     picture = case_picture(prediction, volume, task)
     with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
         pictures.save(picture, path)

@@ -174,7 +174,7 @@ class Job:
                 pictures.save(shown, path)
         with _replacing(self._masks[case]) as path:
             values = self._dataset.task.to_values(series.in_file_order(masks))
-            images.write_label(path, values, series.frames[0].path)
+            images.write(path, values, series.frames[0].path)
 
     def _cleaned(self, found: Segmentation) -> Segmentation:
         for structure in self._options.keep_largest:

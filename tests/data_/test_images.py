@@ -292,7 +292,7 @@ def test_d40_a_large_ct_is_within_bounds(tmp_path):
 def test_a_label_lies_where_its_scan_lies(tmp_path, suffix, dtype):
     scan = write(tmp_path / f"scan{suffix}")
     label = (IMAGE > 60).astype(dtype) * np.iinfo(dtype).max
-    images.write_label(tmp_path / f"label{suffix}", label, scan)
+    images.write(tmp_path / f"label{suffix}", label, scan)
     found, expected = images.read(tmp_path / f"label{suffix}", None), images.read(scan)
     assert found.array.dtype == dtype
     np.testing.assert_array_equal(found.array, label)
@@ -325,7 +325,7 @@ def test_a_label_has_both_transforms_of_its_nifti_scan_as_they_are(tmp_path, nam
     header = headers()[name]
     kind = nibabel.Nifti2Image if name == "NIfTI-2" else nibabel.Nifti1Image
     nibabel.save(kind(IMAGE, None, header), tmp_path / "scan.nii.gz")
-    images.write_label(tmp_path / "label.nii.gz", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii.gz")
+    images.write(tmp_path / "label.nii.gz", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii.gz")
     scan, label = (nibabel.load(tmp_path / f"{kind}.nii.gz") for kind in ("scan", "label"))
     np.testing.assert_array_equal(np.asarray(label.dataobj), IMAGE > 60)
     np.testing.assert_array_equal(label.affine, scan.affine)
@@ -348,7 +348,7 @@ def test_a_label_can_be_written_for_every_scan_that_can_be_read(tmp_path, size, 
     content[348:352] = b"\1\0\0\0" + struct.pack("<i", size) + bytes(28)
     (tmp_path / "scan.nii").write_bytes(content)
     np.testing.assert_array_equal(images.read(tmp_path / "scan.nii").array, IMAGE)
-    images.write_label(tmp_path / "label.nii", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii")
+    images.write(tmp_path / "label.nii", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nii")
     np.testing.assert_array_equal(images.read(tmp_path / "label.nii").array, IMAGE > 60)
     assert capfd.readouterr().err == ""
 
@@ -357,13 +357,13 @@ def test_a_label_can_be_written_for_every_scan_that_can_be_read(tmp_path, size, 
 def test_a_label_that_cannot_be_written_is_the_machines_fault(tmp_path, suffix):
     scan = write(tmp_path / f"scan{suffix}")
     with pytest.raises(OSError):
-        images.write_label(tmp_path / f"nowhere/label{suffix}", (IMAGE > 60).astype(np.uint8), scan)
+        images.write(tmp_path / f"nowhere/label{suffix}", (IMAGE > 60).astype(np.uint8), scan)
 
 
 def test_a_label_for_a_scan_that_is_damaged(tmp_path):
     (tmp_path / "scan.nrrd").write_bytes(b"NRRD0004\n")
     with pytest.raises(UserError, match="scan.nrrd: ends within its header"):
-        images.write_label(tmp_path / "label.nrrd", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nrrd")
+        images.write(tmp_path / "label.nrrd", (IMAGE > 60).astype(np.uint8), tmp_path / "scan.nrrd")
 
 
 def test_several_channels_are_the_fourth_axis_of_a_nifti_file(tmp_path):
@@ -383,5 +383,5 @@ def test_a_label_is_written_in_the_format_of_its_scan(tmp_path, name):
     with pytest.raises(
         UserError, match=f"{name}: is (not in the format of scan.nrrd; end its name in .nrrd|in no format)"
     ):
-        images.write_label(tmp_path / name, (IMAGE > 60).astype(np.uint8), write(tmp_path / "scan.nrrd"))
+        images.write(tmp_path / name, (IMAGE > 60).astype(np.uint8), write(tmp_path / "scan.nrrd"))
     assert not (tmp_path / name).exists()

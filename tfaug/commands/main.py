@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "learn generators, train a segmenter, evaluate it",
     "evaluate": "score a trained segmenter; print the table; draw the figures",
     "predict": "segment new scans with trained segmenters",
+    "generate": "make a data set for other programs with learned augmentation",
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
@@ -35,4 +36,4 @@ def main() -> None:
 
     from tfaug.commands import cli
 
-    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name != "predict")
+    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name not in ("predict", "generate"))

@@ -47,17 +47,17 @@ def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, cha
     return scan._replace(array=array)
 
 
-def write_label(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
-    """Writes a label with the geometry of a scan.
+def write(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
+    """Writes a label or an image with the geometry of a scan.
 
     Args:
-      path: of the label; its suffix is that of `like`, or another of the same module (`FORMATS`).
-      values: [X, Y, Z] uint8 or uint16, axes in the scan's file order; of a 4D NIfTI scan also [X, Y, Z, T].
+      path: of what is written; its suffix is that of `like`, or another of the same module (`FORMATS`).
+      values: [X, Y, Z] of any real type, axes in the scan's file order; of a 4D NIfTI scan also [X, Y, Z, T].
       like: the scan.
 
     Raises:
-      UserError: the scan cannot be read, or the label's suffix is of another format.
-      OSError: the label cannot be written.
+      UserError: the scan cannot be read, or the suffix is of another format.
+      OSError: the file cannot be written.
     """
     path, like = pathlib.Path(path), pathlib.Path(like)
     module = _format(like)
@@ -65,7 +65,7 @@ def write_label(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> N
         raise UserError(path, f"is not in the format of {like.name}", f"end its name in {suffix(like)}")
     with _explained(like), opened(like, None) as stream:
         geometry = module.geometry(like, stream)
-    module.write_label(path, values, geometry)
+    module.write(path, values, geometry)
 
 
 def suffix(path: pathlib.Path) -> str | None:

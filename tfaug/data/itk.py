@@ -83,8 +83,8 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> Header:
     return header
 
 
-def write_label(path: pathlib.Path, values: np.ndarray, like: Header) -> None:
-    """Writes a label [X, Y, Z] with the geometry of the scan whose header is `like`."""
+def write(path: pathlib.Path, values: np.ndarray, like: Header) -> None:
+    """Writes a label or an image [X, Y, Z] with the geometry of the scan whose header is `like`."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetSpacing(like.spacing)
     for axes, origin in like.frames:

@@ -50,12 +50,12 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan
 
 
 def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
-    """The header of a scan, as `write_label` takes it: nibabel itself objects to headers that say enough."""
+    """The header of a scan, as `write` takes it: nibabel itself objects to headers that say enough."""
     return _header(path, _decompressed(path, stream))
 
 
-def write_label(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
-    """Writes a label [X, Y, Z], or [X, Y, Z, T] of a series, with the geometry of the scan whose header is `like`."""
+def write(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
+    """Writes a label or an image [X, Y, Z], of a series [X, Y, Z, T], with the geometry of the scan that has `like`."""
     header = type(like)()
     for field in GEOMETRY:
         header[field] = like[field]

@@ -106,6 +106,32 @@ def configs_of_segmenters(paths: Sequence[pathlib.Path]) -> list[Config]:
     return configs
 
 
+def configs_of_generators(paths: Sequence[pathlib.Path]) -> list[Config]:
+    """The configs of finished runs of the first stage whose generators can be used one after the other.
+
+    Raises:
+      UserError: a run has no generator, two have one of the same kind, or they want other scans.
+    """
+    configs, kinds = [], {}
+    for path in paths:
+        report = run_dir.read_report(path)
+        if report is None or report.get("generator") not in methods.GENERATORS:
+            remedy = "give the folder of a finished `train.py --stage=aug`"
+            raise UserError(path, "there is no trained generator", remedy)
+        kind = methods.GENERATORS[report["generator"]][0]
+        if kind in kinds:
+            raise UserError(path, f"is of kind {kind!r}, as {kinds[kind]}", "give one run of each kind")
+        kinds[kind] = path
+        configs.append(Config(run_dir.read_config(path)))
+    for path, config in zip(paths, configs):
+        for what in ("structures", "channels", "slice_axis", "image_size", "resolution", "n4_shrink"):
+            ours, theirs = config.data[what], configs[0].data[what]
+            if ours != theirs:
+                problem = f"has another data.{what} than {paths[0]} ({_shown(ours)} instead of {_shown(theirs)})"
+                raise UserError(path, problem, "name runs that agree, or one alone")
+    return configs
+
+
 def _shown(value):
     if isinstance(value, dict):
         return ", ".join(f"{number} {name}" for name, number in value.items())

@@ -1,0 +1,181 @@
+"""A generated data set: what is applied to scans, and what lies in the folder."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from data_.patients import anatomy, patients, write_nifti, write_patient
+
+from tfaug import generation
+from tfaug.data import images, readers
+from tfaug.data.preprocess import Grid, Spec, prepare_volume
+from tfaug.engine.errors import UserError
+from tfaug.types import Volume
+from tfaug.warp import warp
+
+SIZE = 32
+CASES = ("patient001", "patient002")
+
+
+def volume(shape=(SIZE, SIZE, 3), spacing=(1.5, 1.5, 8.0), channels=1):
+    label = np.zeros(shape, np.uint8)
+    label[8:20, 9:22], label[12:16, 13:18] = 1, 2
+    image = np.random.default_rng(0).normal(100, 30, (*shape, channels)).astype(np.float32)
+    return Volume("case", image, label, spacing, 2, None)
+
+
+def smooth(shape, size=3.0):
+    x, y = np.meshgrid(*(np.linspace(0, 3, n) for n in shape[1:3]), indexing="ij")
+    parts = [size * np.sin(x + k) * np.cos(y + z) for z in range(shape[0]) for k in range(shape[3])]
+    return np.stack(parts, -1).reshape(*shape[1:3], shape[0], shape[3]).transpose(2, 0, 1, 3).astype(np.float32)
+
+
+def test_on_the_prepared_grid_a_scan_is_changed_as_the_networks_change_slices():
+    """Which are the paper's X_V, Y_V and X_I, in prepared units."""
+    scan = volume()
+    prepared = prepare_volume(scan, Spec(SIZE, 1.5, 0))
+    field, added = smooth((3, SIZE, SIZE, 2)), smooth((3, SIZE, SIZE, 1), 0.3)
+    image, label = generation.apply(scan, {"deform": field, "intensity": added}, prepared.grid, 3)
+    low, high = np.percentile(scan.image, (2, 98))
+    expected = warp(tf.constant(prepared.image), tf.constant(field)).numpy() + added
+    np.testing.assert_allclose((image.transpose(2, 0, 1, 3) - low) / (high - low), expected, atol=2e-4)
+    one_hot = warp(tf.one_hot(prepared.label, 3), tf.constant(field)).numpy()
+    assert (label.transpose(2, 0, 1) == one_hot.argmax(-1)).mean() > 0.999  # but for ties
+
+
+def test_on_another_grid_content_moves_by_the_same_distance():
+    """A blob, by 4 mm and 3 mm, on pixels of another size, in a crop that is smaller than the scan."""
+    scan = volume((60, 90, 2), (1.0, 0.75, 8.0))
+    x, y = np.meshgrid(np.arange(60), np.arange(90), indexing="ij")
+    blob = np.exp(-(((x - 28) * 1.0) ** 2 + ((y - 44) * 0.75) ** 2) / 30)
+    scan.image[:] = blob[..., None, None]
+    grid = Grid((60, 90, 2), scan.spacing, 24, 2.0)
+    field = np.broadcast_to(np.float32([4 / 2.0, -3 / 2.0]), (2, 24, 24, 2))
+    image, _ = generation.deform(scan, field, grid, 3)
+    weights = image[..., 0, 0]
+    centre = [(weights * axis).sum() / weights.sum() for axis in (x, y)]
+    np.testing.assert_allclose(centre, [28 + 4 / 1.0, 44 - 3 / 0.75], atol=0.05)
+
+
+def test_what_is_not_moved_is_not_interpolated():
+    """Nor changed far from the crop, beyond which fields fade out."""
+    scan = volume((64, 64, 2))
+    grid = Grid((64, 64, 2), scan.spacing, SIZE, 1.5)
+    image, label = generation.apply(scan, {"deform": np.zeros((2, SIZE, SIZE, 2), np.float32)}, grid, 3)
+    np.testing.assert_array_equal(image, scan.image)
+    np.testing.assert_array_equal(label, scan.label)
+    image, label = generation.apply(scan, {"deform": np.full((2, SIZE, SIZE, 2), 2.0, np.float32)}, grid, 3)
+    changed = (image != scan.image).any(axis=(2, 3))
+    assert changed[17:47, 17:47].all() and not changed[:8].any() and not changed[:, 56:].any()
+
+
+@pytest.mark.parametrize("dtype, expected", [("u1", [0, 255, 7]), ("i2", [-4, 300, 7]), ("f4", [-4.4, 300.2, 6.6])])
+def test_voxels_keep_the_type_of_the_file(dtype, expected):
+    made = generation.as_type(np.float32([-4.4, 300.2, 6.6]), np.dtype(dtype))
+    assert made.dtype == dtype and made.tolist() == pytest.approx(expected)
+
+
+class Shift:
+    """Deforms by a constant that z tells, and brightens."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prepared, z):
+        self.calls.append((prepared.case, z.copy()))
+        shape = prepared.image.shape[:3]
+        field = np.broadcast_to(z[:, None, None, :2], (*shape, 2)).astype(np.float32)
+        return {"deform": field, "intensity": np.full((*shape, 1), 0.1, np.float32)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for seed, case in enumerate(CASES):
+        write_patient(tmp_path / "data", case, seed)
+    return tmp_path / "data"
+
+
+def job(root, number=3, folder="out", **options):
+    arguments = (Spec(SIZE, 1.5, 0), root.parent / "cache", root.parent / folder, ["run 1"])
+    return generation.Job(patients(root), CASES, *arguments, generation.Options(number, **options))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_the_data_set_is_one_that_our_own_reader_of_nnunet_folders_takes(root):
+    job(root, with_originals=True).run(Shift())
+    out = root.parent / "out"
+    reader = readers.find(out, {})
+    names = ["patient001", "patient001_g0001", "patient001_g0003", "patient002", "patient002_g0002"]
+    assert list(reader.cases().labelled) == names
+    described = json.loads((out / "dataset.json").read_text())
+    assert described["labels"] == {"background": 0, "RV": 1, "Myo": 2, "LV": 3} and described["numTraining"] == 5
+    task = reader.task()
+    for name in names:
+        case = readers.base.read_files(reader.locate(name), task)
+        source = patients(root).read(name[:10])
+        assert case.spacing == pytest.approx(source.spacing)
+        same = np.array_equal(case.image, source.image) and np.array_equal(case.label, source.label)
+        assert same == ("_g" not in name)
+    original = images.read(root / "patient001/patient001_frame12.nii.gz", None).array
+    assert images.read(out / "imagesTr/patient001_g0001_0000.nii.gz", None).array.dtype == original.dtype
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(root):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        job(root, folder=folder, seed=seed).run(Shift())
+    first, again, other = (contents(root.parent / folder) for folder in "abc")
+    assert first == again
+    assert {name for name in first if first[name] != other[name]} >= {"patient001_g0001_0000.nii.gz", "sheet.png"}
+
+
+def test_each_scan_has_one_z_or_one_a_slice_and_the_table_tells_it(root):
+    for per_slice, rows in ((False, 1), (True, 3)):
+        shift, folder = Shift(), f"out{per_slice}"
+        job(root, number=1, folder=folder, per_slice=per_slice).run(shift)
+        ((_, z),) = shift.calls
+        assert len(np.unique(z, axis=0)) == rows
+        row = pd.read_csv(root.parent / folder / "generated.csv").iloc[0]
+        told = np.float32([[float(value) for value in part.split()] for part in row.z.split(";")])
+        np.testing.assert_array_equal(told, z[:rows])
+        assert (row.case, row.source) == ("patient001_g0001", "patient001")
+
+
+def test_it_resumes_and_more_may_be_added(root):
+    job(root, number=5).run(Shift())
+    whole = contents(root.parent / "out")
+    job(root, number=2, folder="again").run(Shift())
+    (root.parent / "again/labelsTr/patient002_g0002.nii.gz").unlink()
+    shift = Shift()
+    job(root, number=5, folder="again").run(shift)
+    assert len(shift.calls) == 4
+    assert contents(root.parent / "again") == whole
+    assert job(root, number=5, folder="again").waiting == []
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(root):
+    (root.parent / "out").mkdir()
+    (root.parent / "out/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="out: is not empty"):
+        job(root)
+    job(root, folder="made").run(Shift())
+    with pytest.raises(UserError, match="made otherwise .*seed"):
+        job(root, folder="made", seed=2)
+    (root.parent / "made/generate.json").write_text("{")
+    with pytest.raises(UserError, match="generate.json: is damaged"):
+        job(root, folder="made")
+    with pytest.raises(UserError, match="holds the scans"):
+        job(root, folder="data")
+    assert (root.parent / "out/mine.txt").read_text() == "mine"
+
+
+def test_sources_of_two_formats_are_refused(root):
+    path = root / "patient002/patient002_frame12.nii.gz"
+    write_nifti(path.with_suffix(""), anatomy(1)[0])
+    path.unlink()
+    with pytest.raises(UserError, match="more than one format"):
+        job(root)

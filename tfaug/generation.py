@@ -1,0 +1,360 @@
+"""The learned augmentation as a data set that other programs train on, in the layout of nnU-Net v2.
+
+    OUT/dataset.json                     channels, labels (1 to n, as nnU-Net wants them), number of cases
+    OUT/imagesTr/CASE_g0001_0000.nii.gz  a generated scan, a file for each channel; in the source's format and geometry
+    OUT/labelsTr/CASE_g0001.nii.gz       its label
+    OUT/imagesTr/CASE_0000.nii.gz ...    on request: the originals
+    OUT/generated.csv                    source and z of each generated scan
+    OUT/sheet.png                        originals beside what was generated from them
+    OUT/generate.json                    what has made all this
+    OUT/lock                             locked while a process works here
+
+Fields are computed on the slices that the generators know, and applied on the scan's own grid: what is not moved is
+not interpolated. Needs no TensorFlow: generators are handed over, see `experiment.generators`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from tfaug import evaluation, pictures
+from tfaug.data import cache, images
+from tfaug.data.dataset import DataSet
+from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
+from tfaug.engine import run_dir, workers
+from tfaug.engine.errors import UserError, printable
+from tfaug.engine.files import check_writable, replacing, write_json
+from tfaug.types import Z_DIM, Volume
+
+FADE = 0.25  # of the crop's side: beyond the crop, where nothing is known, fields fade out over this length
+SHOWN = 4  # generated scans beside each original of the sheet
+SOURCES_SHOWN = 5
+RECORD = "generate.json"
+_MARK = "tfaug_generate"  # tells our record from another program's file
+_FORMAT = 1
+_ROOM = "make room or choose another --output, then run the command again"
+_FOLDER = "choose an --output that can be written"
+_OTHER = "choose another --output"
+
+_replacing = functools.partial(replacing, remedy=_ROOM)
+
+
+class Options(NamedTuple):
+    """What is wanted.
+
+    Attributes:
+      number: how many scans are generated; they take turns among the sources.
+      seed: of all noise; the same seed gives the same scans.
+      per_slice: a z for each slice; else one for the whole scan, so that fields go together along the sliced axis.
+      with_originals: the sources are written too.
+    """
+
+    number: int
+    seed: int = 0
+    per_slice: bool = False
+    with_originals: bool = False
+
+
+class Job:
+    """A generated data set.
+
+    Args:
+      dataset: the sources' data set.
+      cases: the sources, with labels.
+      spec: how the generators want scans prepared.
+      cache_dir: where prepared scans are kept.
+      folder: for the data set; made if it is missing.
+      runs: what tells the generators' runs from others, JSON-able.
+      options: see `Options`.
+
+    Attributes:
+      waiting: the names of the scans that are not there yet.
+
+    Raises:
+      UserError: the sources are not in one format, or the folder is not one for this data set.
+      MachineError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        cases: Sequence[str],
+        spec: Spec,
+        cache_dir,
+        folder: pathlib.Path,
+        runs: Sequence[Any],
+        options: Options,
+    ):
+        self._dataset, self._spec, self._cache_dir, self._options = dataset, spec, cache_dir, options
+        self._folder = pathlib.Path(folder)
+        self._sources = {case: dataset.locate(case) for case in cases}
+        suffixes = sorted({images.suffix(path) for files in self._sources.values() for path in files.images})
+        if len(suffixes) > 1:
+            problem = f"has scans in more than one format ({', '.join(suffixes)}), and nnU-Net takes one"
+            raise UserError(dataset.root, problem, "convert them to one format")
+        (self._suffix,) = suffixes
+        originals = [(case, case, 0) for case in cases] if options.with_originals else []
+        width = max(4, len(str(options.number)))
+        made = ((index, cases[(index - 1) % len(cases)]) for index in range(1, options.number + 1))
+        self._wanted = [*originals, *((f"{case}_g{index:0{width}}", case, index) for index, case in made)]
+        settings = {"runs": list(runs), "seed": options.seed, "per_slice": options.per_slice}
+        self._record = self._open(settings)
+        self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
+
+    def run(self, generators) -> str:
+        """Makes what is missing.
+
+        Args:
+          generators: as `experiment.generators.Generators`; None will do if nothing is waiting.
+
+        Returns:
+          what there is now, for the user.
+
+        Raises:
+          UserError: a source cannot be used.
+          MachineError: a file cannot be written; what was done stays.
+          Interrupted: a signal asked the program to stop; what was done stays.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with run_dir.locked(self._folder, "--output"):
+            self._save()
+            for _ in workers.progress(self._make_all(generators), len(self.waiting), "generation", "scan"):
+                pass
+            self._finish()
+        number = len(self._record["cases"])
+        return printable(f"{self._folder}: {number} cases for nnU-Net, MONAI or others; see sheet.png")
+
+    def _make_all(self, generators) -> Iterator[str]:
+        """Makes the scans that wait, source by source, as each is read once."""
+        waiting = set(self.waiting)
+        for case in self._sources:
+            todo = [(name, index) for name, source, index in self._wanted if source == case and name in waiting]
+            if not todo:
+                continue
+            request = cache.Request(case, volume=True)
+            ((_, prepared),) = cache.load_each(self._dataset, [request], self._spec, self._cache_dir, 1)
+            if isinstance(prepared, UserError):
+                raise prepared
+            volume, num_slices = prepared.volume, len(prepared.image)
+            dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
+            for name, index in todo:
+                image, label, z = volume.image, volume.label, None
+                if index:
+                    z = self._noise(index, num_slices)
+                    fields = generators(prepared, np.broadcast_to(z, (num_slices, Z_DIM)))
+                    image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
+                self._write(name, prepared, image, label, dtypes)
+                self._record["cases"][name] = {"source": case, "index": index, "z": z if z is None else z.tolist()}
+                self._save()
+                yield name
+
+    def _noise(self, index: int, num_slices: int) -> np.ndarray:
+        """The z of a generated scan, [1, 100] for all slices or [Z, 100] for each."""
+        shape = (num_slices if self._options.per_slice else 1, Z_DIM)
+        return np.random.default_rng([self._options.seed, index]).standard_normal(shape, np.float32)
+
+    def _write(self, name, prepared: Prepared, image, label, dtypes) -> None:
+        """Writes a scan's channels, then its label."""
+        axis, (*scans, labelled) = prepared.grid.axis, self._files(name)
+        shared = len(scans) // len(dtypes)  # channels in one file of the source
+        for channel, path in enumerate(scans):
+            like, dtype = self._sources[prepared.case].images[channel // shared], dtypes[channel // shared]
+            with _replacing(path) as temporary:
+                images.write(temporary, as_type(to_file_order(image[..., channel], axis), dtype), like)
+        with _replacing(labelled) as temporary:
+            images.write(temporary, to_file_order(label, axis), prepared.path)
+
+    def _files(self, name: str) -> list[pathlib.Path]:
+        """The channels of a scan, and last its label."""
+        channels = range(len(self._dataset.task.channels))
+        scans = [self._folder / "imagesTr" / f"{name}_{channel:04d}{self._suffix}" for channel in channels]
+        return [*scans, self._folder / "labelsTr" / f"{name}{self._suffix}"]
+
+    def _is_done(self, name: str) -> bool:
+        return name in self._record["cases"] and all(path.is_file() for path in self._files(name))
+
+    def _finish(self) -> None:
+        """Writes what describes the whole: the picture, the table, and last dataset.json."""
+        task, made = self._dataset.task, self._record["cases"]
+        self._draw()
+        rows = [
+            {"case": name, **{key: one[key] for key in ("source", "index")}, "z": _text(one["z"])}
+            for name, one in sorted(made.items())
+        ]
+        with _replacing(self._folder / "generated.csv") as path:
+            pd.DataFrame(rows).to_csv(path, index=False)
+        described = {
+            "channel_names": {str(number): name for number, name in enumerate(task.channels)},
+            "labels": {"background": 0, **task.classes},
+            "numTraining": len(made),
+            "file_ending": self._suffix,
+            "description": "made by tfaug generate; see generated.csv",
+        }
+        write_json(self._folder / "dataset.json", described, _ROOM)
+
+    def _draw(self) -> None:
+        """Each original, then what was generated from it, in the middle of its labelled slices."""
+        tiles = []
+        for case in list(self._sources)[:SOURCES_SHOWN]:
+            volume = self._dataset.read(case)
+            chosen = evaluation.representative_slices(volume.label)
+            z = chosen[len(chosen) // 2]
+            tiles.append((volume.image[..., z, 0], volume.label[..., z], case))
+            names = [name for name, source, index in self._wanted if source == case and index][:SHOWN]
+            for name in names:
+                image, label = (
+                    np.moveaxis(images.read(path, np.float32).array, volume.axis, 2)[..., z]
+                    for path in (self._files(name)[0], self._files(name)[-1])
+                )
+                tiles.append((image, label.astype(np.uint8), name))
+        shown, masks, titles = zip(*tiles)
+        columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
+        sheet = pictures.overlay(shown, masks, titles, self._dataset.task.colours, columns=columns)
+        with _replacing(self._folder / "sheet.png") as path:
+            pictures.save(sheet, path)
+
+    def _open(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The folder's record, or a new one.
+
+        Raises:
+          UserError: the folder holds something else.
+        """
+        if self._folder.exists() and not self._folder.is_dir():
+            raise UserError(self._folder, "is not a folder", _OTHER)
+        if self._folder.resolve() == self._dataset.root.resolve():
+            raise UserError(self._folder, "holds the scans that are to be read", _OTHER)
+        check_writable(self._folder, _FOLDER)
+        path = self._folder / RECORD
+        new = {_MARK: _FORMAT, **settings, "cases": {}}
+        try:
+            record = json.loads(path.read_bytes())
+        except OSError:
+            if self._folder.exists() and any(self._folder.iterdir()):
+                raise UserError(self._folder, "is not empty, and no `tfaug generate` has recorded it", _OTHER) from None
+            return new
+        except (ValueError, RecursionError):
+            record = None
+        if not (isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)):
+            raise UserError(path, "is damaged", f"remove the folder, or {_OTHER}")
+        made = {key: record.get(key) for key in settings}
+        if made != settings:
+            changed = run_dir.in_one_line(run_dir.differences(made, settings))
+            raise UserError(path, f"tells that what is here was made otherwise ({changed})", _OTHER)
+        return {**new, "cases": record["cases"]}
+
+    def _save(self) -> None:
+        cases = dict(sorted(self._record["cases"].items()))  # the same file in whatever order they were made
+        write_json(self._folder / RECORD, {**self._record, "cases": cases}, _ROOM)
+
+
+def _text(z) -> str:
+    """Noise in a cell of a table: numbers of a slice with spaces, slices with semicolons between them."""
+    return "" if z is None else ";".join(" ".join(f"{value:.9g}" for value in row) for row in z)
+
+
+def apply(volume: Volume, fields: Mapping[str, np.ndarray], grid: Grid, num_classes: int):
+    """A scan and its label, changed by the fields of its prepared slices: deformed, then brightened.
+
+    Args:
+      volume: with its label.
+      fields: by kind, "deform" [Z, H, W, 2] and "intensity" [Z, H, W, C], or one of them.
+      grid: of the scan.
+      num_classes: with background.
+
+    Returns:
+      image [X, Y, Z, C] float32, label [X, Y, Z] uint8.
+    """
+    image, label = volume.image, volume.label
+    if "deform" in fields:
+        image, label = deform(volume, fields["deform"], grid, num_classes)
+    if "intensity" in fields:
+        image = add_intensity(image, fields["intensity"], grid, like=volume.image)
+    return image, label
+
+
+def native_fields(fields: np.ndarray, grid: Grid) -> np.ndarray:
+    """Fields of prepared slices on the grid of their scan, bilinearly; beyond the crop they fade out.
+
+    Args:
+      fields: [Z, H, W, K] on the prepared grid.
+      grid: of the scan.
+
+    Returns:
+      [X, Y, Z, K] float32.
+    """
+    positions, weights = zip(*(_positions(grid, axis) for axis in range(2)))
+    rows, columns = np.meshgrid(*positions, indexing="ij")
+    weight = np.minimum(weights[0][:, np.newaxis], weights[1][np.newaxis])
+    out = np.empty((*grid.native_shape, fields.shape[-1]), np.float32)
+    for z, k in np.ndindex(len(fields), fields.shape[-1]):
+        sampled = ndimage.map_coordinates(fields[z, ..., k], (rows, columns), order=1, mode="nearest")
+        out[:, :, z, k] = weight * sampled
+    return out
+
+
+def _positions(grid: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the centres of native pixels lie along an axis of the prepared slice; and 1 inside it, falling to 0."""
+    native, rescaled, size = grid.native_shape[axis], grid.rescaled_shape[axis], grid.image_size
+    in_rescaled, in_prepared = overlap(rescaled, size)
+    centres = (np.arange(native) + 0.5) * rescaled / native - 0.5
+    positions = centres - in_rescaled.start + in_prepared.start
+    outside = np.maximum(np.maximum(-positions, positions - (size - 1)), 0)
+    return np.clip(positions, 0, size - 1), np.clip(1 - outside / (FADE * size), 0, 1).astype(np.float32)
+
+
+def deform(volume: Volume, field: np.ndarray, grid: Grid, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A scan and its label, moved by a deformation of prepared slices as `warp.warp` moves these.
+
+    Args:
+      volume: with its label.
+      field: [Z, H, W, 2] in pixels of the prepared grid.
+      grid: of the scan.
+      num_classes: with background.
+
+    Returns:
+      image [X, Y, Z, C] float32, label [X, Y, Z] uint8.
+    """
+    moved = native_fields(field, grid)
+    for axis in range(2):  # from prepared to native pixels
+        moved[..., axis] *= grid.native_shape[axis] / grid.rescaled_shape[axis]
+    rows, columns = np.meshgrid(*map(np.arange, grid.native_shape[:2]), indexing="ij")
+    image, label = np.empty_like(volume.image), np.zeros_like(volume.label)
+    for z in range(grid.native_shape[2]):
+        where = (rows - moved[:, :, z, 0], columns - moved[:, :, z, 1])
+        for c in range(image.shape[-1]):
+            image[:, :, z, c] = ndimage.map_coordinates(volume.image[:, :, z, c], where, order=1, mode="nearest")
+        shares = [
+            ndimage.map_coordinates((volume.label[..., z] == k).astype(np.float32), where, order=1, mode="nearest")
+            for k in range(num_classes)
+        ]
+        label[..., z] = np.argmax(shares, axis=0)
+    return image, label
+
+
+def add_intensity(image: np.ndarray, field: np.ndarray, grid: Grid, like: np.ndarray) -> np.ndarray:
+    """A scan with an intensity field of its prepared slices added, in the scan's own units.
+
+    Args:
+      image: [X, Y, Z, C] float32.
+      field: [Z, H, W, C], in units of the distance between the 2nd and the 98th percentile of a channel.
+      grid: of the scan.
+      like: [X, Y, Z, C], the scan whose percentiles count: before it was deformed.
+    """
+    low, high = np.percentile(like, PERCENTILES, axis=(0, 1, 2))
+    return image + native_fields(field, grid) * (high - low).astype(np.float32)
+
+
+def as_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Float voxels in the type of a scan's file: rounded and limited to what it holds."""
+    if dtype.kind == "f":
+        return image.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(image), limits.min, limits.max).astype(dtype)
