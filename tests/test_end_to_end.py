@@ -310,6 +310,22 @@ def test_r1_a_named_run_scores_other_scans_of_another_folder(trained, cohort, tm
     assert "has no effect with --run" in line
 
 
+def test_what_the_trained_generators_make_is_a_data_set(trained, cohort, tmp_path):
+    folder, _ = trained
+    runs = [f"--run={folder / 'runs' / name}" for name in NAMES[:2]]
+    result = run("tfaug", "generate", *runs, "-n", 2, "-o", tmp_path / "out", cwd=folder)
+    assert result.returncode == 0 and "2 cases" in result.stdout, result.stderr
+    source = nibabel.load(es_label(cohort, "patient002"))
+    label = nibabel.load(tmp_path / "out/labelsTr/patient002_g0001.nii.gz")
+    assert label.shape == source.shape and np.allclose(label.affine, source.affine)
+    assert set(np.unique(label.dataobj)) == {0, 1, 2, 3}
+    for wrong, problem in ((NAMES[2], "no trained generator"), (NAMES[0], "is of kind 'deform'")):
+        line = error_line(
+            run("tfaug", "generate", *runs, f"--run={folder / 'runs' / wrong}", "-n", 2, "-o", "x", cwd=folder)
+        )
+        assert problem in line
+
+
 def test_help_is_printed(tmp_path):
     result = run("train.py", "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")

@@ -78,5 +78,5 @@ def main() -> None:
     from tfaug.experiment import runs
 
     workdir = cli.path(cli.WORKDIR)
-    print(runs.evaluate(segmenter_path(config, workdir, name), split, config, distances))
+    print(runs.evaluate(segmenter_path(config, workdir, name), split, config, distances=distances))
     cli.print_tensorboard(workdir)

@@ -3,7 +3,7 @@
   --run RUN             the folder of a generator's run; of one of deformations and one of intensities,
                         scans are deformed, then brightened
   -n, --number N        how many scans are made; the run's labelled cases take turns as sources
-  -o, --output DIR      for the data set, in the layout of nnU-Net v2 (imagesTr, labelsTr, dataset.json)
+  -o, --output DIR      for the data set, in the layout of nnU-Net v2
 Also
   -i, --input DIR       the run's data set, if it lies elsewhere now
   --with-originals      the sources, too
@@ -27,7 +27,7 @@ from tfaug.engine.errors import UserError
 from tfaug.experiment import sources
 
 RUNS = flags.DEFINE_multi_string("run", [], None)
-NUMBER = flags.DEFINE_integer("number", 0, None, 1, short_name="n")
+NUMBER = flags.DEFINE_integer("number", None, None, 1, short_name="n")
 OUTPUT = flags.DEFINE_string("output", "", None, short_name="o")
 INPUT = flags.DEFINE_string("input", "", None, short_name="i")
 WITH_ORIGINALS = flags.DEFINE_bool("with-originals", False, None)
