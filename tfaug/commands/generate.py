@@ -1,7 +1,7 @@
 """Makes a data set for other programs with learned augmentation: tfaug generate --run RUN -n N -o DIR
 
-  --run RUN             the folder of a generator's run; of one of deformations and one of intensities,
-                        scans are deformed, then brightened
+  --run RUN             the folder of a generator's run; with one of deformations and one of
+                        intensities, scans are deformed, then brightened
   -n, --number N        how many scans are made; the run's labelled cases take turns as sources
   -o, --output DIR      for the data set, in the layout of nnU-Net v2
 Also
@@ -10,7 +10,7 @@ Also
   --per-slice           another change in each slice; else one that goes together along the scan
   --seed N              of the noise (default: 0); the same seed makes the same scans
 
-Scans keep their own grid, format and geometry. A killed command resumes; a larger N adds to what is there.
+Scans keep their grid, format and geometry. A killed command resumes; a larger N adds to it.
 """
 
 from __future__ import annotations
