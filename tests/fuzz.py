@@ -128,9 +128,9 @@ def make_world(folder: pathlib.Path, server: programs.Server) -> None:
         "file_ending": ".nii.gz",
     }
     (folder / "data/dataset.json").write_text(json.dumps(described))
-    splits = {"labelled": [["case1"]], "validation": ["case2"], "test": ["case3", "case4"], "unlabelled": ["case5"]}
-    (folder / "splits.json").write_text(json.dumps(splits))
-    rows = [(case, split) for split, cases in splits.items() for case in (cases[0] if split == "labelled" else cases)]
+    splits = {"labelled": ["case1"], "validation": ["case2"], "test": ["case3", "case4"], "unlabelled": ["case5"]}
+    (folder / "splits.json").write_text(json.dumps({**splits, "labelled": {"n1": [splits["labelled"]]}}))
+    rows = [(case, split) for split, cases in splits.items() for case in cases]
     (folder / "splits.csv").write_text("case,split\n" + "".join(f"{case},{split}\n" for case, split in rows))
     done = server.run(*TRAIN, cwd=folder)
     assert done.returncode == 0, done.stderr
