@@ -391,7 +391,7 @@ def contents(folder):
 
 def numbers(folder, command, stdout):
     """The numbers that a user sees and keeps: the table on standard output, and that of the evaluation."""
-    if command[1:] == TABLE[1:]:
+    if tuple(command) == TABLE:
         return [], stdout
     tables = [path.read_text(errors="replace") for path in sorted((folder / RUN).glob("evaluation/*/dice.csv"))]
     return tables, re.findall(r".*\d\.\d{2,} \+- .*", stdout)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
 
 from tfaug.engine.files import machine_errors, sync
 
@@ -121,6 +122,6 @@ class EventLog:
 def _duration(events: pathlib.Path) -> float:
     times = []
     with contextlib.suppress(tf.errors.DataLossError):  # from where the file is damaged
-        for event in tf.compat.v1.train.summary_iterator(str(events)):
-            times.append(event.wall_time)
+        for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator():
+            times.append(Event.FromString(record).wall_time)
     return times[-1] - times[0] if times else 0.0
