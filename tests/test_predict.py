@@ -66,6 +66,7 @@ def edited_run(world, folder, **changes):
     for key, value in changes.items():
         section, _, name = key.partition("__")
         content["config"][section][name] = value
+    del content["sha256"]  # with it, the file would be refused
     path.write_text(json.dumps(content))
     return folder
 

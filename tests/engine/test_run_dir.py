@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -244,3 +245,16 @@ def test_differences_are_by_dotted_key_and_by_type():
         "a.d": "absent -> null",
         "a.empty": "{} -> absent",
     }
+
+
+@pytest.mark.parametrize("name, key", [("config.json", "config"), ("report.json", "best")])
+def test_a_value_that_somebody_has_changed_is_noticed(name, key, tmp_path):
+    """The rest of the file is sound, and so is the value."""
+    with RunDir(tmp_path, {"a": {"b": 1}, "c": [0.1, float("nan")]}) as run:
+        run.finish({"best": 0.5, "best_step": 4})
+    assert read_report(tmp_path)["best"] == 0.5 and read_config(tmp_path)["a"] == {"b": 1}
+    content = json.loads((tmp_path / name).read_text())
+    content[key] = {"a": {"b": 2}} if key == "config" else 0.75
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"{name}: has been changed"):
+        read_config(tmp_path) if key == "config" else read_report(tmp_path)
