@@ -16,7 +16,7 @@ def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray],
     Runs at most `batch_size` slices at a time. TensorFlow traces it once, for any number of slices.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *segmenter.input_shape[1:]], tf.float32)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *segmenter.input_shape[1:]], tf.float32)])
     def probabilities(image):
         return tf.nn.softmax(segmenter(image, training=False))
 

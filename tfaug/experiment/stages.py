@@ -217,7 +217,7 @@ class LearnAugmentation(Stage):
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
         config, schedule = self.config, self.schedule
         self.step = networks.learn_augmentation(config, self.generator_name)
-        self.judge = tf.function(self.step.judge) if self.step.lambda_adv else None
+        self.judge = tf.function(self.step.judge, autograph=False) if self.step.lambda_adv else None
         labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
         pools = {"all": [unlabelled + labelled], "unlabelled": [unlabelled], "equal": [unlabelled, labelled]}
         self.batches = pipeline.generator_batches(
@@ -236,7 +236,7 @@ class LearnAugmentation(Stage):
         self.instruments = instruments.Instruments(
             self.generator_name, labelled, unlabelled, self.data["validation"], config
         )
-        self.generate = tf.function(inference.inference_mode(self.keep["generator"]))
+        self.generate = tf.function(inference.inference_mode(self.keep["generator"]), autograph=False)
         self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
 
     def score(self):  # noqa: D102
@@ -300,7 +300,7 @@ class TrainSegmenter(Stage):
             self.batches = pipeline.adversarial_batches(slices, pipeline.slices(unlabelled), *arguments)
         self.keep = self.kept(segmenter=functools.partial(networks.segmenter, config, "seg"))
         self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
-        self._again = tf.function(supervised)
+        self._again = tf.function(supervised, autograph=False)
 
     def draw(self, num_done):  # noqa: D102
         index = tf.constant(num_done - 1, tf.int64)

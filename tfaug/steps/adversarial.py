@@ -65,7 +65,7 @@ class AdversarialSegment(tf.Module):
         del index
         return self.update(batch)
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(self, batch: Batch | AdversarialBatch) -> dict[str, tf.Tensor]:
         """One iteration."""
         s, d = self.segmenter, self.discriminator

@@ -32,7 +32,7 @@ class Averaged(tf.Module):
         self._average(tf.constant(min(self.decay, (1 + index) / (10 + index)), tf.float32))
         return scalars
 
-    @tf.function
+    @tf.function(autograph=False)
     def _average(self, decay):
         for network, own in zip(self.networks, self.averages):
             for weight, average in zip(network.variables, own.variables):

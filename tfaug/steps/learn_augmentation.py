@@ -93,7 +93,7 @@ class LearnAugmentation(tf.Module):
             return self.warm_up(batch.labelled, index)
         return self.update(batch)
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(self, batch: GeneratorBatch, networks: tuple[str, ...] = NETWORKS) -> dict[str, tf.Tensor]:
         """One iteration.
 

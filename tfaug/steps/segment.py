@@ -30,7 +30,7 @@ class Segment(tf.Module):
         del index
         return self.update(batch)
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(self, batch: Batch):
         """One Adam step on S."""
         with tf.GradientTape() as tape:
