@@ -3,15 +3,13 @@
 import pathlib
 import re
 import shlex
+import shutil
 
 import pytest
 from programs import run
 from test_end_to_end import TINY as TINY_HEART
 from test_extending import TINY as TINY_OWN
-from test_extending import write, write_msd
-from test_faults import anatomy
-
-from tfaug.phantom import cohort
+from test_extending import write_msd
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,12 +48,13 @@ def commands():
     return found
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("readme")
-    cohort.write_cohort(folder / "HEARTS", numbers=(2, 7, 11, 16, 27, 36))
+@pytest.fixture
+def folder(hearts, trained_hearts, tmp_path):
+    """A folder in which the first command has been run, with the data that others ask for."""
+    folder = tmp_path / "readme"
+    shutil.copytree(trained_hearts[0], folder)
+    (folder / "HEARTS").symlink_to(hearts)
     write_msd(folder / "OWN", {"anterior": 1, "posterior": 2})
-    write(folder / "scan.nii.gz", anatomy(0, (30, 28, 4))[0])
     for name in ("train.py", "evaluate.py", "configs"):
         (folder / name).symlink_to(ROOT / name)
     return folder

@@ -130,6 +130,17 @@ def small_segmenter(size, num_classes, seed=0):
     return keras.Model(image, keras.layers.Conv2D(num_classes, 1)(x))
 
 
+def small_generator(kind, size, seed=0):
+    image, z = keras.Input((size, size, 1)), keras.Input((100,))
+    shift = keras.layers.Reshape((1, 1, 2))(keras.layers.Dense(2)(z))
+    return keras.Model([image, z], keras.layers.Conv2D(2 if kind == "deform" else 1, 1)(image) + shift)
+
+
+def small_discriminator(size, seed=0):
+    image = keras.Input((size, size, 1))
+    return keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(image)))
+
+
 @pytest.mark.parametrize(
     "build, arguments, numbers",
     [
@@ -141,6 +152,8 @@ def small_segmenter(size, num_classes, seed=0):
     ],
 )
 def test_workloads_run(build, arguments, numbers, monkeypatch):
+    for name, small in (("generator", small_generator), ("discriminator", small_discriminator)):
+        monkeypatch.setattr(workloads, name, small)
     monkeypatch.setattr(workloads, "unet", small_segmenter)
     job = build(**SHAPE, **arguments)
     measured = timing.timed(job.run)

@@ -169,4 +169,5 @@ def adversarial_batches(
 def iterate(make: Callable, start: int):
     """Iterates over make(start), make(start + 1), ..., prepared ahead of their use."""
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-    return iter(steps.map(tf.autograph.experimental.do_not_convert(make), num_parallel_calls=2, deterministic=True).prefetch(2))
+    make = tf.autograph.experimental.do_not_convert(make)
+    return iter(steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2))
