@@ -121,8 +121,15 @@ def test_a_result_is_of_the_contents_of_all_scans_that_reach_it_whatever_their_n
 def test_an_evaluation_is_made_again_unless_it_was_made_from_the_same(tmp_path):
     made_from = identity.of_evaluation("1", {"a": "2"}, "reloaded")
     assert made_from == {"model": "1", "scans": {"a": "2"}}  # as evaluations have it from before there were others
+    for name in ("dice.csv", "summary.txt", "indices.csv", "agreement.png"):
+        (tmp_path / name).write_text(name)
     assert not identity.is_evaluated(tmp_path, made_from)
     identity.mark_evaluated(tmp_path, made_from)
+    assert identity.is_evaluated(tmp_path, made_from)
+    (tmp_path / "dice.csv").write_text("edited")
+    assert not identity.is_evaluated(tmp_path, made_from)
+    (tmp_path / "dice.csv").write_text("dice.csv")
+    (tmp_path / "evaluated.json").write_text(json.dumps(made_from))  # as older versions wrote it
     assert identity.is_evaluated(tmp_path, made_from)
     assert not identity.is_evaluated(tmp_path, {**made_from, "scans": {"a": "3"}})
     assert not identity.is_evaluated(tmp_path, {**made_from, "model": "0"})

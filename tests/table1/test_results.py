@@ -113,7 +113,9 @@ def test_the_same_splits_are_the_same_config_wherever_they_come_from(folder, con
 
 def change(**values):
     def damage(path):
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        content = {**json.loads(path.read_text()), **values}
+        del content["sha256"]  # with it, any change is noticed
+        path.write_text(json.dumps(content))
 
     return damage
 
@@ -154,6 +156,7 @@ DAMAGES = {
     "tensorflow null": change(tensorflow=None),
     "validation_dice null": change(validation_dice=None),
     "renamed": rename,
+    "edited": lambda path: path.write_text(path.read_text().replace('"best_step": ', '"best_step": 1')),
 }
 
 

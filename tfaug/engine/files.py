@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tfaug.engine.errors import MachineError
+from tfaug.engine.errors import MachineError, UserError
 
 PART = ".part-"  # how the name of an unfinished file begins
+_SEAL = "sha256"
 
 
 @contextlib.contextmanager
@@ -52,6 +54,34 @@ def write_json(path: pathlib.Path, content: Any, remedy: str = "free some space 
     """Writes a JSON file that is either the old or the new, see `replacing`."""
     with replacing(path, remedy) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a digest of itself, by which `unsealed` notices a change."""
+    return {**content, _SEAL: _digest(content)}
+
+
+def unsealed(path: pathlib.Path, content: Mapping[str, Any], remedy: str) -> dict[str, Any]:
+    """The JSON object that was sealed, without its digest. One that has none is taken as it is.
+
+    Args:
+      path: its file.
+      content: what was read from it.
+      remedy: what a user can do about a changed file.
+
+    Raises:
+      UserError: it is not what was sealed.
+    """
+    content = dict(content)
+    seal = content.pop(_SEAL, None)
+    if seal not in (None, _digest(content)):
+        raise UserError(path, "has been changed since it was written", remedy)
+    return content
+
+
+def _digest(content):
+    plain = json.loads(json.dumps(content))  # as it is read
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def check_writable(folder: pathlib.Path, remedy: str) -> None:

@@ -22,10 +22,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import PART, machine_errors, write_json
+from tfaug.engine.files import PART, machine_errors, sealed, unsealed, write_json
 
 _MARK = "tfaug_run"  # tells our config.json from that of another program
-_SEAL = "sha256"
+_REMEDY = "restore it from a backup, or train again"
 _FORMAT = 2  # 1 was that of tfaug 0.1.0
 # All that a run without a result holds.
 _EMPTY = frozenset({"lock", "config.json", f"{PART}config.json", "warnings.json"})
@@ -56,7 +56,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.path))
             if not (self.path / "config.json").exists():
-                write_json(self.path / "config.json", _sealed({_MARK: _FORMAT, "config": config}))
+                write_json(self.path / "config.json", sealed({_MARK: _FORMAT, "config": config}))
             self.config = read_config(self.path)
             refuse_difference(self.path, self.config, config, keys)
             warnings = _read_json(self.path / "warnings.json")
@@ -101,7 +101,7 @@ class RunDir:
         Args:
           report: the validation score "best" and its "best_step", and more.
         """
-        write_json(self.path / "report.json", _sealed({**report, "warnings": self._warnings}))
+        write_json(self.path / "report.json", sealed({**report, "warnings": self._warnings}))
 
     def _remove_if_empty(self) -> None:
         """Removes the folders that this session created, if they hold no result."""
@@ -127,8 +127,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     if content[_MARK] != _FORMAT:
         version = "tfaug 0.1.0" if content[_MARK] == 1 else "another version of tfaug"
         raise UserError(path, f"is a run of {version}", "use that version for it, or choose another --workdir")
-    _check_seal(file, content)
-    return content["config"]
+    return unsealed(file, content, _REMEDY)["config"]
 
 
 def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -144,7 +143,7 @@ def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
         report = _read_json(file)
     if not isinstance(report, dict) or not {"best", "best_step"} <= report.keys():
         raise UserError(file, "is damaged", "restore it from a backup, or remove it and run the training again")
-    return _check_seal(file, report)
+    return unsealed(file, report, _REMEDY)
 
 
 def identity(path: str | os.PathLike) -> str:
@@ -264,28 +263,6 @@ def _refuse_foreign(path: pathlib.Path) -> None:
 
 def _is_in(key, keys):
     return keys is None or any(key == one or key.startswith(f"{one}.") for one in keys)
-
-
-def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its digest, by which `_check_seal` knows it again."""
-    return {**content, _SEAL: _digest(content)}
-
-
-def _check_seal(path: pathlib.Path, content: dict[str, Any]) -> dict[str, Any]:
-    """What was sealed, without its digest; files of older versions have none.
-
-    Raises:
-      UserError: the object is not the one that was sealed.
-    """
-    seal = content.pop(_SEAL, None)
-    if seal not in (None, _digest(content)):
-        raise UserError(path, "has been changed since it was written", "restore it from a backup, or train again")
-    return content
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(content))  # as it is read
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _read_json(path: pathlib.Path) -> Any:

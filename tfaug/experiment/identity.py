@@ -34,6 +34,9 @@ GENERATOR = (*_BOTH, "model", "transforms.affine", "augment")
 SEGMENTER = (*_BOTH, *_NETWORKS, "transforms", "segment")
 
 _FILE = "evaluated.json"
+# What a complete evaluation holds.
+TABLE = "dice.csv"
+_FILES = (TABLE, "summary.txt", "indices.csv", "agreement.png")
 
 
 def select(config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -83,9 +86,12 @@ def of_evaluation(model: str, scans: Mapping[str, str], distances: str) -> dict[
 
 
 def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether an evaluation is complete and its identity is `made_from`, see `of_evaluation`."""
+    """Whether an evaluation is complete and as it was written, and its identity is `made_from`, see `of_evaluation`."""
     try:
-        return json.loads((out_dir / _FILE).read_bytes()) == made_from
+        content = json.loads((out_dir / _FILE).read_bytes())
+        files = _digests(out_dir)
+        # Evaluations of older versions have no digests of their files.
+        return isinstance(content, dict) and content.pop("files", files) == files and content == made_from
     except (OSError, ValueError):
         return False
 
@@ -95,7 +101,12 @@ def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -
     if made_from is None:
         (out_dir / _FILE).unlink(missing_ok=True)
     else:
-        (out_dir / _FILE).write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
+        content = {**made_from, "files": _digests(out_dir)}
+        (out_dir / _FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _digests(out_dir):
+    return {name: hashlib.sha256((out_dir / name).read_bytes()).hexdigest() for name in _FILES}
 
 
 def splits_of(method: Method) -> list[str]:

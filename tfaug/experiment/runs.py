@@ -93,8 +93,7 @@ def evaluate(
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
     model = run_dir.identity(path)
-    complete = all((out_dir / file).is_file() for file in ("dice.csv", "summary.txt", "indices.csv", "agreement.png"))
-    if complete and identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
+    if identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         networks.set_up_tensorflow(config)
@@ -102,7 +101,7 @@ def evaluate(
         with run_dir.locked(path), memory.running_out():
             with machine_errors(out_dir, "make it writable"):
                 identity.mark_evaluated(out_dir, None)
-                (out_dir / "dice.csv").unlink(missing_ok=True)  # where it exists, the evaluation is complete
+                (out_dir / identity.TABLE).unlink(missing_ok=True)  # where it exists, the evaluation is complete
             scans, num_scans = data.with_volumes(split), len(cases(config, split))
             hearts = data.dataset.reader.hearts(cases(config, split))
             evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag, hearts, distances)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tfaug.config import Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
-from tfaug.engine.files import machine_errors, replacing
+from tfaug.engine.files import machine_errors, replacing, sealed, unsealed
 from tfaug.engine.run_dir import differences, in_one_line, read_report
 
 _RESULT, _RESULT_FORMAT = "tfaug_result", 1
@@ -260,8 +260,10 @@ def _render(result: Result) -> str:
     if result.data is None:
         del head["data"]
     head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
+    dice = {case: [_rounded(value) for value in values] for case, values in dice.items()}
+    head = {key: value for key, value in sealed({**head, "dice": dice}).items() if key != "dice"}
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
-    patients = [f"  {json.dumps(case)}: {json.dumps([_rounded(v) for v in values])}" for case, values in dice.items()]
+    patients = [f"  {json.dumps(case)}: {json.dumps(values)}" for case, values in dice.items()]
     lines.append(' "dice": {\n' + ",\n".join(patients) + "\n }")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -271,8 +273,9 @@ def _rounded(value):
 
 
 def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
-    content = _json(path)
+    content, remedy = _json(path), "restore it, or remove it: it is then made again"
     try:
+        content = unsealed(path, content, remedy)
         if content.pop(_RESULT) != _RESULT_FORMAT:
             raise ValueError("another format")
         content["dice"] = {case: tuple(map(_score, values)) for case, values in content["dice"].items()}
@@ -294,9 +297,7 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
         misnamed = file_name(*key) != path.name
         strangers = set(result.dice) != set(config["splits"]["test"])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            path, "is damaged or no result of tfaug", "restore it, or remove it: it is then made again"
-        ) from error
+        raise UserError(path, "is damaged or no result of tfaug", remedy) from error
     if misnamed:
         raise UserError(path, f"holds the result that belongs into {file_name(*key)}", "rename or remove it")
     if strangers:
