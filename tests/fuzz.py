@@ -367,8 +367,8 @@ KINDS = {  # with how many of a hundred trials
 # Faults to put in: each is a program that the server runs first.
 PLANTED = {
     "traceback": "import tfaug.data.scan as m\nm.MAX_EXTENT_MM = None",
-    "silence": "import zipfile\nzipfile.ZipFile.testzip = lambda self: None\n"
-    "zipfile.ZipExtFile._update_crc = lambda *a: None",
+    "silence": "import tfaug.experiment.identity as m\n"
+    "m.is_evaluated = lambda folder, made_from: (folder / 'evaluated.json').is_file()",
     "written": "import tfaug.config as m, pathlib\nold = m.check\n"
     "def check(config):\n    pathlib.Path('left-behind').touch()\n    return old(config)\nm.check = check",
 }
@@ -473,6 +473,8 @@ def main() -> int:
             if options.only is not None:
                 shutil.copytree(folder, "fuzz-trial", dirs_exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+            if options.plant and faults:
+                break  # it is found
     count = sum(sum(counter.values()) for counter in found.values())
     print(f"{'kind':16} " + " ".join(f"{status:>5}" for status in FOREIGN) + "  faults")
     for kind in KINDS:
