@@ -11,10 +11,10 @@ import numpy as np
 
 from tfaug.report.page import Html, el
 
-WIDTH = 400
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 36  # of the axes
-HEIGHT = 230
-BAND = 17  # height of a box with its distance
+WIDTH = 340
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 36  # of the axes
+HEIGHT = 205
+BAND = 20  # height of a box with its distance
 CONTRAST = 3.0  # at least, between a curve and the page
 
 INK = ("var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)")
@@ -176,7 +176,7 @@ def order(title: str, left: Mapping[str, float], right: Mapping[str, float], hea
     """Two orders of the same names, the highest first, joined by lines, which are coloured for two ranks or more."""
     places = [{name: k for k, name in enumerate(sorted(v, key=v.get, reverse=True))} for v in (left, right)]
     line, start = 21, 34
-    height, ends = start + line * len(right) + 4, (138, 248)
+    height, ends = start + line * len(right) + 4, (122, 200)
     drawn = [
         el("text", heads[0], x=ends[0] - 8, y=14, text_anchor="end", class_="soft"),
         el("text", heads[1], x=ends[1] + 8, y=14, class_="soft"),

@@ -100,8 +100,8 @@ def _table(table):
     if table.marks:
         signs = ", ".join(f"{sign} {reference}" for reference, sign in table.marks.items())
         items.append(
-            f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled set, "
-            "seed and case); in brackets where Holm's correction takes it back."
+            f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled "
+            "set, seed and case); in brackets where Holm's correction takes it back."
         )
     if table.correlations and not table.with_paper:
         items.append("The paper's numbers are of other data and a longer schedule: compare orders, not numbers.")
@@ -229,7 +229,7 @@ def _facts(folder, table, shared):
             ("Slices", f"{data['image_size']} × {data['image_size']} pixels of {data['resolution']:g} mm"),
             ("Training of a segmenter", schedule),
             ("Precision", shared.get("precision")),
-            ("Versions and time", " ".join(table.notes)),
+            ("Versions and time", " ".join(table.notes).replace("`", "")),
             ("Folder", code(folder)),
         ]
     )
@@ -240,8 +240,8 @@ def _repeat(folder, shared):
     start = f"--config={shared['name']} --results={where}"
     lines = [f"tfaug table1 {start}", f"tfaug evaluate --table1 --results={where}", f"tfaug evaluate --figures {start}"]
     told = (
-        "The first command trains what is missing, on all cores or a cluster, and the others make table and figures. Give "
-        "the flags that the results were trained with: a config that differs from the folder's is refused."
+        "The first command trains what is missing, on all cores or a cluster, and the others make table and figures. "
+        "Give the flags that the results were trained with: a config that differs from the folder's is refused."
     )
     return joined(el("p", told), page.scrolled(el("pre", "\n".join(lines)), "Commands"))
 

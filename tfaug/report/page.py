@@ -118,8 +118,8 @@ def table(
         for n, row in enumerate(rows)
     ]
     heads = el("tr", [el("th", cell, scope="col", class_=kind(k)) for k, cell in enumerate(head)])
-    inner = el("table", el("caption", caption), el("thead", heads), el("tbody", lines))
-    return scrolled(inner, caption)
+    inner = el("table", el("thead", heads), el("tbody", lines))
+    return el("figure", el("figcaption", caption), scrolled(inner, caption), class_="table")
 
 
 def scrolled(content: Html, label: str, class_: str = "") -> Html:

@@ -35,8 +35,8 @@ _TRANSFORMS = {
     "elastic": "random elastic deformations",
     "contrast_brightness": "random contrast and brightness",
     "histogram": "histograms of unlabelled scans",
-    "deform": "deformations that a generator has learned",
-    "intensity": "intensity fields that a generator has learned",
+    "deform": "learned deformations",
+    "intensity": "learned intensity fields",
     "deform_noreg": "deformations learned without adversarial and magnitude terms",
     "intensity_noreg": "intensity fields learned without adversarial and magnitude terms",
     "scale": "random scaling",
@@ -189,10 +189,10 @@ def _method_in_words(run):
     method = METHODS.get(run.method)
     if method is None:
         return "a method of your own"
-    words = [" and ".join(_TRANSFORMS.get(name, name) for name in method.first) or "slices as they are"]
+    words = [_listed([_TRANSFORMS.get(name, name) for name in method.first]) or "slices as they are"]
     if method.generated:
         names = dict.fromkeys(name for recipe in method.generated for name in recipe)
-        words.append(f"half of each batch with {_listed([_TRANSFORMS.get(name, name) for name in names])} as well")
+        words.append(f"half of each batch also with {_listed([_TRANSFORMS.get(name, name) for name in names])}")
     if method.mixup:
         words.append("half of it mixed with other slices (mixup)")
     if method.rule in _RULES:
@@ -252,9 +252,9 @@ def _facts(run):
             ("Learned", done),
             (
                 "Training",
-                f"{schedule.num_steps} steps of {schedule.batch_size} slices, learning rate {schedule.learning_rate:g}, "
-                f"class weights {weights}; validated every {schedule.eval_every} steps, step {run.report['best_step']} was "
-                "kept",
+                f"{schedule.num_steps} steps of {schedule.batch_size} slices, learning rate "
+                f"{schedule.learning_rate:g}, class weights {weights}; validated every {schedule.eval_every} steps, step "
+                f"{run.report['best_step']} was kept",
             ),
             ("Seed", config.seed),
             ("Precision", config.precision),
@@ -361,8 +361,8 @@ def _cases(run, split, table):
     folder = run.path / "evaluation" / split
     cards = case_pages.shown(folder, run.config, table, run.task)
     told = (
-        "By mean Dice over the structures. Slices are cut to what is marked; as in medical viewers, the file's first axis "
-        "runs to the right and the second one down. Move the slider with the mouse, a finger or the arrow keys."
+        "By mean Dice over the structures. Slices are cut to what is marked; as in medical viewers, the file's first "
+        "axis runs to the right and the second one down. Move the slider with the mouse, a finger or the arrow keys."
     )
     return joined(
         el("p", told), case_pages.legend(run.task), el("div", cards, class_="cards"), case_pages.masks_are_in(folder)

@@ -45,15 +45,18 @@ padding:.5rem .9rem;margin:1rem 0;max-width:60rem}
 .warning h2{border:0;margin:0;padding:0;font-size:1.05rem}
 .scroll{overflow-x:auto;max-width:100%;margin:.7rem 0}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--soft);font-size:.9rem;padding-bottom:.35rem}
+figure.table{margin:.9rem 0}
+figure.table .scroll{margin:.2rem 0}
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}
 th{font-weight:600}
 thead th{border-bottom:2px solid var(--soft);vertical-align:bottom}
 tr>:first-child{text-align:left;padding-left:0}
 td.text,th.text{text-align:left}
 tbody th{font-weight:500}
+@media (max-width:34rem){th,td{padding:.3rem .45rem}tbody th:first-child{white-space:normal;min-width:7.5rem}
+thead th{white-space:normal}}
 tbody tr.strong>*{font-weight:650;border-top:1px solid var(--soft)}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1.6rem 1.8rem;
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1.6rem 1.8rem;
 margin:.9rem 0;
 align-items:start}
 .card h3{margin-top:0}
