@@ -96,14 +96,25 @@ def legend(task: Task) -> Html:
     entries = [
         el(
             "li",
-            el("svg", el("rect", x=1, y=1, width=20, height=10, fill=colour, class_="box"), viewBox="0 0 26 12"),
+            el(
+                "svg",
+                el("rect", x=1, y=1, width=20, height=10, fill=colour, class_="box"),
+                viewBox="0 0 26 12",
+                aria_hidden="true",
+            ),
             name,
         )
         for name, colour in task.colours.items()
     ]
     line = {"x1": 0, "x2": 26, "y1": 6, "y2": 6, "stroke": "currentColor", "stroke_width": 2}
     for name, dash in (("prediction", None), ("expert", "5 4")):
-        entries.append(el("li", el("svg", el("line", **line, stroke_dasharray=dash), viewBox="0 0 26 12"), name))
+        entries.append(
+            el(
+                "li",
+                el("svg", el("line", **line, stroke_dasharray=dash), viewBox="0 0 26 12", aria_hidden="true"),
+                name,
+            )
+        )
     return el("ul", entries, class_="legend")
 
 

@@ -176,7 +176,7 @@ def order(title: str, left: Mapping[str, float], right: Mapping[str, float], hea
     """Two orders of the same names, the highest first, joined by lines, which are coloured for two ranks or more."""
     places = [{name: k for k, name in enumerate(sorted(v, key=v.get, reverse=True))} for v in (left, right)]
     line, start = 21, 34
-    height, ends = start + line * len(right) + 4, (122, 200)
+    height, ends = start + line * len(right) + 4, (112, 186)
     drawn = [
         el("text", heads[0], x=ends[0] - 8, y=14, text_anchor="end", class_="soft"),
         el("text", heads[1], x=ends[1] + 8, y=14, class_="soft"),

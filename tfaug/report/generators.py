@@ -103,8 +103,9 @@ def _numbers(kind, row):
 def _number(value, unit):
     if math.isnan(value):
         return "–"
-    value = 100 * value if unit == "%" else value
-    return f"{value:.2f} {unit}".rstrip() if unit != "%" else f"{value:.1f} %"
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f} {unit}" if unit else f"{value:.2g}"
 
 
 def _courses(kind, rows):

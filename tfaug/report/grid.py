@@ -94,7 +94,7 @@ def _table(table):
                 known = method in paper.ROWS and n in paper.COUNTS
                 theirs = [f"{paper.ROWS[method].mean(n):.3f}" if known else "–"]
             lines.append([code(method), *cells, table.num_runs(method, n), *theirs])
-        head = ["method", *table.columns, "runs", *(["paper, mean on ACDC"] if table.correlations else [])]
+        head = ["method", *table.columns, "runs", *(["paper (ACDC)"] if table.correlations else [])]
         parts.append(page.table(f"{n} labelled: mean Dice ± standard deviation over runs", head, lines))
     items = ["A run's value is the mean over its test cases. Cells with few runs do not compare well."]
     if table.marks:
@@ -186,7 +186,7 @@ def _orders(table):
         if len(ours) < 2:
             continue
         theirs = {method: paper.ROWS[method].mean(n) for method in ours}
-        chart = charts.order(f"{n} labelled: order by mean Dice", theirs, ours, ("the paper, on ACDC", "here"))
+        chart = charts.order(f"{n} labelled: order by mean Dice", theirs, ours, ("paper, ACDC", "here"))
         told = None
         if not np.isnan(found.rho):
             interval = (

@@ -253,8 +253,8 @@ def _facts(run):
             (
                 "Training",
                 f"{schedule.num_steps} steps of {schedule.batch_size} slices, learning rate "
-                f"{schedule.learning_rate:g}, class weights {weights}; validated every {schedule.eval_every} steps, step "
-                f"{run.report['best_step']} was kept",
+                f"{schedule.learning_rate:g}, class weights {weights}; validated every {schedule.eval_every} steps, "
+                f"step {run.report['best_step']} was kept",
             ),
             ("Seed", config.seed),
             ("Precision", config.precision),
@@ -292,7 +292,7 @@ def _evaluation(run, split):
             columns = [name for name in table if name not in ("case", "structure", "in_neither")]
             table[columns] = table[columns].apply(pd.to_numeric)
             complete = {"case", "structure", "dice", *_distances(table)} <= {*table} and len(table) > 0
-        except (ValueError, StopIteration, TypeError):
+        except (ValueError, TypeError):
             complete = False
     if not complete or set(table.structure) != set(run.task.names):
         raise UserError(file, "is damaged", "evaluate the run again: remove the file, then `tfaug evaluate --run`")
@@ -301,7 +301,9 @@ def _evaluation(run, split):
 
 def _distances(table):
     """The columns of HD95 and ASSD, by whichever definition."""
-    return tuple(next(name for name in table if re.fullmatch(rf"{key}(_\w+)?_mm", name)) for key in ("hd95", "assd"))
+    return tuple(
+        next((name for name in table if re.fullmatch(rf"{key}(_\w+)?_mm", name)), None) for key in ("hd95", "assd")
+    )
 
 
 def _scores(run, found):
@@ -427,7 +429,11 @@ def _learning(run):
     groups["Losses of the adversaries"] = ["loss/discriminator", "loss/adversarial", "loss/generator"]
     groups["Magnitude term"] = ["loss/big"]
     for title, tags in groups.items():
-        lines = {_CURVES[tag]: charts.Curve(*run.scalars[tag]) for tag in tags if tag in run.scalars}
+        lines = {
+            _CURVES[tag]: charts.Curve(*run.scalars[tag], dashed=tag == "loss/generator")
+            for tag in tags
+            if tag in run.scalars
+        }
         if lines:
             low = 0 if title == "Loss of the segmentation" else None
             drawn.append(charts.curves(title, lines, limits=(low, None), marked=kept))
@@ -483,9 +489,11 @@ def _repeat(run, learned):
 def _whole_config(config: Config, others: Sequence[Config]) -> Config:
     """A run's config with the sections that its folder does not keep, as they are another stage's.
 
-    They are those of the other runs, else of the default config: the run has not read them.
+    They are those of the other runs, else of the default config for any structures: the run has not read them.
     """
     sections: dict[str, Any] = phantom.get_config().to_dict()
+    for stage in ("augment", "segment"):
+        sections[stage]["class_weights"] = ()
     for one in (*others, config):
         sections.update(one.to_dict())
     return Config(sections)

@@ -53,8 +53,8 @@ thead th{border-bottom:2px solid var(--soft);vertical-align:bottom}
 tr>:first-child{text-align:left;padding-left:0}
 td.text,th.text{text-align:left}
 tbody th{font-weight:500}
-@media (max-width:34rem){th,td{padding:.3rem .45rem}tbody th:first-child{white-space:normal;min-width:7.5rem}
-thead th{white-space:normal}}
+@media (max-width:34rem){th,td{padding:.3rem .45rem}tbody th:first-child{white-space:normal;min-width:7.5rem}}
+th code{white-space:nowrap}
 tbody tr.strong>*{font-weight:650;border-top:1px solid var(--soft)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1.6rem 1.8rem;
 margin:.9rem 0;
