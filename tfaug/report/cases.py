@@ -23,7 +23,7 @@ from tfaug.phantom import cohort
 from tfaug.report.page import Html, code, el, picture, png
 from tfaug.types import Volume
 
-MOST_SLICES = 30  # of a case; of more, evenly spread ones
+MOST_SLICES = 24  # of a case; of more, evenly spread ones
 MOST_PIXELS = 256  # along a slice's longer side
 SURROUNDINGS = 1.7  # side of what is shown over that of the marked region
 BEYOND = 1  # slices shown at either end of the marked ones
@@ -218,13 +218,12 @@ def _grey(image: np.ndarray, window: Sequence[float]) -> str:
 
 
 def _contours(mask: np.ndarray, task: Task) -> list[Html]:
-    """Each structure's outline in pixels of the slice, on a dark one that keeps it visible on any grey."""
+    """Each structure's outline in pixels of the slice."""
     drawn = []
     for structure, index in task.classes.items():
         padded = np.pad((mask.T == index).astype(np.float32), 1)
         path = "".join(_path(line) for line in measure.find_contours(padded, 0.5))
         if path:
-            drawn.append(el("path", d=path, class_="halo"))
             drawn.append(el("path", d=path, stroke=task.colours[structure]))
     return drawn
 

@@ -137,7 +137,7 @@ def picture(file: pathlib.Path, text: str, caption: Any = None) -> Html | None:
     try:
         with Image.open(file) as image:
             shown = np.array(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of Pillow, about a damaged file
         return None
     if shown.shape[1] > WIDEST:
         size = (WIDEST, max(1, round(shown.shape[0] * WIDEST / shown.shape[1])))

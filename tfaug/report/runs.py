@@ -286,11 +286,9 @@ def _evaluation(run, split):
         if not file.exists():
             return None
         try:
-            table = pd.read_csv(
-                file, dtype={"case": str, "structure": str}, keep_default_na=False, na_values={"dice": [""]}
-            )
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a case may be called NA
             columns = [name for name in table if name not in ("case", "structure", "in_neither")]
-            table[columns] = table[columns].apply(pd.to_numeric)
+            table[columns] = table[columns].replace("", "nan").astype(float)
             complete = {"case", "structure", "dice", *_distances(table)} <= {*table} and len(table) > 0
         except (ValueError, TypeError):
             complete = False
