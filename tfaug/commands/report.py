@@ -1,7 +1,7 @@
 """Tells a run or a grid on one page of HTML: tfaug report RUN_OR_RESULTS -o REPORT.html
 
   --of=FOLDER            the folder of a finished run, of a segmenter or of a generator, or the
-                         --results of `tfaug table1`; may stand without its name, as above
+                         results of `tfaug table1`; may stand without its name, as above
   -o, --output FILE      for the page: one file that needs no network
 Also
   --overwrite            replace a file that is there already

@@ -361,8 +361,8 @@ def _cases(run, split, table):
     folder = run.path / "evaluation" / split
     cards = case_pages.shown(folder, run.config, table, run.task)
     told = (
-        "By mean Dice over the structures. Slices are cut to what is marked; as in medical viewers, the file's first "
-        "axis runs to the right and the second one down. Move the slider with the mouse, a finger or the arrow keys."
+        "By mean Dice over the structures. Slices are cut to what is marked; as in medical viewers, a slice's first "
+        "axis runs to the right and its second one down. Move the slider with the mouse, a finger or the arrow keys."
     )
     return joined(
         el("p", told), case_pages.legend(run.task), el("div", cards, class_="cards"), case_pages.masks_are_in(folder)
