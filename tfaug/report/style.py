@@ -4,7 +4,7 @@ CSS = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d5dae0;--card:#f6f8fa;--accent:#0a58a8;
 --warn-bg:#fff4d6;--warn-fg:#5c4100;--warn-line:#d9a400;--c0:#1b1f24;--c1:#0072b2;--c2:#d55e00;--c3:#007a5a;--c4:#a63d7e;
 --c5:#8a6100}
-@media (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--soft:#a2acb7;--line:#383f47;--card:#1d2126;
+@media screen and (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--soft:#a2acb7;--line:#383f47;--card:#1d2126;
 --accent:#7cb8f5;--warn-bg:#33290b;--warn-fg:#ffe39a;--warn-line:#a07c10;--c0:#e8ebee;--c1:#56b4e9;--c2:#ff9b57;--c3:#3cc79b;
 --c4:#e59ac4;--c5:#e3b341}}
 *{box-sizing:border-box}
@@ -74,7 +74,7 @@ svg .area{fill:var(--day);fill-opacity:.25;stroke:var(--day);stroke-width:1.5}
 svg .dashed{stroke-dasharray:5 3}
 svg .fine{stroke-width:1.5}
 svg.chart .ink{fill:var(--day)}
-@media (prefers-color-scheme:dark){svg .curve{stroke:var(--night)}svg .dot{fill:var(--night)}
+@media screen and (prefers-color-scheme:dark){svg .curve{stroke:var(--night)}svg .dot{fill:var(--night)}
 svg .area{fill:var(--night);stroke:var(--night)}svg.chart .ink{fill:var(--night)}}
 .legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;list-style:none;margin:.3rem 0;padding:0;font-size:.9rem}
 .legend svg{width:1.6rem;height:.8rem;vertical-align:-.05rem;margin-right:.4rem}
@@ -101,7 +101,8 @@ summary{cursor:pointer;color:var(--accent);padding:.2rem 0}
 footer{margin:3rem auto 2rem;color:var(--soft);font-size:.9rem}
 @media print{:root{color-scheme:light;--bg:#fff;--fg:#000;--soft:#444;--line:#bbb;--card:#fff;--accent:#000}
 nav,.ticks,.controls input,details:not([open]){display:none}body{font-size:10pt}h2{break-after:avoid}
-.card,figure,tr{break-inside:avoid}.scroll{overflow:visible}.picture img{max-width:100%;height:auto}
+.card,figure,tr{break-inside:avoid}.scroll{overflow:visible}
+table{font-size:.8rem}th,td{white-space:normal;padding:.2rem .35rem}.picture img{max-width:100%;height:auto}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}.cards{grid-template-columns:repeat(3,1fr)}}
 """
 
