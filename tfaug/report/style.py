@@ -4,7 +4,8 @@ CSS = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d5dae0;--card:#f6f8fa;--accent:#0a58a8;
 --warn-bg:#fff4d6;--warn-fg:#5c4100;--warn-line:#d9a400;--c0:#1b1f24;--c1:#0072b2;--c2:#d55e00;--c3:#007a5a;--c4:#a63d7e;
 --c5:#8a6100}
-@media screen and (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--soft:#a2acb7;--line:#383f47;--card:#1d2126;
+@media screen and (prefers-color-scheme:dark){
+:root{--bg:#14171b;--fg:#e8ebee;--soft:#a2acb7;--line:#383f47;--card:#1d2126;
 --accent:#7cb8f5;--warn-bg:#33290b;--warn-fg:#ffe39a;--warn-line:#a07c10;--c0:#e8ebee;--c1:#56b4e9;--c2:#ff9b57;--c3:#3cc79b;
 --c4:#e59ac4;--c5:#e3b341}}
 *{box-sizing:border-box}
