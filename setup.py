@@ -29,6 +29,7 @@ setup(
         "scikit-image>=0.20",
         "pandas>=1.5",
         "matplotlib>=3.7",
+        "pillow>=9.1",
         "tqdm>=4.64",
         "psutil>=5.8",
         # TensorBoard 2.15 imports pkg_resources, which setuptools 82 removed; its own advice was to stay below 81.

@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROOMS = (
     *("tfaug.experiment.stages", "tfaug.experiment.runs", "tfaug.experiment.segmenters", "tfaug.prediction"),
     *("tfaug.table1.grid", "tfaug.table1.render", "tfaug.table1.figures", "tfaug.augment.learned", "ml_collections"),
+    "tfaug.report.make",
 )
 LIGHT_ROOMS = ("tfaug.experiment.sources", "tfaug.prediction", "ml_collections")  # without TensorFlow
 

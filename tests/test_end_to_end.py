@@ -1,5 +1,6 @@
 """The programs as a user runs them, at a tiny size, in processes of their own."""
 
+import base64
 import json
 import pathlib
 import re
@@ -321,6 +322,33 @@ def test_what_the_trained_generators_make_is_a_data_set(trained, cohort, tmp_pat
             run("tfaug", "generate", *runs, f"--run={folder / 'runs' / wrong}", "-n", 2, "-o", "x", cwd=folder)
         )
         assert problem in line
+
+
+def test_reports_tell_what_generators_do(trained, tmp_path):
+    """Of a segmenter's run, and of a generator's; the config that they hold is that of the runs, for both stages."""
+    folder, _ = trained
+    segmenter, generator = (folder / "runs" / name for name in (NAMES[2], NAMES[0]))
+    verdict = json.loads((generator / "report.json").read_text())["verdict"]
+    for path, charts in (
+        (segmenter, ("Displacement of pixels", "Change of intensity")),
+        (generator, ("Displacement of",)),
+    ):
+        result = run("tfaug", "report", path, "-o", tmp_path / f"{path.name}.html", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        page = (tmp_path / f"{path.name}.html").read_text()
+        for words in (
+            *charts,
+            f"has {verdict}" if verdict == "collapsed" else verdict,
+            "folds over itself",
+            "random elastic",
+        ):
+            assert words in page, words
+        assert "No histogram" not in page and "is not beside this run" not in page
+        config = base64.b64decode(re.search(r'base64,([\w+/=]+)" download="phantom.py"', page)[1])
+        (tmp_path / "phantom.py").write_bytes(config)
+        stage = ("seg", "--aug=aff_gd_gi") if path == segmenter else ("aug", "--gen=deform")
+        flags = (f"--config={tmp_path / 'phantom.py'}", f"--workdir={folder / 'runs'}", f"--stage={stage[0]}", stage[1])
+        assert "finished before" in run("train.py", *flags, cwd=tmp_path).stdout
 
 
 def test_help_is_printed(tmp_path):

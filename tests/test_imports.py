@@ -23,7 +23,10 @@ WORKER_MODULES = (
     *(f"tfaug.table1.{name}" for name in ("cluster", "grid", "plan", "render", "results")),
 )
 # A spawned worker imports its parent's main program again; these train, but not before they have read their flags.
-MAIN_PROGRAMS = ("train", "evaluate", "tfaug.__main__", "tfaug.commands.train", "tfaug.commands.evaluate")
+MAIN_PROGRAMS = (
+    *("train", "evaluate", "tfaug.__main__", "tfaug.commands.train", "tfaug.commands.evaluate"),
+    *("tfaug.commands.report", "tfaug.report.make"),
+)
 
 # FAULTS S1, S2, S6, S8: code in a file that a user brings must never run, nor a shell.
 FORBIDDEN_CALLS = {

@@ -311,11 +311,15 @@ def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
       MachineError: it cannot be written.
     """
     file = folder / f"{config.name}.py"
+    with replacing(file, "choose a --workdir that can be written", unique=True) as path:
+        path.write_text(program(config), encoding="utf-8")
+    return file
+
+
+def program(config: Config) -> str:
+    """A config as the content of a file that --config takes."""
     values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
-    program = (
+    return (
         '"""Written by tfaug: the config of a command."""\n\nimport ml_collections\n\n'
         f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
     )
-    with replacing(file, "choose a --workdir that can be written", unique=True) as path:
-        path.write_text(program, encoding="utf-8")
-    return file

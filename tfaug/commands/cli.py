@@ -46,7 +46,8 @@ RESULTS = flags.DEFINE_string("results", "", None)
 def run(main: Callable[[], None], experiment: bool = True) -> None:
     """Parses the command line, runs `main` and ends the process with its exit status.
 
-    `experiment` says whether the command takes --config and the flags above.
+    `experiment` says whether the command takes --config and the flags above. If the command's module has an OPERAND, a
+    flag, an argument without a flag's name is that flag's value.
 
     0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
     """
@@ -107,7 +108,7 @@ def _work(main: Callable[[], None], experiment: bool) -> None:
         print(_help(sys.modules[main.__module__], experiment))
         return
     _check_environment()
-    _parse(sys.argv, experiment)
+    _parse(sys.argv, experiment, getattr(sys.modules[main.__module__], "OPERAND", None))
     with deferred_signals():
         main()
 
@@ -278,7 +279,8 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
     raise UserError(flag, f"{value!r} is unknown", nearest(value, known))
 
 
-def _parse(argv: list[str], experiment: bool) -> None:
+def _parse(argv: list[str], experiment: bool, operand: flags.FlagHolder | None = None) -> None:
+    flags.FLAGS.set_gnu_getopt(operand is not None)  # flags may stand behind it
     literal = sorted({found[1] for arg in argv if (found := _LITERAL.match(arg))}) if experiment else []
     try:
         with _command_line([arg for arg in _last_wins(argv) if not _LITERAL.match(arg)]):
@@ -300,6 +302,10 @@ def _parse(argv: list[str], experiment: bool) -> None:
         raise UserError(f"{error.filename}:{error.lineno}", f"does not parse ({error.msg})", "mend the line") from error
     except (Exception, SystemExit) as error:  # a config file is a program, and may fail in any way
         raise _config_error(argv, error) from error
+    if rest and operand is not None and not flags.FLAGS[operand.name].present:
+        flags.FLAGS[operand.name].value = rest.pop(0)
+        if rest:
+            raise UserError(rest[0], "is one folder too many", "give one")
     if rest:
         raise UserError(rest[0], "unknown flag", "flags begin with --")
     for name in literal:

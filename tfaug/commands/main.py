@@ -10,11 +10,13 @@ from tfaug.engine.errors import nearest, printable
 COMMANDS = {
     "train": "learn generators, train a segmenter, evaluate it",
     "evaluate": "score a trained segmenter; print the table; draw the figures",
+    "report": "tell a run or a grid on one page of HTML",
     "predict": "segment new scans with trained segmenters",
     "generate": "make a data set for other programs with learned augmentation",
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
+WITHOUT_CONFIG = ("report", "predict", "generate")  # what they need, they read in folders of runs
 
 
 def main() -> None:
@@ -36,4 +38,4 @@ def main() -> None:
 
     from tfaug.commands import cli
 
-    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name not in ("predict", "generate"))
+    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name not in WITHOUT_CONFIG)

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.compat.proto.event_pb2 import Event
 
+from tfaug.engine import event_files
 from tfaug.engine.files import machine_errors, sync
 
 Scores = Mapping[str, float]
@@ -65,7 +65,7 @@ class EventLog:
     def seconds(self) -> float:
         """Time from the first to the last write of every session, summed, without what was cut back."""
         with self._errors():
-            return sum(_duration(path) for path in self._event_files())
+            return event_files.seconds(self.folder)
 
     def sizes(self) -> dict[str, int]:
         """Syncs every file and returns its size in bytes."""
@@ -100,11 +100,8 @@ class EventLog:
     def _table(self) -> pathlib.Path:
         return self.folder / "diagnostics.csv"
 
-    def _event_files(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("events.out.tfevents.*"))
-
     def _files(self) -> list[pathlib.Path]:
-        return self._event_files() + [self._table] * self._table.exists()
+        return event_files.files(self.folder) + [self._table] * self._table.exists()
 
     @contextlib.contextmanager
     def _writing(self, num_done: int) -> Iterator[None]:
@@ -117,11 +114,3 @@ class EventLog:
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         remedy = "see that it can be written and has room, then run the same command to resume"
         return machine_errors(self.folder, remedy, tf.errors.OpError)
-
-
-def _duration(events: pathlib.Path) -> float:
-    times = []
-    with contextlib.suppress(tf.errors.DataLossError):  # from where the file is damaged
-        for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator():
-            times.append(Event.FromString(record).wall_time)
-    return times[-1] - times[0] if times else 0.0

@@ -86,6 +86,19 @@ class Instruments:
         values = {f"generator/{key}": value for key, value in self._describe(drawn).items()}
         return {**values, **self._yardsticks, **(self._ask(generate, judge) if judge else {})}
 
+    def magnitudes(self, generate: Generate) -> dict[str, np.ndarray]:
+        """The fields behind `measure`, pixel by pixel: by source, "generator" and the random transforms.
+
+        Returns:
+          displacements in mm, or the |dI| of the first channel; flat.
+        """
+        drawn = {"generator": fields(generate, self._shown.image.numpy(), self._config, Z_DRAWS)}
+        drawn.update(self._random_fields())
+        if self._kind == "deform":
+            resolution = self._config.data.resolution
+            return {name: (resolution * np.linalg.norm(field, axis=-1)).ravel() for name, field in drawn.items()}
+        return {name: np.abs(field[..., 0]).ravel() for name, field in drawn.items()}
+
     def verdict(self, values: Mapping[str, float]) -> tuple[str, list[str]]:
         """What a reading says.
 

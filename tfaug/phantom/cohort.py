@@ -133,6 +133,11 @@ def write_cohort(root, seed: int = 0, numbers: Iterable[int] = NUMBERS, num_work
             pool.shutdown(cancel_futures=True)
 
 
+def folder(cache_dir, seed: int = 0) -> pathlib.Path:
+    """Where the built-in cohort is, if it has been made."""
+    return pathlib.Path(cache_dir) / f"phantom-seed{seed}-{_version()}"
+
+
 def ensure_cohort(cache_dir, seed: int = 0, num_workers: int = 2) -> pathlib.Path:
     """The built-in cohort's folder below `cache_dir`, made on first use.
 
@@ -142,8 +147,7 @@ def ensure_cohort(cache_dir, seed: int = 0, num_workers: int = 2) -> pathlib.Pat
     Raises:
       MachineError: the folder cannot be written, or a worker process died.
     """
-    cache_dir = pathlib.Path(cache_dir)
-    cohort = cache_dir / f"phantom-seed{seed}-{_version()}"
+    cache_dir, cohort = pathlib.Path(cache_dir), folder(cache_dir, seed)
     if cohort.is_dir():
         return cohort
     try:

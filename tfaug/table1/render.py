@@ -23,7 +23,7 @@ _LATEX_MARKS = {
     **{"aff_rd": r"\ast", "aff_ri": r"\dagger", "aff_mixup": r"\star"},
     **{"aff_rd_ri": r"\ddagger", "aff_strong": r"\S"},
 }
-_TESTS_TEXT = (
+TESTS_TEXT = (
     "The mean difference of Dice over all pairs, then one-sided p-values, in brackets after Holm's correction over all "
     "tests of one N_L. Pairs of one patient from several runs, and of one run from several patients, are not "
     "independent, so that p-values of all pairs are too small. With one difference a patient, averaged over the runs, "
@@ -106,7 +106,7 @@ def markdown(table: Table) -> str:
         "\n".join(f"- {item}" for item in _legend(table)),
     ]
     if len(table.tests):
-        sections += ["## Tests", _TESTS_TEXT, _tests(table)]
+        sections += ["## Tests", TESTS_TEXT, _tests(table)]
     if table.correlations:
         sections += ["## Order of the methods", *(_order(n, found) for n, found in table.correlations.items())]
     return "\n\n".join(sections) + "\n"

@@ -1,0 +1,91 @@
+"""Writes the report of a run or of a folder of results."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from tfaug.engine.errors import UserError, printable
+from tfaug.engine.files import check_writable, machine_errors, replacing
+from tfaug.report import grid, runs
+from tfaug.table1 import results
+
+SUFFIXES = (".html", ".htm")
+
+
+class Report:
+    """A report that can be written; what is wrong with the folder or the output is known when it is made.
+
+    Args:
+      source: the folder of a finished run, or of results.
+      output: the file.
+      overwrite: whether the file may be there already.
+
+    Attributes:
+      needs_tensorflow: whether a generator is to be described, whose fields it then draws.
+
+    Raises:
+      UserError: the folder is neither, or unfinished, empty or damaged; or the output cannot be used.
+      MachineError: the output's folder cannot be written.
+    """
+
+    def __init__(self, source: pathlib.Path, output: pathlib.Path, overwrite: bool = False):
+        self._output = output
+        _check_output(output, overwrite)
+        if is_run(source):
+            run = runs.read(source)
+            learned = runs.generators_of(run)
+            self.needs_tensorflow = bool(run.generator or learned)
+            self._render = lambda: runs.render(run, learned)
+        else:
+            table, shared = grid.read(source)
+            self.needs_tensorflow = False
+            self._render = lambda: grid.render_page(source, table, shared)
+
+    def write(self) -> str:
+        """Writes the file; returns where it is.
+
+        Raises:
+          UserError: a file of the folder is damaged.
+          MachineError: it cannot be written.
+          Interrupted: a signal asked the program to stop; nothing has been written.
+        """
+        content = self._render().encode("utf-8", "replace")
+        with replacing(self._output, "make room or choose another --output") as path:
+            path.write_bytes(content)
+        return printable(f"{self._output}: {len(content) / 1e6:.1f} MB, open it in a browser")
+
+
+def is_run(path: pathlib.Path) -> bool:
+    """Whether a folder is a run's, not one of results.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if not path.exists():
+        raise UserError(path, "does not exist", "give the folder of a run, or of results")
+    if not path.is_dir():
+        raise UserError(path, "is not a folder", "give the folder of a run, or of results")
+    with machine_errors(path, "make it readable"):
+        try:
+            content = json.loads((path / results.CONFIG_FILE).read_bytes())
+        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+            content = None
+    keys = content if isinstance(content, dict) else {}
+    if "tfaug_run" in keys:
+        return True
+    if "tfaug_results_of" in keys:
+        return False
+    raise UserError(path, "is neither a run of tfaug nor a folder of its results", "give the folder of one of them")
+
+
+def _check_output(output: pathlib.Path, overwrite: bool) -> None:
+    if output.suffix.lower() not in SUFFIXES:
+        raise UserError(output, "does not end in .html", "choose another --output")
+    if output.is_dir():
+        raise UserError(output, "is a folder", "choose another --output")
+    if not output.absolute().parent.is_dir():
+        raise UserError(output.absolute().parent, "is no folder", "make it, or choose another --output")
+    if output.exists() and not overwrite:
+        raise UserError(output, "is there already", "choose another --output, or add --overwrite")
+    check_writable(output.absolute().parent, "choose an --output that can be written")
