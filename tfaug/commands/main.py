@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "score a trained segmenter; print the table; draw the figures",
     "predict": "segment new scans with trained segmenters",
     "generate": "make a data set for other programs with learned augmentation",
+    "export": "hand a trained network to programs without tfaug: Keras, SavedModel, ONNX",
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
@@ -36,4 +37,5 @@ def main() -> None:
 
     from tfaug.commands import cli
 
-    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment=name not in ("predict", "generate"))
+    experiment = name not in ("predict", "generate", "export")
+    cli.run(importlib.import_module(f"tfaug.commands.{name}").main, experiment)
