@@ -1,5 +1,6 @@
 """`tfaug export`: the same numbers in every format, what lies beside the network, and what is refused."""
 
+import functools
 import json
 import pathlib
 import re
@@ -22,19 +23,19 @@ from tfaug import api
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.engine import run_dir
 from tfaug.engine.checkpoint import Checkpoints
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import MachineError, UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.experiment import exporting, identity, networks, portable, runs, sources
 
 STRUCTURES = {"anterior": 85, "posterior": 300}
 SIZE, CLASSES = 32, 3
-# Two trained in another precision than the export's.
+ALL = ("keras", "savedmodel", "onnx")
+# By name: what was trained, in which precision, and the formats to try.
 RUNS = {
-    "segmenter": ("segmenter", "float32"),
-    "segmenter_bfloat16": ("segmenter", "mixed_bfloat16"),
-    "deform": ("deform", "float32"),
-    "deform_bfloat16": ("deform", "mixed_bfloat16"),
-    "intensity": ("intensity", "float32"),
+    "segmenter": ("segmenter", "float32", ALL),
+    "segmenter_bfloat16": ("segmenter", "mixed_bfloat16", ("savedmodel",)),
+    "deform": ("deform", "float32", ALL),
+    "intensity_bfloat16": ("intensity", "mixed_bfloat16", ALL),
 }
 RNG = np.random.default_rng(0)
 INPUTS = {
@@ -48,7 +49,7 @@ def make_config(root, precision):
     config = tfaug.load_config("own")
     config.data.root, config.data.n4_shrink, config.precision = str(root), 0, precision
     config.data.image_size, config.data.resolution = SIZE, 2.0
-    config.model.filters = 2
+    config.model.filters, config.model.head_scale = 2, 1.0
     config.splits.random = {"labelled": 1, "validation": 1, "test": 1, "sets": 2}
     return sources.resolve(config)
 
@@ -65,7 +66,8 @@ def make_run(folder, config, role, **changes):
         model = networks.segmenter(config, "seg") if role == "segmenter" else networks.generator(config, role)
     rng = np.random.default_rng(1)
     for weight in model.weights:
-        weight.assign(weight + rng.uniform(0.1, 0.3, weight.shape))
+        if weight.shape.rank == 1 and "fin" not in weight.name:  # biases, and all of the norms'
+            weight.assign(weight + rng.uniform(-0.3, 0.3, weight.shape))
     with run_dir.RunDir(path, {key: one for key, one in config.to_dict().items() if key not in unread}) as run:
         keep = {"segmenter" if role == "segmenter" else "generator": model}
         Checkpoints(path, keep, {}, every=1, log=EventLog(path)).save_best(7, 0.5, keep)
@@ -82,12 +84,13 @@ def world(tmp_path_factory):
     """A folder with data, runs and their exports, `EXPORTS/RUN-FORMAT`."""
     folder = tmp_path_factory.mktemp("world")
     write_msd(folder / "data", STRUCTURES)
-    for name, (role, precision) in RUNS.items():
+    for name, (role, precision, formats) in RUNS.items():
         config = make_config(folder / "data", precision)
         path = make_run(folder / name, config, role)
-        for to in exporting.FILES:
+        network = portable.Network(path, role, config)
+        for to in formats:
             if to != "onnx" or has_onnx():
-                export(path, folder / "exports" / f"{name}-{to}", to)
+                exporting.Export(path, role, config, folder / "exports" / f"{name}-{to}", to).run(network)
     return folder
 
 
@@ -101,16 +104,19 @@ def has_onnx():
 
 def export(run, folder, to):
     role, config = sources.config_of_network(run)
-    return exporting.Export(run, role, config, folder, to).run(portable.Network(run, role, config))
+    network = portable.Network(run, role, config)
+    exporting.Export(run, role, config, folder, to).run(network)
+    return network.model
 
 
 def run_of(world, name):
     return next(path for path in (world / name).iterdir() if (path / "report.json").exists())
 
 
+@functools.lru_cache(None)
 def expected(world, name):
     """What the run's own network gives, by name; in float32, whatever it was trained in."""
-    role, _ = RUNS[name]
+    role = RUNS[name][0]
     run = run_of(world, name)
     config = sources.config_of_network(run)[1]
     config.precision = "float32"
@@ -189,21 +195,24 @@ def assert_same(found, wanted):
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("to", ["keras", "savedmodel"])
+def tried(*formats):
+    return [(name, to) for name, (_, _, of_run) in RUNS.items() for to in of_run if to in formats]
+
+
+@pytest.mark.parametrize("name, to", tried("keras", "savedmodel"))
 def test_a_program_without_tfaug_gets_the_same_numbers(alone, name, to):
     with np.load(alone / "exports" / f"{name}-{to}.npz") as found:
         assert_same(dict(found), expected(alone, name))
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_onnxruntime_gets_the_same_numbers(world, name):
+@pytest.mark.parametrize("name, to", tried("onnx"))
+def test_onnxruntime_gets_the_same_numbers(world, name, to):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    session = onnxruntime.InferenceSession(str(world / "exports" / f"{name}-onnx/model.onnx"))
+    session = onnxruntime.InferenceSession(str(world / "exports" / f"{name}-{to}/model.onnx"))
     names = [output.name for output in session.get_outputs()]
     assert_same(dict(zip(names, session.run(names, inputs_of(name)))), expected(world, name))
-    about = json.loads((world / "exports" / f"{name}-onnx/preprocessing.json").read_text())
+    about = json.loads((world / "exports" / f"{name}-{to}/preprocessing.json").read_text())
     for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         assert {value.name: value.shape for value in values} == {k: v["shape"] for k, v in about[side].items()}
 
@@ -212,20 +221,18 @@ def test_the_front_door_has_these_networks(world):
     image, z = INPUTS["image"], INPUTS["z"]
     logits = api.load_segmenter(run_of(world, "segmenter")).model(image, training=False)
     np.testing.assert_array_equal(logits, expected(world, "segmenter")["logits"])
-    for name in ("deform", "intensity"):
-        field = api.load_generator(run_of(world, name)).model([image, z], training=False)
-        np.testing.assert_array_equal(field, expected(world, name)["field"])
+    field = api.load_generator(run_of(world, "deform")).model([image, z], training=False)
+    np.testing.assert_array_equal(field, expected(world, "deform")["field"])
     trained = api.load_segmenter(run_of(world, "segmenter_bfloat16")).model(image, training=False).numpy()
     ours = expected(world, "segmenter_bfloat16")["logits"]
     assert 0 < np.abs(trained - ours).max() < 0.1 * np.abs(ours).max()
 
 
-def test_the_example_with_tensorflow_alone_gives_the_mask_of_tfaug(alone):
+def test_the_example_without_tfaug_gives_its_mask(alone):
     mask = np.asarray(nibabel.load(alone / "mask.nii.gz").dataobj)
     ours = api.load_segmenter(run_of(alone, "segmenter"))(alone / "scan.nii.gz")
     assert mask.shape == ours.shape and len(np.unique(ours)) > 1
-    assert (mask == ours).mean() > 0.99
-    assert (mask == ours)[2:-2, 2:-2].mean() > 0.999
+    assert (mask == ours).mean() > 0.999  # but for ties
 
 
 def test_the_example_for_pytorch(world, monkeypatch):
@@ -261,23 +268,15 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     assert not any(path.name.startswith(".part") for path in (world / "exports").iterdir())
 
 
-@pytest.mark.parametrize(
-    "role, changes",
-    [
-        ("segmenter", {"model.half_pixel_centers": False}),
-        ("deform", {"model.deformation": "velocity", "model.control_mm": 8.0, "model.half_pixel_centers": False}),
-    ],
-)
-def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path, role, changes):
-    run = make_run(tmp_path, make_config(world / "data", "float32"), role, **changes)
-    export(run, tmp_path / "out", "keras")
+def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path):
+    changes = {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}
+    run = make_run(tmp_path, make_config(world / "data", "float32"), "deform", **changes)
+    original = export(run, tmp_path / "out", "keras")
     names = {}
     types.FunctionType(compile((tmp_path / "out/layers.py").read_text(), "layers.py", "exec"), names)()
     model = names["load"](tmp_path / "out/model.keras")
-    original = portable.Network(run, *sources.config_of_network(run)).model
-    inputs = [INPUTS[key] for key in ("image", "z", "label")][: len(model.inputs)]
-    for found, wanted in zip(*(tf.nest.flatten(one(inputs, training=False)) for one in (model, original))):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    found, wanted = (one([*INPUTS.values()], training=False) for one in (model, original))
+    assert_same(*({name: value.numpy() for name, value in one.items()} for one in (found, wanted)))
 
 
 def test_what_a_program_must_know_is_beside_the_network(world):
@@ -293,10 +292,10 @@ def test_what_a_program_must_know_is_beside_the_network(world):
 
 
 def test_the_card_tells_data_scores_and_use(world, tmp_path):
-    card = (world / "exports/segmenter-onnx".replace("onnx", "keras") / "MODEL_CARD.md").read_text()
-    for text in ("N_L = 1, set 1", "85 anterior, 300 posterior", "was not evaluated", "Not a medical device", "Apache-2.0"):
+    card = (world / "exports/segmenter-keras/MODEL_CARD.md").read_text()
+    for text in ("N_L = 1, set 1", "85 anterior, 300 posterior", "was not evaluated", "6 mm apart", "Apache-2.0"):
         assert text in card
-    assert "6 mm apart" in card and "@inproceedings" in card and str(world) not in card
+    assert "Not a medical device" in card and "@inproceedings" in card and str(world) not in card
     run = shutil.copytree(run_of(world, "segmenter"), tmp_path / "run")
     folder = run / "evaluation/test"
     folder.mkdir(parents=True)
@@ -354,7 +353,7 @@ def test_what_cannot_be_used_is_one_line(world, tmp_path):
         assert problem in failed(run_command(world, tmp_path, **changes), 2)
     shutil.copyfile(run_of(world, "segmenter") / "report.json", run / "report.json")
     shutil.rmtree(run / "best")
-    assert "holds no best model" in failed(run_command(world, tmp_path, run="run"), 2) or True
+    assert "step-00000007: is missing" in failed(run_command(world, tmp_path, run="run"), 2)
     assert {path for path in tmp_path.rglob("*") if "run" not in path.parts} <= before
 
 
@@ -365,24 +364,33 @@ def test_onnx_without_its_packages_is_refused_with_the_remedy(monkeypatch):
         exporting.check_format("onnx")
 
 
-def test_a_failing_export_leaves_nothing(world, tmp_path):
+class Network:
+    """Writes a file, and fails on the first disk."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def save(self, folder, to):
+        (folder / "model.keras").write_text("model")
+        if self.error:
+            raise self.error
+
+
+def test_a_failing_export_leaves_nothing_and_a_killed_one_is_replaced(world, tmp_path):
     run = run_of(world, "segmenter")
-
-    class Full:
-        def save(self, folder, to):
-            (folder / "half").write_text("half")
-            raise OSError(28, "No space left on device")
-
-    role, config = sources.config_of_network(run)
-    job = exporting.Export(run, role, config, tmp_path / "out", "keras")
-    with pytest.raises(exporting.MachineError if hasattr(exporting, "MachineError") else Exception, match="No space"):
-        job.run(Full())
+    job = exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras")
+    with pytest.raises(MachineError, match="No space left"):
+        job.run(Network(OSError(28, "No space left on device")))
     assert not list(tmp_path.iterdir())
     (tmp_path / ".part-out").mkdir()
     (tmp_path / ".part-out/half").write_text("of a killed process")
-    job.run(portable.Network(run, role, config))
-    assert not (tmp_path / "out/half").exists() and not (tmp_path / "out/lock").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    with run_dir.locked(tmp_path / ".part-out"), pytest.raises(UserError, match="is in use by process"):
+        job.run(Network())
+    job.run(Network())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("model.keras", "preprocessing.json", "own.py", "MODEL_CARD.md")
+    }
 
 
 def test_pages_name_every_format():

@@ -14,7 +14,8 @@ FIRST_PARTY = ("tfaug", "configs", "benchmarks", "tests", "train", "evaluate")
 # Processes that prepare and score scans import these, and so does the one that runs the grid: no TensorFlow there.
 WORKER_MODULES = (
     *("tfaug.commands.check", "tfaug.commands.cli", "tfaug.commands.main", "tfaug.commands.table1"),
-    *("tfaug.experiment.exporting", "tfaug.experiment.sources", "tfaug.config", "tfaug.plugins", "tfaug.types", "tfaug.streams", "tfaug.prediction"),
+    *("tfaug.experiment.sources", "tfaug.config", "tfaug.plugins", "tfaug.types", "tfaug.streams", "tfaug.prediction"),
+    "tfaug.experiment.exporting",
     *("tfaug.augment.methods", "tfaug.evaluation", "tfaug.indices", "tfaug.metrics", "tfaug.pictures"),
     *(f"tfaug.data.{name}" for name in ("auto", "cache", "check", "dataset", "images", "preprocess", "splits")),
     *(f"tfaug.data.readers.{name}" for name in ("acdc", "base", "msd", "pairs", "scans")),

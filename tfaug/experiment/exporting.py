@@ -186,11 +186,12 @@ def _steps(config: Config) -> Iterator[str]:
     data = config.data
     yield "move the sliced axis to the end and keep the order of the others: [X, Y, Z] of each channel"
     if data.n4_shrink:
-        n = data.n4_shrink
-        yield f"N4 bias field, estimated on every {n}. pixel in plane (of an image with negative values, minus its minimum)"
+        every = "every pixel" if data.n4_shrink == 1 else f"every {data.n4_shrink}th pixel in plane"
+        yield f"divided by the bias field that N4 finds on {every}; negative values are first shifted up to 0"
     low, high = PERCENTILES
     yield f"(x - p{low}) / (p{high} - p{low}) with the percentiles of the channel's whole volume, not clipped"
-    yield f"each slice resized bilinearly to {data.resolution:g} mm, with half-pixel centres and without smoothing"
+    how = "skimage.transform.resize with order=1, mode='constant', anti_aliasing=False"
+    yield f"each slice resized bilinearly to pixels of {data.resolution:g} mm ({how})"
     yield f"cropped or padded with 0 about its centre to {data.image_size} x {data.image_size} pixels, float32"
 
 
@@ -268,21 +269,21 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
     root = pathlib.Path(data.root).name if data.root else "the built-in cohort (simulated hearts)"
     yield f"# {name}\n"
     yield f"The network is {_NETWORKS[role]}, written by tfaug {tfaug.__version__} from the run `{name}`"
-    yield f"(`{run_dir.identity(path)}`): {learned} of Chaitanya et al. (IPMI 2019). It was trained in {config.precision},"
-    yield "and is float32 here, with the same weights.\n"
+    yield f"(`{run_dir.identity(path)}`): {learned} of tfaug, after Chaitanya et al. (IPMI 2019)."
+    yield f"It was trained in {config.precision}, and is float32 here, with the same weights.\n"
     yield "## Use\n"
     yield "`preprocessing.json` tells how scans are prepared, and names inputs and outputs with shapes and units.\n"
     yield f"    {_LOADING[to]}\n"
     if to == "keras":
-        yield f"Keras is that of TensorFlow 2.15, or tf-keras. If there is a `{LAYERS_FILE}` here, it loads the model instead:"
+        yield "Keras is that of TensorFlow 2.15, or tf-keras. If there is a `layers.py` here, it loads the model instead:"
         yield '`import layers; model = layers.load("model.keras")`.\n'
     own = sorted(value for value in config.model.to_dict().values() if isinstance(value, str) and ":" in value)
     if own:
-        yield f"A network of the user's: {', '.join(f'`{one}`' for one in own)}; Keras needs its own layers, if it has any.\n"
-    yield "**Intended use**: research on segmentation with few labels. Not a medical device; not for diagnosis or treatment."
-    yield "Look at masks before you use them.\n"
-    yield "**Not tried on**: whatever is not in the data below, as other scanners, sequences, centres, diseases and ages;"
-    yield f"other channels than {', '.join(task.channels)}; other structures than {', '.join(task.names)}."
+        yield f"Networks of the user's own: {', '.join(f'`{one}`' for one in own)}; Keras needs the layers that they define.\n"
+    yield "**Intended use**: research on segmentation with few labels. Not a medical device; not for diagnosis or"
+    yield "treatment. Look at masks before you use them.\n"
+    yield "**Not tried on**: whatever is not in the data below, as other scanners, sequences, centres, diseases and"
+    yield f"ages; other channels than {', '.join(task.channels)}; other structures than {', '.join(task.names)}."
     yield from _range(report)
     yield "\n## Data\n"
     yield f"{root}, layout `{data.reader}`. Structures and their label values: "
@@ -305,10 +306,11 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
     if "--config.generators" in command:
         yield "RUNS is the folder of the generators' runs."
     if report.get("method", "none") not in METHODS:
-        yield f"`{report['method']}` is the user's own method: name it with its module, as `--aug=my_module:{report['method']}`."
+        method = report["method"]
+        yield f"`{method}` is the user's own: name it with its module, as `--aug=my_module:{method}`."
     yield "\n## Licence\n"
-    yield "tfaug, and the code in this folder, are Apache-2.0. Whether and how the weights may be passed on depends on the terms"
-    yield "of the data that they were learned from.\n"
+    yield "tfaug, and the code in this folder, are Apache-2.0. Whether and how the weights may be passed on depends on"
+    yield "the terms of the data that they were learned from.\n"
     yield "## Citation\n"
     yield _CITATION
 
@@ -319,7 +321,7 @@ def _range(report) -> Iterator[str]:
     if spacings:
         pixels = [mm for spacing in spacings for mm in spacing[:2]]
         slices = [spacing[2] for spacing in spacings]
-        yield f"Pixels of its training and validation scans were {_span(pixels)} mm, their slices {_span(slices)} mm apart."
+        yield f"Pixels of its training and validation scans were {_span(pixels)} mm, slices {_span(slices)} mm apart."
 
 
 def _span(values):
@@ -331,17 +333,18 @@ def _scores(path, role, report) -> Iterator[str]:
     """Dice of the segmenter on what it was evaluated on; of a generator, what its run says."""
     best = f"{report['best']:.3f} after {report['best_step']} steps"
     if role != "segmenter":
-        yield f"A generator has no Dice of its own. Mean Dice of the segmenter that learned with it, validation: {best}."
+        yield f"A generator has no Dice of its own. Mean validation Dice of the segmenter that learned with it: {best}."
         yield f"What its instruments say: {report.get('verdict', 'unknown')}."
         return
-    yield f"Mean Dice on prepared slices, validation: {best}."
+    yield f"Mean validation Dice, by which the best step was chosen: {best}."
     found = False
     for split in ("test", "validation"):
         folder = path / "evaluation" / split
         if identity.is_of(folder, run_dir.identity(path)) and (folder / "dice.csv").is_file():
             found = True
             table = pd.read_csv(folder / "dice.csv")
-            yield f"\nDice on the scans' own grids, {split}, {table.case.nunique()} cases ({', '.join(table.case.unique())}):\n"
+            scored = table.case.unique()
+            yield f"\nDice on the scans' own grids, {split}, {len(scored)} cases ({', '.join(scored)}):\n"
             yield "| structure | mean | standard deviation | lowest | highest |\n| --- | --- | --- | --- | --- |"
             means = table.groupby("case", sort=False).dice.mean()
             rows = {**dict(iter(table.groupby("structure", sort=False).dice)), "mean": means}

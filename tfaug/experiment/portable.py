@@ -18,8 +18,8 @@ from tfaug.config import Config
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors
 from tfaug.experiment import networks, runs
-from tfaug.experiment.sources import task_of
 from tfaug.experiment.exporting import FILES, LAYERS_FILE, OPSET, ROOM
+from tfaug.experiment.sources import task_of
 from tfaug.models.blocks import Upsample
 from tfaug.models.generator import Integrate, SmoothField
 from tfaug.warp import warp
