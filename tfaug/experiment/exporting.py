@@ -191,7 +191,7 @@ def _steps(config: Config) -> Iterator[str]:
     low, high = PERCENTILES
     yield f"(x - p{low}) / (p{high} - p{low}) with the percentiles of the channel's whole volume, not clipped"
     how = "skimage.transform.resize with order=1, mode='constant', anti_aliasing=False"
-    yield f"each slice resized bilinearly to pixels of {data.resolution:g} mm ({how})"
+    yield f"each slice by itself resized bilinearly to pixels of {data.resolution:g} mm ({how})"
     yield f"cropped or padded with 0 about its centre to {data.image_size} x {data.image_size} pixels, float32"
 
 
@@ -275,11 +275,11 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
     yield "`preprocessing.json` tells how scans are prepared, and names inputs and outputs with shapes and units.\n"
     yield f"    {_LOADING[to]}\n"
     if to == "keras":
-        yield "Keras is that of TensorFlow 2.15, or tf-keras. If there is a `layers.py` here, it loads the model instead:"
+        yield "Keras is that of TensorFlow 2.15, or tf-keras. If there is a `layers.py` here, it loads the model:"
         yield '`import layers; model = layers.load("model.keras")`.\n'
     own = sorted(value for value in config.model.to_dict().values() if isinstance(value, str) and ":" in value)
     if own:
-        yield f"Networks of the user's own: {', '.join(f'`{one}`' for one in own)}; Keras needs the layers that they define.\n"
+        yield f"Networks of the user's own: {', '.join(own)}; Keras needs the layers that they define.\n"
     yield "**Intended use**: research on segmentation with few labels. Not a medical device; not for diagnosis or"
     yield "treatment. Look at masks before you use them.\n"
     yield "**Not tried on**: whatever is not in the data below, as other scanners, sequences, centres, diseases and"
