@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import types
+import zipfile
 
 import nibabel
 import numpy as np
@@ -265,6 +266,8 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     names = {path.name for path in (world / "exports/segmenter-keras").iterdir()}
     assert names == {"model.keras", "preprocessing.json", "MODEL_CARD.md", "own.py"}
     assert (world / "exports/deform-keras/layers.py").exists()
+    with zipfile.ZipFile(world / "exports/segmenter-keras/model.keras") as file:
+        assert b"tf_keras" not in file.read("config.json")  # which TensorFlow 2.15 has not
     assert not any(path.name.startswith(".part") for path in (world / "exports").iterdir())
 
 

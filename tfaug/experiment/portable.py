@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import pathlib
+import zipfile
 
 import tensorflow as tf
 
@@ -101,6 +103,7 @@ class Network:
 
     def _save_keras(self, path):
         self.model.save(path)
+        _make_readable(path)
         if any(isinstance(layer, _LAYERS) for layer in self.model.submodules):
             path.with_name(LAYERS_FILE).write_text(_layers_file(), encoding="utf-8")
 
@@ -160,6 +163,20 @@ def _with_images(generator: keras.Model, kind: str, num_classes: int) -> keras.M
     moved = {"generated_image": image, "generated_label": label}
     outputs = {name: Warp(dtype="float32", name=name)((what, field)) for name, what in moved.items()}
     return keras.Model([image, z, label], {"field": field, **outputs}, name=generator.name)
+
+
+def _make_readable(path: pathlib.Path) -> None:
+    """Makes a file of tf-keras one of Keras 2.15: its own names of modules, and no argument that came later."""
+    with zipfile.ZipFile(path) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    config = json.loads(contents["config.json"].replace(b'"tf_keras.', b'"keras.'))
+    for layer in config["config"].get("layers", ()):
+        if layer["class_name"] == "InputLayer":
+            layer["config"].pop("optional", None)
+    contents["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
 
 
 def _layers_file() -> str:
