@@ -37,6 +37,12 @@ setup(
     ],
     extras_require={
         "cluster": ["distributed>=2024.8"],
+        "onnx": [  # tf2onnx that takes the protobuf of TensorFlow 2.15 begins at 1.17, for Python 3.10
+            "tf2onnx>=1.17,<2; python_version >= '3.10'",
+            "onnx>=1.17,<1.19; python_version >= '3.10' and python_version < '3.12'",  # later: another ml_dtypes
+            "onnx>=1.19; python_version >= '3.12'",
+            "onnxruntime>=1.19; python_version >= '3.10'",
+        ],
         "docs": [  # MkDocs 2 and Material 10 would be other programs
             "mkdocs>=1.6,<2",
             "mkdocs-material>=9.6,<10",

@@ -61,7 +61,10 @@ def _once(factory, name, make):
 
 
 # Each file is one process's work, so that those that take minutes must not be begun last.
-LONGEST = ("test_end_to_end.py", "test_faults.py", "test_extending.py", "test_readme.py", "test_predict.py")
+LONGEST = (
+    *("test_end_to_end.py", "test_faults.py", "test_extending.py", "test_readme.py", "test_predict.py"),
+    *("test_export.py", "test_report.py"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -15,6 +15,7 @@ FIRST_PARTY = ("tfaug", "configs", "benchmarks", "tests", "train", "evaluate")
 WORKER_MODULES = (
     *("tfaug.commands.check", "tfaug.commands.cli", "tfaug.commands.main", "tfaug.commands.table1"),
     *("tfaug.experiment.sources", "tfaug.config", "tfaug.plugins", "tfaug.types", "tfaug.streams", "tfaug.prediction"),
+    "tfaug.experiment.exporting",
     *("tfaug.augment.methods", "tfaug.evaluation", "tfaug.indices", "tfaug.metrics", "tfaug.pictures"),
     *(f"tfaug.data.{name}" for name in ("auto", "cache", "check", "dataset", "images", "preprocess", "splits")),
     *(f"tfaug.data.readers.{name}" for name in ("acdc", "base", "msd", "pairs", "scans")),

@@ -13,10 +13,11 @@ COMMANDS = {
     "report": "tell a run or a grid on one page of HTML",
     "predict": "segment new scans with trained segmenters",
     "generate": "make a data set for other programs with learned augmentation",
+    "export": "hand a trained network to programs without tfaug: Keras, SavedModel, ONNX",
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
-WITHOUT_CONFIG = ("report", "predict", "generate")  # what they need, they read in folders of runs
+WITHOUT_CONFIG = ("report", "predict", "generate", "export")  # what they need, they read in folders of runs
 
 
 def main() -> None:

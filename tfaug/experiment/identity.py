@@ -96,6 +96,14 @@ def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
         return False
 
 
+def is_of(out_dir: pathlib.Path, model: str) -> bool:
+    """Whether an evaluation is complete and of this model, whatever scans it has scored."""
+    try:
+        return json.loads((out_dir / _FILE).read_bytes())["model"] == model
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
 def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -> None:
     """Writes down what a complete evaluation was made from; None: that there is none."""
     if made_from is None:

@@ -132,6 +132,20 @@ def configs_of_generators(paths: Sequence[pathlib.Path]) -> list[Config]:
     return configs
 
 
+def config_of_network(path: pathlib.Path) -> tuple[str, Config]:
+    """What a finished run has trained, "segmenter" or a generator of kind "deform" or "intensity", and its config.
+
+    Raises:
+      UserError: the run is not finished, or there is none.
+    """
+    report = run_dir.read_report(path)
+    if report is None:
+        raise UserError(path, "there is no trained network", "give the folder of a finished run of `tfaug train`")
+    if report.get("generator") in methods.GENERATORS:
+        return methods.GENERATORS[report["generator"]][0], configs_of_generators([path])[0]
+    return "segmenter", config_of_segmenter(path)
+
+
 def _shown(value):
     if isinstance(value, dict):
         return ", ".join(f"{number} {name}" for name, number in value.items())

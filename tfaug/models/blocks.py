@@ -90,6 +90,10 @@ class Upsample(layers.Layer):
         up = tf.raw_ops.ResizeBilinear(images=x, size=size, half_pixel_centers=self.half_pixel_centers)
         return tf.cast(up, x.dtype)
 
+    def get_config(self):
+        """As Keras asks for it."""
+        return {**super().get_config(), "half_pixel_centers": self.half_pixel_centers}
+
 
 @contextlib.contextmanager
 def frozen_statistics(*models: keras.Model):
