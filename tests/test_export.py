@@ -304,6 +304,8 @@ def test_the_card_tells_data_scores_and_use(world, tmp_path):
     folder.mkdir(parents=True)
     rows = [(case, name, dice) for case, dice in (("a", 0.5), ("b", 0.7)) for name in STRUCTURES]
     pd.DataFrame(rows, columns=["case", "structure", "dice"]).to_csv(folder / "dice.csv", index=False)
+    for name in ("summary.txt", "indices.csv", "agreement.png"):
+        (folder / name).touch()
     identity.mark_evaluated(folder, identity.of_evaluation(run_dir.identity(run), {}, "reloaded"))
     role, config = sources.config_of_network(run)
     card = exporting.Export(run, role, config, tmp_path / "out", "keras").card()
