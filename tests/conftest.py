@@ -8,6 +8,9 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # tolerances are those of float32 on a CPU
 
+# Programs find fast_networks.py.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+
 from tfaug.engine import determinism  # noqa: E402
 
 determinism.fix_order()  # could not be changed once a test has used TensorFlow

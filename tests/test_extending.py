@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from data_.patients import write_nifti
+from fast_networks import FAST
 from programs import run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -18,6 +19,7 @@ TINY = (
     *("--config.augment.eval_every=2", "--config.segment.num_steps=4", "--config.segment.eval_every=2"),
     *("--config.report_every=2", "--config.picture_every=4", "--config.checkpoint_every=4"),
     "--config.splits.random={'labelled': 1, 'validation': 1, 'test': 1, 'sets': 2}",
+    *FAST,
 )
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, write_nifti, write_patient
+from fast_networks import FAST
 from matplotlib.image import imread
 from programs import run
 
@@ -46,6 +47,7 @@ TINY = (
     "--config.splits.validation=('patient002',)",
     "--config.splits.unlabelled=('patient003',)",
     "--config.splits.test=('patient004',)",
+    *FAST,
 )
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 
 import pytest
+from fast_networks import FAST
 from programs import run
 from test_end_to_end import TINY as TINY_HEART
 from test_extending import TINY as TINY_OWN
@@ -14,9 +15,9 @@ from test_extending import write_msd
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEART = (*TINY_HEART, "--config.data.root=HEARTS")
-GRID = ("--methods=none", "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1")
+GRID = (*FAST, "--methods=none", "--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1")
 OWN = TINY_OWN[1:]
-QUICK = ("--stage=seg", "--aug=none")
+QUICK = (*FAST, "--stage=seg", "--aug=none")
 
 # What is added to each command, so that it takes seconds.
 FLAGS = {
@@ -26,8 +27,8 @@ FLAGS = {
     "python train.py --stage=seg --aug=aff_gd_gi": HEART,
     "python evaluate.py --split test --aug=aff_gd_gi": HEART,
     "python train.py --stage=table1": (*HEART, *GRID),
-    "python evaluate.py --table1": HEART,
-    "python evaluate.py --figures": HEART,
+    "python evaluate.py --table1": (*HEART, *FAST),
+    "python evaluate.py --figures": (*HEART, *FAST),
     "python train.py --config=configs/acdc.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
     "python train.py --config=configs/phantom.py --config.name=acdc64 --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
     "python train.py --config=configs/own.py --config.data.root=OWN": (*OWN, *QUICK),

@@ -6,13 +6,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from fast_networks import discriminator, generator, segmenter
 
 from tfaug import steps
 from tfaug.augment.methods import METHODS
 from tfaug.engine.errors import UserError
-from tfaug.models.discriminator import discriminator
-from tfaug.models.generator import generator
-from tfaug.models.unet import unet
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 
 SIZE, N = 32, 4
@@ -58,9 +56,9 @@ def own(tmp_path, monkeypatch):
 
 
 def setup_of(num_classes=3, channels=2):
-    build = functools.partial(discriminator, SIZE, filters=2, seed=3)
+    build = functools.partial(discriminator, SIZE, seed=3)
     weights = tuple(np.full(num_classes, 1 / num_classes))
-    return steps.Setup(unet(SIZE, num_classes, channels, filters=2, seed=1), build, 1e-3, weights, 0.1)
+    return steps.Setup(segmenter(SIZE, num_classes, channels, seed=1), build, 1e-3, weights, 0.1)
 
 
 def labelled_batch(num_classes=3, channels=2):
@@ -85,9 +83,9 @@ def test_augmentations_are_learned_for_any_number_of_classes_and_channels(kind):
     batch = labelled_batch(num_classes=2, channels=3)
     step = steps.LearnAugmentation(
         kind,
-        unet(SIZE, 2, 3, filters=2, seed=1),
-        generator(kind, SIZE, 3, filters=2, seed=2),
-        discriminator(SIZE, 3, filters=2, seed=3),
+        segmenter(SIZE, 2, 3, seed=1),
+        generator(kind, SIZE, 3, seed=2),
+        discriminator(SIZE, 3, seed=3),
         learning_rate=1e-3,
         class_weights=(0.1, 0.9),
         lambda_seg=1.0,

@@ -3,18 +3,16 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from fast_networks import discriminator, generator, segmenter
 
 from tfaug import losses
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.compat import keras
-from tfaug.models.discriminator import discriminator
-from tfaug.models.generator import generator
-from tfaug.models.unet import unet
 from tfaug.steps import NETWORKS, Adam, AdversarialSegment, LearnAugmentation, Segment, adam
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 from tfaug.warp import warp
 
-SIZE, N, FILTERS = 32, 4, 2
+SIZE, N = 32, 4
 WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 
 
@@ -57,9 +55,9 @@ def make_step(kind="deform", norm=True, **changes):
     )
     return LearnAugmentation(
         kind,
-        unet(SIZE, 4, filters=FILTERS, seed=1),
-        generator(kind, SIZE, filters=FILTERS, seed=2),
-        discriminator(SIZE, filters=FILTERS, seed=3, discriminator_norm=norm),
+        segmenter(SIZE, 4, seed=1),
+        generator(kind, SIZE, seed=2),
+        discriminator(SIZE, seed=3, discriminator_norm=norm),
         **{**arguments, **changes},
     )
 
@@ -114,7 +112,7 @@ def test_a_full_iteration_moves_all_three_and_counts_one_update_each(eager):
 
 
 def test_warm_up_moves_the_segmenter_alone_on_labelled_slices(eager):
-    step, twin = make_step(warmup_steps=2), Segment(unet(SIZE, 4, filters=FILTERS, seed=1), 1e-3, WEIGHTS)
+    step, twin = make_step(warmup_steps=2), Segment(segmenter(SIZE, 4, seed=1), 1e-3, WEIGHTS)
     before = {name: snapshot(model) for name, model in networks_of(step).items()}
     for index in range(2):
         step(generator_batch(index), index)
@@ -261,8 +259,8 @@ def test_order_decides_whose_discriminator_judges(eager):
 
 def make_adversarial(semi_supervised, lambda_adv):
     return AdversarialSegment(
-        unet(SIZE, 4, filters=FILTERS, seed=1),
-        discriminator(SIZE, channels=5, filters=FILTERS, seed=3),
+        segmenter(SIZE, 4, seed=1),
+        discriminator(SIZE, channels=5, seed=3),
         semi_supervised,
         learning_rate=1e-3,
         class_weights=WEIGHTS,
@@ -276,7 +274,7 @@ def adversarial_batch(semi_supervised):
 
 
 def test_supervised_adversary_of_weight_zero_is_plain_training(eager):
-    step, twin = make_adversarial(False, 0.0), Segment(unet(SIZE, 4, filters=FILTERS, seed=1), 1e-3, WEIGHTS)
+    step, twin = make_adversarial(False, 0.0), Segment(segmenter(SIZE, 4, seed=1), 1e-3, WEIGHTS)
     step(adversarial_batch(False), 0)
     twin(labelled_batch(), 0)
     assert not moved(step.segmenter, snapshot(twin.segmenter))
@@ -333,7 +331,7 @@ def test_fused_adam_is_the_adam_of_keras(precision, beta_2, of_slots):
 
 
 def test_adam_has_the_papers_betas():
-    config = adam(unet(SIZE, 4, filters=FILTERS), 1e-3).get_config()
+    config = adam(segmenter(SIZE, 4), 1e-3).get_config()
     assert (config["beta_1"], config["beta_2"]) == (0.9, 0.999)
     np.testing.assert_allclose(config["learning_rate"], 1e-3, rtol=1e-6)
 

@@ -87,21 +87,12 @@ def of_evaluation(model: str, scans: Mapping[str, str], distances: str) -> dict[
 
 def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
     """Whether an evaluation is complete and as it was written, and its identity is `made_from`, see `of_evaluation`."""
-    try:
-        content = json.loads((out_dir / _FILE).read_bytes())
-        files = _digests(out_dir)
-        # Evaluations of older versions have no digests of their files.
-        return isinstance(content, dict) and content.pop("files", files) == files and content == made_from
-    except (OSError, ValueError):
-        return False
+    return _made_from(out_dir) == made_from
 
 
 def is_of(out_dir: pathlib.Path, model: str) -> bool:
-    """Whether an evaluation is complete and of this model, whatever scans it has scored."""
-    try:
-        return json.loads((out_dir / _FILE).read_bytes())["model"] == model
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+    """Whether an evaluation is complete and as it was written, and of this model, whatever scans it has scored."""
+    return _made_from(out_dir).get("model") == model
 
 
 def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -> None:
@@ -111,6 +102,17 @@ def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -
     else:
         content = {**made_from, "files": _digests(out_dir)}
         (out_dir / _FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _made_from(out_dir):
+    """The identity of an evaluation; empty if there is none, or somebody has changed its files."""
+    try:
+        content = json.loads((out_dir / _FILE).read_bytes())
+        files = _digests(out_dir)
+    except (OSError, ValueError):
+        return {}
+    # Evaluations of older versions have no digests of their files.
+    return content if isinstance(content, dict) and content.pop("files", files) == files else {}
 
 
 def _digests(out_dir):
