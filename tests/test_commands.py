@@ -8,7 +8,7 @@ import pytest
 
 from tfaug import configs
 from tfaug.augment.methods import GENERATORS, METHODS
-from tfaug.commands import main, train
+from tfaug.commands import cli, main, train
 
 CONFIGS = set(configs.names())
 FLAGS = re.compile(r"--([a-z][a-z0-9_-]*)")
@@ -59,3 +59,12 @@ def test_the_page_of_train_names_every_value():
 def test_every_page_that_names_configs_names_all():
     for command in ("train", "table1", "evaluate", "check"):
         assert CONFIGS <= set(re.findall("[a-z_]+", page_of(command))), command
+
+
+def test_an_error_names_commands_as_this_one_was_called(monkeypatch):
+    text = "x: is missing; first run `python train.py --stage=table1`, or `train.py --stage=aug`, not train.py"
+    monkeypatch.setattr("sys.argv", ["/home/me/clone/evaluate.py"])
+    assert cli._as_called(text) == text
+    monkeypatch.setattr("sys.argv", ["/env/bin/tfaug"])
+    expected = "x: is missing; first run `tfaug train --stage=table1`, or `tfaug train --stage=aug`, not train.py"
+    assert cli._as_called(text) == expected

@@ -163,7 +163,7 @@ def refuse(findings: Findings, most: int | None = None) -> None:
     """
     if findings.errors:
         print(report(findings, most))
-    cache.refuse([error for _, error in findings.errors])
+    cache.refuse([error for _, error in findings.errors], listing="all are listed above")
 
 
 def _measures(task: Task, scan: Prepared) -> dict[str, Any]:
