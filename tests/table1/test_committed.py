@@ -38,7 +38,14 @@ def test_the_default_config_continues_the_results(config, tmp_path, monkeypatch)
     assert results.decisive(values, sources.task_of(values).names) == config
 
 
-@pytest.mark.parametrize("name", ["phantom", "hippocampus"])
+def test_the_page_on_development_shows_what_its_results_give():
+    text = (DOCS / "acdc/development.md").read_text(encoding="utf-8")
+    folders = sorted(map(str, (DOCS / "acdc/development").iterdir()))
+    printed = runpy.run_path(str(DOCS / "acdc/develop.py"))["table"](folders).to_string(float_format="{:.3f}".format)
+    assert all(f"    {line}\n" in text for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("name", ["phantom", "hippocampus", "acdc/development/steps1000"])
 def test_results_come_from_commits(name):
     commits = {result.commit for result in results.load(DOCS / name)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)
