@@ -1,6 +1,7 @@
 """`tfaug export`: the same numbers in every format, what lies beside the network, and what is refused."""
 
 import functools
+import importlib.util
 import json
 import pathlib
 import re
@@ -275,9 +276,10 @@ def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path):
     changes = {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}
     run = make_run(tmp_path, make_config(world / "data", "float32"), "deform", **changes)
     original = export(run, tmp_path / "out", "keras")
-    names = {}
-    types.FunctionType(compile((tmp_path / "out/layers.py").read_text(), "layers.py", "exec"), names)()
-    model = names["load"](tmp_path / "out/model.keras")
+    spec = importlib.util.spec_from_file_location("layers", tmp_path / "out/layers.py")
+    layers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(layers)
+    model = layers.load(tmp_path / "out/model.keras")
     found, wanted = (one([*INPUTS.values()], training=False) for one in (model, original))
     assert_same(*({name: value.numpy() for name, value in one.items()} for one in (found, wanted)))
 
