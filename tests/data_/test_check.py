@@ -47,7 +47,7 @@ def test_all_errors_of_all_cases_are_reported_at_once(root):
         ["patient003", "patient003/Info.cfg"],
     ]
     assert "cut off" in text and "is missing" in text and "error, 1 case: write one with" in text
-    with pytest.raises(UserError, match="cut off.* and there are 2 more problems; .*--check"):
+    with pytest.raises(UserError, match="cut off.* and there are 2 more problems; .*all are listed above"):
         check.refuse(findings)
 
 
