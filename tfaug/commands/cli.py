@@ -97,9 +97,14 @@ def _status(work: Callable[[], None]) -> int:
 
 def _as_called(text: str) -> str:
     """A message whose commands are called as this one was: without a clone there is no train.py."""
-    if pathlib.Path(sys.argv[0]).name in _PROGRAMS:
+    if _in_clone():
         return text
     return re.sub(r"`(?:python )?(train|evaluate)\.py", r"`tfaug \1", text)
+
+
+def _in_clone() -> bool:
+    """Whether this is a program of a clone, not the command `tfaug`."""
+    return pathlib.Path(sys.argv[0]).name in _PROGRAMS
 
 
 def _in_notebook() -> bool:
@@ -264,7 +269,7 @@ def command(program: str, *changed: str, without: Iterable[str] = ()) -> str:
             keep = arg.lstrip("-").partition("=")[0] not in dropped
         kept += [arg] * keep
     here = pathlib.Path(sys.argv[0])
-    start = ["python", str(here.with_name(f"{program}.py"))] if here.name in _PROGRAMS else ["tfaug", program]
+    start = ["python", str(here.with_name(f"{program}.py"))] if _in_clone() else ["tfaug", program]
     return " ".join(map(_quoted, [*start, *changed, *kept]))
 
 

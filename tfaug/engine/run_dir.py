@@ -24,7 +24,7 @@ from typing import Any
 from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import PART, machine_errors, sealed, unsealed, write_json
 
-_MARK = "tfaug_run"  # tells our config.json from that of another program
+MARK = "tfaug_run"  # tells our config.json from that of another program
 _REMEDY = "restore it from a backup, or train again"
 _FORMAT = 2  # 1 was that of tfaug 0.1.0
 # All that a run without a result holds.
@@ -56,7 +56,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.path))
             if not (self.path / "config.json").exists():
-                write_json(self.path / "config.json", sealed({_MARK: _FORMAT, "config": config}))
+                write_json(self.path / "config.json", sealed({MARK: _FORMAT, "config": config}))
             self.config = read_config(self.path)
             refuse_difference(self.path, self.config, config, keys)
             warnings = _read_json(self.path / "warnings.json")
@@ -122,10 +122,10 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     file = pathlib.Path(path) / "config.json"
     with machine_errors(file, "make it readable"):
         content = _read_json(file)
-    if not isinstance(content, dict) or _MARK not in content or not isinstance(content.get("config"), dict):
+    if not isinstance(content, dict) or MARK not in content or not isinstance(content.get("config"), dict):
         raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
-    if content[_MARK] != _FORMAT:
-        version = "tfaug 0.1.0" if content[_MARK] == 1 else "another version of tfaug"
+    if content[MARK] != _FORMAT:
+        version = "tfaug 0.1.0" if content[MARK] == 1 else "another version of tfaug"
         raise UserError(path, f"is a run of {version}", "use that version for it, or choose another --workdir")
     return unsealed(file, content, _REMEDY)["config"]
 

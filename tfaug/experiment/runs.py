@@ -93,7 +93,8 @@ def evaluate(
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
     model = run_dir.identity(path)
-    if identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
+    complete = (out_dir / identity.TABLE).is_file()  # else there is no need to read the scans twice
+    if complete and identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
         networks.set_up_tensorflow(config)

@@ -175,5 +175,5 @@ def magnitudes(run: pathlib.Path, config: Config, report: Mapping) -> dict[str, 
     identity.refuse_other_scans(run, {"digests": then}, data.digests(["labelled"]))
     name = report["generator"]
     instruments = Instruments(name, data["labelled"], (), (), config)
-    generate = tf.function(inference.inference_mode(runs.generator_of(run, GENERATORS[name][0])))
+    generate = tf.function(inference.inference_mode(runs.generator_of(run, GENERATORS[name][0])), autograph=False)
     return instruments.magnitudes(generate)

@@ -140,7 +140,7 @@ def _tests(table):
         lines = []
         for key, row in frame.xs("mean", level="structure").iterrows() if "mean" in _structures(frame) else ():
             cells = [f"{_p(row[name])} ({_p(row[f'{name}_holm'])})" for name in ("p", "patients_p", "runs_p")]
-            difference = f"{row.difference:+.3f}".replace("-", "\N{MINUS SIGN}")
+            difference = page.with_minus(f"{row.difference:+.3f}")
             lines.append([f"{key[0]} > {key[1]}", difference, *cells])
         if lines:
             counts = [
@@ -163,7 +163,7 @@ def _by_structure(n, frame: pd.DataFrame) -> Html:
         [
             f"{method} > {reference}",
             structure,
-            f"{row.difference:+.3f}".replace("-", "\N{MINUS SIGN}"),
+            page.with_minus(f"{row.difference:+.3f}"),
             _p(row.p),
             _p(row.p_holm),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import check_writable, machine_errors, replacing
 from tfaug.report import grid, runs
@@ -72,9 +73,9 @@ def is_run(path: pathlib.Path) -> bool:
         except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
             content = None
     keys = content if isinstance(content, dict) else {}
-    if "tfaug_run" in keys:
+    if run_dir.MARK in keys:
         return True
-    if "tfaug_results_of" in keys:
+    if results.CONFIG_MARK in keys:
         return False
     raise UserError(path, "is neither a run of tfaug nor a folder of its results", "give the folder of one of them")
 

@@ -87,6 +87,11 @@ def key_figures(rows: Iterable[tuple[str, Any, Any]]) -> Html:
     return el("dl", entries, class_="keys")
 
 
+def with_minus(number: str) -> str:
+    """A number in text, with the sign that is as wide as a plus."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
 def table(
     caption: str,
     head: Sequence[Any],

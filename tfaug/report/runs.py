@@ -26,9 +26,8 @@ from tfaug.report import cases as case_pages
 from tfaug.report import charts, generators, page
 from tfaug.report.page import code, details, el, joined
 
-SPLITS = {"test": "test", "validation": "validation"}
+SPLITS = ("test", "validation")
 MOST_NAMES = 8  # of cases in a line
-_MINUS = "\N{MINUS SIGN}"
 
 _TRANSFORMS = {
     "affine": "random affine transforms",
@@ -394,7 +393,7 @@ def _indices(run, split):
                 f"{name.replace('_', ' ')} ({'%' if unit == 'percent' else unit})",
                 *(means),
                 bias,
-                limits.replace("-", _MINUS),
+                page.with_minus(limits),
                 _number(found.correlation, 3),
                 found.number,
             ]
@@ -529,7 +528,7 @@ def _median(values):
 
 
 def _number(value, decimals):
-    return "–" if math.isnan(value) else f"{value:.{decimals}f}".replace("-", _MINUS)
+    return "–" if math.isnan(value) else page.with_minus(f"{value:.{decimals}f}")
 
 
 def _listed(names):

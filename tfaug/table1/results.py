@@ -23,7 +23,7 @@ from tfaug.engine.files import machine_errors, replacing, sealed, unsealed
 from tfaug.engine.run_dir import differences, in_one_line, read_report
 
 _RESULT, _RESULT_FORMAT = "tfaug_result", 1
-_CONFIG, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
+CONFIG_MARK, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
 CONFIG_FILE = "config.json"
 DECIMALS = 5
 
@@ -104,7 +104,7 @@ def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -
     file = folder / CONFIG_FILE
     if not file.exists():
         _refuse_foreign(folder)
-        _write(file, json.dumps({_CONFIG: _CONFIG_FORMAT, "config": values}, indent=1) + "\n")
+        _write(file, json.dumps({CONFIG_MARK: _CONFIG_FORMAT, "config": values}, indent=1) + "\n")
         return
     changed = differences(read_config(folder), values)
     changed.pop("data.root", None)  # a renamed folder holds the same data
@@ -159,9 +159,9 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
     file = pathlib.Path(folder) / CONFIG_FILE
     content = _json(file)
     try:
-        if content[_CONFIG] == 1:
+        if content[CONFIG_MARK] == 1:
             raise UserError(file, "is of results of tfaug 0.1.0", "choose another --results")
-        if content[_CONFIG] == _CONFIG_FORMAT:
+        if content[CONFIG_MARK] == _CONFIG_FORMAT:
             config = content["config"]
             test, texts = config["splits"]["test"], (config["name"], config["data"]["root"])
             if isinstance(test, list) and test and all(isinstance(value, str) for value in (*test, *texts)):
