@@ -59,3 +59,6 @@ def _require_keras_2() -> None:
 
 
 _require_keras_2()
+# Read by TensorFlow while it is imported, too. By itself it takes oneDNN's convolutions, which are about twice as fast,
+# only on processors with instructions for neural networks.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

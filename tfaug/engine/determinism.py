@@ -20,3 +20,8 @@ def num_threads() -> str:
     """How many threads share one operation, which decides the order in which numbers are summed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores)
+
+
+def uses_onednn() -> bool:
+    """Whether convolutions are oneDNN's; other ones sum in another order."""
+    return os.environ.get("TF_ENABLE_ONEDNN_OPTS", "0").lower() in ("1", "true")

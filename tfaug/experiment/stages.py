@@ -192,6 +192,7 @@ class Stage:
                 "tensorflow": tf.__version__,
                 "numpy": np.__version__,
                 "threads": determinism.num_threads(),
+                "onednn": determinism.uses_onednn(),
                 "precision": self.config.precision,
             },
         }

@@ -1,0 +1,132 @@
+"""Measures how many trainings an hour a grid gets done, beside what it did before.
+
+    python -m benchmarks.grid [--before=CLONE] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
+
+Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps and for more of them.
+The difference gives the time of a step, the rest is what each training needs besides, and both together the time of a
+training with as many steps as the config says. Each row is taken in turn with the others:
+
+    now                 this code
+    one at a time       this code, in one process of workers x threads threads
+    without oneDNN      this code, with the convolutions that TensorFlow takes by itself on processors without
+                        instructions for neural networks
+    before              the code in the folder CLONE, as its own `train.py` runs it
+
+"ratio" is to the last row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from benchmarks import timing
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = {
+    "segmenters": ("segment", "--stage=seg", "--aug=aff_rd_ri"),
+    "generators": ("augment", "--stage=aug", "--gen=deform"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=pathlib.Path, help="the folder of another clone")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each")
+    parser.add_argument("--steps", type=timing.numbers, default=[30, 90], help="steps of the two trainings")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each")
+    parser.add_argument("--config", default="phantom", help="as that of train.py")
+    arguments, config_flags = parser.parse_known_args(argv)
+    flags = [f"--config={arguments.config}", *config_flags]
+    both = arguments.workers, arguments.threads
+    rows = {
+        "now": Row(ROOT, *both),
+        "one at a time": Row(ROOT, 1, arguments.workers * arguments.threads),
+        "without oneDNN": Row(ROOT, *both, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        **({"before": Row(arguments.before.resolve(), *both)} if arguments.before else {}),
+    }
+    print(measure(rows, arguments.steps, arguments.repeats, flags))
+    return 0
+
+
+def measure(rows: Mapping[str, Row], steps: Sequence[int], repeats: int, flags: Sequence[str]) -> str:
+    """The table; `steps` are those of a short and of a longer training."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = f"--config.data.cache_dir={folder}/cache"
+        for row in rows.values():
+            row.run(f"{folder}/check", 1, ["--check", cache, *flags])  # prepares the data
+        calls = {
+            (work, name, count): functools.partial(
+                _timed, row, folder, [*job, f"--config.{part}.num_steps={count}", cache, *flags]
+            )
+            for work, (part, *job) in WORK.items()
+            for name, row in rows.items()
+            for count in steps
+        }
+        medians = timing.side_by_side(calls, repeats)
+    lines = []
+    for work, (part, *_) in WORK.items():
+        rates = {}
+        for name, row in rows.items():
+            short, longer = (medians[work, name, count]["seconds"] for count in steps)
+            step = (longer - short) / (steps[1] - steps[0])
+            besides = short - steps[0] * step
+            rates[name] = 3600 * row.workers / (besides + full_steps(part, flags) * step)
+            lines.append([work, name, row.workers, row.threads, 1e3 * step, besides, rates[name]])
+        for line in lines[-len(rows) :]:
+            line.append(line[-1] / rates[next(reversed(rates))])
+    return timing.table(["work", "code", "workers", "threads", "ms/step", "s besides", "an hour", "ratio"], lines)
+
+
+def full_steps(part: str, flags: Sequence[str]) -> int:
+    """How many steps a training has with these flags of the config."""
+    program = f"from tfaug.commands import cli; cli.run(lambda: print(cli.config().{part}.num_steps))"
+    done = subprocess.run([sys.executable, "-c", program, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)  # it has said why
+    return int(done.stdout)
+
+
+class Row:
+    """How trainings are run.
+
+    Args:
+      clone: the folder of `train.py`.
+      workers: trainings at a time.
+      threads: of each.
+      environment: variables beside those of this process.
+    """
+
+    def __init__(self, clone: pathlib.Path, workers: int, threads: int, environment: Mapping[str, str] | None = None):
+        self.workers, self.threads, self._clone = workers, threads, clone
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            **{"TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(clone), **(environment or {})},
+        }
+
+    def run(self, folder: str, workers: int, flags: Sequence[str]) -> None:
+        """Runs trainings of seeds 0, 1, ... at once; ends this program if one fails, which has said why."""
+        command = [sys.executable, str(self._clone / "train.py"), f"--workdir={folder}", *flags]
+        started = [
+            subprocess.Popen([*command, f"--config.seed={seed}"], stdout=subprocess.DEVNULL, env=self._environment)
+            for seed in range(workers)
+        ]
+        if any([process.wait() for process in started]):
+            raise SystemExit(1)
+
+
+def _timed(row: Row, folder: str, flags: Sequence[str]) -> timing.Measurement:
+    with tempfile.TemporaryDirectory(dir=folder) as workdir:
+        return timing.timed(lambda: row.run(workdir, row.workers, flags))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
