@@ -1,10 +1,9 @@
 """The pages of --help."""
 
 import re
-import subprocess
-import sys
 
 import pytest
+from programs import ROOT, run
 
 from tfaug import configs
 from tfaug.augment.methods import GENERATORS, METHODS
@@ -21,7 +20,7 @@ def flags_of(command):
         "print(*(flag.name for module, found in flags.FLAGS.flags_by_module_dict().items()"
         " if module.startswith('tfaug.') for flag in found))"
     )
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    return set(run("-c", code, cwd=ROOT).stdout.split())
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
@@ -48,7 +47,7 @@ def test_a_page_fits_a_screen_and_names_every_flag(command):
 def page_of(command):
     """Flags of some commands have one name and cannot be defined in one process."""
     code = f"from tfaug.commands import {command}\nprint({command}.__doc__, end='')"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    return run("-c", code, cwd=ROOT).stdout
 
 
 def test_the_page_of_train_names_every_value():

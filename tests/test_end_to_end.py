@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from fast_networks import FAST
 from programs import run
 
 from benchmarks import soak
@@ -203,7 +204,7 @@ def test_methods_train(method, trained, command, tmp_path):
 def test_the_released_programs_switches_train(cohort, tmp_path):
     """With its random shares of the batch, G and S before D, and unlabelled scans alone for D."""
     config = f"--config={ROOT / 'configs' / 'released_code.py'}"
-    flags = [config, f"--config.data.root={cohort}", *TINY, "--stage=aug", "--gen=intensity"]
+    flags = [config, f"--config.data.root={cohort}", *TINY, *FAST, "--stage=aug", "--gen=intensity"]
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()

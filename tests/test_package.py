@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import tfaug
+from tfaug.engine import determinism
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEST_COMMAND = "pip install -e '.[test]' && pytest"
@@ -72,7 +73,17 @@ def test_next_to_keras_3_tensorflow_is_told_of_keras_2_unless_the_user_chose(ins
     assert os.environ["TF_USE_LEGACY_KERAS"] == expected
 
 
-@pytest.mark.parametrize("variable, first", [("", "tensorflow"), ("0", "tensorflow"), ("1", "tfaug")])
+@pytest.mark.parametrize("choice, expected", [(None, "1"), ("0", "0")])
+def test_convolutions_are_onednns_unless_the_user_chose(monkeypatch, choice, expected):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if choice:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", choice)
+    runpy.run_path(tfaug.__file__)
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == expected
+    assert determinism.uses_onednn() == (expected == "1")
+
+
+@pytest.mark.parametrize("variable, first", [("0", "tensorflow"), ("1", "tfaug")])
 def test_v4_keras_is_version_2_whatever_the_environment_says(variable, first):
     code = f"import {first}, tensorflow\nfrom tfaug.compat import keras\nprint(keras.Model.__module__)"
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": variable}

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import tensorflow as tf
 from data_.patients import write_patient
+from fast_networks import FAST
 
 from benchmarks import (
     inference,
@@ -316,6 +317,7 @@ def test_run_time_accounts_for_a_whole_run(tmp_path):
         write_patient(tmp_path / "cohort", case, seed)
     flags = [
         *soak.TINY,
+        *FAST,
         f"--config.data.root={tmp_path / 'cohort'}",
         f"--config.data.cache_dir={tmp_path / 'cache'}",
         f"--workdir={tmp_path}",
