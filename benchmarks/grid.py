@@ -2,9 +2,9 @@
 
     python -m benchmarks.grid [--before=CLONE] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
 
-Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps and for more of them.
-The difference gives the time of a step, the rest is what each training needs besides, and both together the time of a
-training with as many steps as the config says. Each row is taken in turn with the others:
+Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps and for more
+of them. The difference gives the time of a step, the rest is what each training needs besides, and both together the
+time of a training with as many steps as the config says. Each row is taken in turn with the others:
 
     now                 this code
     one at a time       this code, in one process of workers x threads threads
@@ -65,7 +65,7 @@ def measure(rows: Mapping[str, Row], steps: Sequence[int], repeats: int, flags: 
             row.run(f"{folder}/check", 1, ["--check", cache, *flags])  # prepares the data
         calls = {
             (work, name, count): functools.partial(
-                _timed, row, folder, [*job, f"--config.{part}.num_steps={count}", cache, *flags]
+                _timed, row, folder, [*job, cache, *flags, f"--config.{part}.num_steps={count}"]
             )
             for work, (part, *job) in WORK.items()
             for name, row in rows.items()
@@ -107,8 +107,9 @@ class Row:
 
     def __init__(self, clone: pathlib.Path, workers: int, threads: int, environment: Mapping[str, str] | None = None):
         self.workers, self.threads, self._clone = workers, threads, clone
+        own = ("PYTHONPATH", "TF_ENABLE_ONEDNN_OPTS")  # each clone's own choice
         self._environment = {
-            **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            **{name: value for name, value in os.environ.items() if name not in own},
             **{"TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(clone), **(environment or {})},
         }
 

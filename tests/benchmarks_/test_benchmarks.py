@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+import types
 
 import pytest
 import tensorflow as tf
@@ -12,6 +13,7 @@ from data_.patients import write_patient
 from fast_networks import FAST
 
 from benchmarks import (
+    grid,
     inference,
     operations,
     pipeline,
@@ -297,6 +299,47 @@ def test_precision_trains_the_same_in_both_and_ends_with_a_training_that_fails(t
     assert first == second and {"--stage=table1", "--sets=2", "--config.precision=P", "--config.data.root=DIR"} <= {
         *first
     }
+
+
+class Started:
+    """Trainings that a grid would run: seconds go by on a clock of the test, by steps and threads."""
+
+    clock = 0.0
+
+    def __init__(self, commands):
+        self.commands = commands
+
+    def __call__(self, command, env, **_):
+        self.commands.append((command, env))
+        *_, count = [0, *(int(flag.split("=")[1]) for flag in command if "num_steps" in flag)]
+        slow = 2 if env.get("TF_ENABLE_ONEDNN_OPTS") == "0" else 1
+        self.seconds = max(getattr(self, "seconds", 0), 10 + slow * count / int(env["TF_NUM_INTRAOP_THREADS"]))
+        return self
+
+    def wait(self):
+        type(self).clock += getattr(self, "seconds", 0)
+        self.seconds = 0
+        return 0
+
+
+def test_a_grids_trainings_an_hour_follow_from_a_short_and_a_longer_one(monkeypatch, capsys):
+    started = Started([])
+    others = {name: getattr(subprocess, name) for name in ("run", "PIPE", "DEVNULL")}
+    monkeypatch.setattr(grid, "subprocess", types.SimpleNamespace(Popen=started, **others))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: Started.clock)
+    monkeypatch.setattr(timing, "SETTLE_SECONDS", 0.0)
+    flags = ["--config=phantom", "--config.segment.num_steps=100", "--config.augment.num_steps=50"]
+    assert grid.main(["--repeats=1", "--steps=10,20", "--before=elsewhere", *flags]) == 0
+    table = capsys.readouterr().out.strip()
+    assert column(table, "code") == ["now", "one at a time", "without oneDNN", "before"] * 2
+    assert column(table, "ms/step") == ["1000", "500", "2000", "1000"] * 2
+    assert set(column(table, "s besides")) == {"10.0"}
+    rates = [7200 / 110, 3600 / 60, 7200 / 210, 7200 / 110, 7200 / 60, 3600 / 35, 7200 / 110, 7200 / 60]
+    assert list(map(float, column(table, "an hour"))) == pytest.approx(rates, rel=1e-2)
+    assert column(table, "ratio") == ["1.00", "0.917", "0.524", "1.00", "1.00", "0.857", "0.545", "1.00"]
+    trained = [command for command, _ in started.commands if "--check" not in command]
+    assert {command[1] for command in trained} == {str(grid.ROOT / "train.py"), os.path.abspath("elsewhere/train.py")}
+    assert {"--config.seed=0", "--config.seed=1"} <= {flag for command in trained for flag in command}
 
 
 def test_the_parts_of_a_run_exclude_each_other(monkeypatch):
