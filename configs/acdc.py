@@ -108,6 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.big_limit_intensity = 0.0  # of G_I; 0: no limit
     config.augment.lambda_fold = 0.0
     config.augment.lambda_diversity = 0.0
+    config.augment.pack = 1  # how many images D judges as one, by which it sees whether they differ as scans do
     config.augment.partition = "even"  # S's batch: half original, half generated; or "released"
     config.augment.average = 0.0  # decay of the moving average of S's and G's weights that is kept; 0: no average
     config.augment.keep = "best"  # by the validation Dice of S; or "last"

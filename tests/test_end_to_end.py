@@ -368,6 +368,7 @@ def test_help_is_printed(tmp_path):
         (["--config.augment.lambda_advv=1"], "lambda_advv", "'lambda_adv'"),
         (["--config.augmnt.lambda_adv=1"], "augmnt", "'augment'"),
         (["--config.augment.batch_size=0"], "--config.augment.batch_size", "at least 2"),
+        (["--config.augment.pack=3"], "--config.augment.pack", "divisor"),
         (["--config.augment.batch_size=many"], "--config.augment.batch_size=many", "many"),
         (["--config.augment.learning_rate=nan"], "--config.augment.learning_rate", "above 0"),
         (["--config.num_labelled=2"], "--config.num_labelled", "1, 3, 40"),

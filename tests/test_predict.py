@@ -34,7 +34,7 @@ RUN = "runs/own-n1-set1-seg-none-seed0"
 TRAINING = (
     *("--aug=none", "--config.segment.num_steps=80", "--config.segment.eval_every=80"),
     *("--config.segment.learning_rate=0.02", "--config.report_every=80", "--config.picture_every=80"),
-    "--config.checkpoint_every=80",  # it must learn something
+    *("--config.checkpoint_every=80", "--config.model.filters=8"),  # it must learn something
 )
 TASK = Task({"anterior": 85, "posterior": 300})
 SPACING = (1.5, 1.5, 6.0)

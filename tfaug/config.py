@@ -46,6 +46,12 @@ def check(config: Config) -> None:
             f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
             "give fewer",
         )
+    if config.augment.batch_size % config.augment.pack:
+        raise UserError(
+            "--config.augment.pack",
+            f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
+            "give a divisor of augment.batch_size",
+        )
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
         weights = config[stage].class_weights
@@ -258,6 +264,7 @@ _RULES = (
     ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
     ("augment.discriminator_rate", *_POSITIVE),
+    ("augment.pack", *_whole(1)),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)
         for key in ("r1", "big_limit_mm", "big_limit_intensity", "lambda_fold", "lambda_diversity")

@@ -77,6 +77,25 @@ def diversity_loss(field, other, limit: float = 0.0):
     return big_loss(field - other, limit)
 
 
+def packed(images, size: int):
+    """Images side by side in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not the paper's.
+
+    Of a pack D sees whether its images differ as scans do.
+
+    Args:
+      images: [N, H, W, C].
+      size: images in a pack.
+
+    Returns:
+      [N // size, H, W, size * C]; images that fill no pack are left out.
+    """
+    if size == 1:
+        return images
+    number, (height, width, channels) = images.shape[0] // size, images.shape[1:]
+    packs = tf.reshape(images[: number * size], [number, size, height, width, channels])
+    return tf.reshape(tf.transpose(packs, [0, 2, 3, 1, 4]), [number, height, width, size * channels])
+
+
 def folding_loss(deformation):
     """Mean of how far the Jacobian determinant of x -> x - v(x) is below 0.2: a cost on folding; not the paper's.
 

@@ -57,7 +57,7 @@ def make_step(kind="deform", norm=True, **changes):
         kind,
         segmenter(SIZE, 4, seed=1),
         generator(kind, SIZE, seed=2),
-        discriminator(SIZE, seed=3, discriminator_norm=norm),
+        discriminator(SIZE, channels=changes.get("pack", 1), seed=3, discriminator_norm=norm),
         **{**arguments, **changes},
     )
 
@@ -245,6 +245,28 @@ def test_a_cost_on_folding_makes_the_deformation_smoother(eager):
             step.update(batch, ("generator",))
     folding = [float(losses.folding_loss(step.generator([batch.labelled.image, batch.z]))) for step in steps]
     assert folding[1] < folding[0]
+
+
+def test_a_pack_has_the_images_of_its_neighbours_as_channels():
+    images = tf.reshape(tf.range(5 * 2 * 3 * 2), [5, 2, 3, 2])
+    packs = losses.packed(images, 2)
+    assert packs.shape == (2, 2, 3, 4)
+    for k in range(4):
+        np.testing.assert_array_equal(packs[k // 2, ..., 2 * (k % 2) : 2 * (k % 2) + 2], images[k])
+    assert losses.packed(images, 1) is images
+
+
+def test_a_discriminator_of_packs_sees_that_generated_images_are_all_alike(eager):
+    """And one of single images, which are all as likely, does not."""
+    dark, bright = tf.zeros([N // 2, SIZE, SIZE, 1]), tf.ones([N // 2, SIZE, SIZE, 1])
+    scans = tf.reshape(tf.stack([dark, bright], 1), [N, SIZE, SIZE, 1])
+    loss = {}
+    for pack in (1, 2):
+        step = make_step("intensity", norm=False, pack=pack)
+        for k in range(30):
+            alike = dark if k % 2 else bright
+            loss[pack] = step._discriminate(tf.concat([alike, alike], 0), scans, update=True)["loss/discriminator"]
+    assert loss[2] < 0.8 * loss[1]
 
 
 def test_order_decides_whose_discriminator_judges(eager):

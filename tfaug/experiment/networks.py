@@ -127,7 +127,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         kind,
         segmenter(config, "aug"),
         generator(config, kind),
-        discriminator(config, "aug", _num_channels(config)),
+        discriminator(config, "aug", schedule.pack * _num_channels(config)),
         learning_rate=schedule.learning_rate,
         class_weights=schedule.class_weights,
         lambda_seg=schedule.lambda_seg,
@@ -142,6 +142,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else schedule.big_limit_intensity,
         lambda_fold=schedule.lambda_fold,
         lambda_diversity=schedule.lambda_diversity,
+        pack=schedule.pack,
     )
 
 

@@ -40,6 +40,7 @@ class LearnAugmentation(tf.Module):
       r1: weight of `losses.gradient_penalty`, which the paper does not have.
       big_limit: see `losses.big_loss`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
+      pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
       lambda_diversity: weight of `losses.diversity_loss`, over the batch's z and the same z in another order; the paper
         does not have it.
     """
@@ -65,6 +66,7 @@ class LearnAugmentation(tf.Module):
         big_limit: float = 0.0,
         lambda_fold: float = 0.0,
         lambda_diversity: float = 0.0,
+        pack: int = 1,
     ):
         super().__init__()
         self.kind = kind
@@ -80,7 +82,7 @@ class LearnAugmentation(tf.Module):
         self.discriminator_first = discriminator_first
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
-        self.lambda_diversity = lambda_diversity
+        self.lambda_diversity, self.pack = lambda_diversity, pack
 
     @property
     def segmenter(self) -> keras.Model:
@@ -229,9 +231,10 @@ class LearnAugmentation(tf.Module):
     def _penalty(self, real):
         with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
             tape.watch(real)
-            logits = tf.reduce_sum(self.discriminator(real, training=True))
+            logits = tf.reduce_sum(self.discriminator(losses.packed(real, self.pack), training=True))
         return losses.gradient_penalty(tape.gradient(logits, real))
 
     def _judge(self, image, real):
         """D's logits [N, 1] on generated images and on scans, from one call, as its batch statistics are shared."""
-        return tf.split(self.discriminator(tf.concat([image, real], 0), training=True), 2)
+        packs = [losses.packed(images, self.pack) for images in (image, real)]
+        return tf.split(self.discriminator(tf.concat(packs, 0), training=True), 2)
