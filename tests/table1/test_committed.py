@@ -38,16 +38,42 @@ def test_the_default_config_continues_the_results(config, tmp_path, monkeypatch)
     assert results.decisive(values, sources.task_of(values).names) == config
 
 
+DEVELOPMENT = sorted(str(path) for path in (DOCS / "acdc/development").iterdir())
+
+
 def test_the_page_on_development_shows_what_its_results_give():
     text = (DOCS / "acdc/development.md").read_text(encoding="utf-8")
-    folders = sorted(map(str, (DOCS / "acdc/development").iterdir()))
-    printed = runpy.run_path(str(DOCS / "acdc/develop.py"))["table"](folders).to_string(float_format="{:.3f}".format)
-    assert all(f"    {line}\n" in text for line in printed.splitlines())
+    develop = runpy.run_path(str(DOCS / "acdc/develop.py"))
+    tables = [develop["table"](DEVELOPMENT).to_string(float_format="{:.3f}".format)]
+    found = [develop["generators"](DEVELOPMENT, kind) for kind in develop["TELLING"]]
+    tables += [readings.to_string(float_format="{:.3g}".format) for readings in found if len(readings)]
+    assert all(f"    {line}\n" in text for shown in tables for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("name", ["phantom", "hippocampus", "acdc/development/steps1000"])
-def test_results_come_from_commits(name):
-    commits = {result.commit for result in results.load(DOCS / name)}
+def test_readings_of_generators_are_their_last_ones(tmp_path):
+    develop = runpy.run_path(str(DOCS / "acdc/develop.py"))
+    for number, last in ((1, 0.2), (2, 0.4)):
+        run = tmp_path / f"runs/acdc_dev-n1-set{number}-aug-intensity-seed0"
+        run.mkdir(parents=True)
+        names = [
+            f"{source}/{key}" for source in develop["SOURCES"]["intensity"] for key in develop["TELLING"]["intensity"]
+        ]
+        names += develop["JUDGED"]
+        rows = [",".join(names), *(",".join([str(value)] * len(names)) for value in (9, last))]
+        (run / "diagnostics.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "setting").mkdir()
+    develop["collect"](str(tmp_path / "runs"), str(tmp_path / "setting"))
+    found = develop["generators"]([str(tmp_path / "setting")], "intensity")
+    assert found.loc["setting", "generator"].tolist() == pytest.approx([0.3] * 6)
+    assert found.loc["setting", "histogram"].tolist()[:4] == pytest.approx([0.3] * 4)
+    assert develop["generators"]([str(tmp_path)], "deform").empty
+
+
+@pytest.mark.parametrize(
+    "folder", [DOCS / "phantom", DOCS / "hippocampus", *DEVELOPMENT], ids=lambda folder: pathlib.Path(folder).name
+)
+def test_results_come_from_commits(folder):
+    commits = {result.commit for result in results.load(folder)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)
 
 

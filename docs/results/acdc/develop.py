@@ -1,19 +1,31 @@
 """Prints what folders of results on the development patients hold, a line for each method of each.
 
     python docs/results/acdc/develop.py FOLDER ...
+    python docs/results/acdc/develop.py --collect=RUNS FOLDER      # first: what the generators in RUNS do
 
 A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is its mean over patients and structures,
-the standard error that of the mean over labelled volumes, each the mean of its seeds.
+the standard error that of the mean over labelled volumes, each the mean of its seeds. A second table has what the
+generators did at the end of their runs, beside random transforms: means over runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import pathlib
-import sys
+import re
 
 import pandas as pd
 
 from tfaug.table1 import results
+
+# Of a generator's last reading, by kind: the columns of diagnostics.csv, and the random transforms beside it.
+TELLING = {
+    "deform": ("displacement_p95_px", "folded", "diversity_px", "lost_anatomy"),
+    "intensity": ("intensity_p95", "saturated", "diversity", "histogram_distance"),
+}
+SOURCES = {"deform": ("generator", "elastic"), "intensity": ("generator", "contrast_brightness", "histogram")}
+JUDGED = ("discriminator/accuracy_generated", "discriminator/accuracy_unlabelled")
+FILE = "generators.csv"
 
 
 def table(folders: list[str]) -> pd.DataFrame:
@@ -40,5 +52,38 @@ def table(folders: list[str]) -> pd.DataFrame:
     )
 
 
+def collect(runs: str, folder: str) -> None:
+    """Writes the last readings of the generators in a folder of runs into a folder of results."""
+    rows = []
+    for file in sorted(pathlib.Path(runs).glob("*-aug-*/diagnostics.csv")):
+        number, kind = re.search(r"-set(\d+)-aug-(\w+?)(?:_noreg)?-seed", file.parent.name).groups()
+        last = pd.read_csv(file).iloc[-1]
+        for source in SOURCES[kind]:
+            values = {key: last[f"{source}/{key}"] for key in TELLING[kind]}
+            judged = {key.split("/")[1]: last[key] for key in JUDGED if source == "generator"}
+            rows.append({"kind": kind, "set": int(number), "source": source, **values, **judged})
+    pd.DataFrame(rows).to_csv(pathlib.Path(folder) / FILE, index=False, float_format="%.6g")
+
+
+def generators(folders: list[str], kind: str) -> pd.DataFrame:
+    """One row a folder and source: means of the last readings of its generators of one kind."""
+    files = {pathlib.Path(folder).name: pathlib.Path(folder) / FILE for folder in folders}
+    parts = [pd.read_csv(file).assign(folder=name) for name, file in files.items() if file.exists()]
+    if not parts:
+        return pd.DataFrame()
+    found = pd.concat(parts)
+    shown = [*TELLING[kind], "accuracy_generated", "accuracy_unlabelled"]
+    return found[found.kind == kind].groupby(["folder", "source"], sort=False)[shown].mean()
+
+
 if __name__ == "__main__":
-    print(table(sys.argv[1:]).to_string(float_format="{:.3f}".format))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--collect", metavar="RUNS")
+    options = parser.parse_args()
+    if options.collect:
+        collect(options.collect, *options.folders)
+    print(table(options.folders).to_string(float_format="{:.3f}".format))
+    for one in TELLING:
+        if len(found := generators(options.folders, one)):
+            print(f"\n{found.to_string(float_format='{:.3g}'.format)}")
