@@ -4,7 +4,8 @@
 
 Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps and for more
 of them. The difference gives the time of a step, the rest is what each training needs besides, and both together the
-time of a training with as many steps as the config says. Each row is taken in turn with the others:
+time of a training with as many steps as the config says; those of a generator's warm-up, which are shorter, count as
+the others. Each row is taken in turn with the others:
 
     now                 this code
     one at a time       this code, in one process of workers x threads threads
@@ -31,7 +32,7 @@ from benchmarks import timing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = {
     "segmenters": ("segment", "--stage=seg", "--aug=aff_rd_ri"),
-    "generators": ("augment", "--stage=aug", "--gen=deform"),
+    "generators": ("augment", "--stage=aug", "--gen=deform", "--config.augment.warmup_steps=0"),
 }
 
 
@@ -65,7 +66,7 @@ def measure(rows: Mapping[str, Row], steps: Sequence[int], repeats: int, flags: 
             row.run(f"{folder}/check", 1, ["--check", cache, *flags])  # prepares the data
         calls = {
             (work, name, count): functools.partial(
-                _timed, row, folder, [*job, cache, *flags, f"--config.{part}.num_steps={count}"]
+                _timed, row, folder, [cache, *flags, *job, f"--config.{part}.num_steps={count}"]
             )
             for work, (part, *job) in WORK.items()
             for name, row in rows.items()

@@ -62,17 +62,22 @@ def compare(folders: dict[str, pathlib.Path]) -> str:
     dice = pairs.xs("dice", axis=1, level=1)
     seconds = pairs.xs("seconds", axis=1, level=1).sum()
     reference, other = folders
-    difference = dice[other] - dice[reference]
-    half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference) if len(difference) > 1 else np.nan
+    mean, half = difference(dice[other] - dice[reference])
     return "\n".join(
         [
             dice.to_string(float_format="{:.4f}".format),
             "",
             f"mean Dice {dice[reference].mean():.4f} in {reference}, {dice[other].mean():.4f} in {other}",
-            f"difference {difference.mean():+.4f} +- {half:.4f} (95 % t-interval, {len(difference)} pairs)",
+            f"difference {mean:+.4f} +- {half:.4f} (95 % t-interval, {len(dice)} pairs)",
             f"time of training {seconds[other] / seconds[reference]:.2f} of that in {reference}",
         ]
     )
+
+
+def difference(pairs: pd.Series) -> tuple[float, float]:
+    """The mean of paired differences and half of its 95 % t-interval; NaN for a single pair."""
+    half = stats.t.ppf(0.975, len(pairs) - 1) * stats.sem(pairs) if len(pairs) > 1 else np.nan
+    return float(pairs.mean()), float(half)
 
 
 def _runs(folder):

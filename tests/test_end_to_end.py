@@ -37,7 +37,9 @@ TINY = [
     "--config.splits.unlabelled=('patient016','patient036')",
     "--config.splits.validation=('patient011',)",
     "--config.splits.test=('patient007','patient027')",
+    *FAST,
 ]
+REAL = ("--config.model.segmenter=unet", "--config.model.generator=conditional", "--config.model.discriminator=dcgan")
 
 
 @pytest.fixture
@@ -189,14 +191,14 @@ def test_the_same_command_elsewhere_gives_the_same_numbers(trained, command, tmp
     ],
 )
 def test_methods_train(method, trained, command, tmp_path):
-    """Each kind of row, with the generators that are there already."""
+    """Each kind of row, with the generators that are there already, or the paper's S and D."""
     folder, _ = trained
     runs = tmp_path / "runs"
     runs.mkdir()
     for name in NAMES[:2]:
         shutil.copytree(folder / "runs" / name, runs / name)
-    cache = f"--config.data.cache_dir={folder / 'cache'}"
-    result = run("train.py", "--stage=seg", f"--aug={method}", cache, *command, cwd=tmp_path)
+    cache, networks = f"--config.data.cache_dir={folder / 'cache'}", REAL if method.startswith("adv") else ()
+    result = run("train.py", "--stage=seg", f"--aug={method}", cache, *command, *networks, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (runs / f"phantom-n1-set1-seg-{method}-seed0" / "report.json").exists()
 
@@ -204,7 +206,7 @@ def test_methods_train(method, trained, command, tmp_path):
 def test_the_released_programs_switches_train(cohort, tmp_path):
     """With its random shares of the batch, G and S before D, and unlabelled scans alone for D."""
     config = f"--config={ROOT / 'configs' / 'released_code.py'}"
-    flags = [config, f"--config.data.root={cohort}", *TINY, *FAST, "--stage=aug", "--gen=intensity"]
+    flags = [config, f"--config.data.root={cohort}", *TINY, *REAL, "--stage=aug", "--gen=intensity"]
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
@@ -464,7 +466,7 @@ def test_a_config_file_that_lacks_a_key_gets_one_line(key, tmp_path):
 def test_processes_of_the_default_size_agree_to_the_last_bit(command, tmp_path):
     # A graph may be rewritten, or its sums ordered, in another way in one process of four; a tiny network hides it.
     size = ["data.image_size=64", "data.resolution=2.75", "model.filters=16"]
-    flags = [*command, *(f"--config.{value}" for value in size), "--stage=aug", "--gen=deform"]
+    flags = [*command, *REAL, *(f"--config.{value}" for value in size), "--stage=aug", "--gen=deform"]
     outcomes = []
     for index in range(8):
         assert run("train.py", *flags, f"--workdir={index}", cwd=tmp_path).returncode == 0

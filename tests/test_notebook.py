@@ -29,7 +29,8 @@ def _text(output):
 def settings():
     """Lines of Python that make a config tiny."""
     keys = dict(flag.removeprefix("--config.").split("=", 1) for flag in TINY)
-    return "\n".join(f"config.{key} = {value}" for key, value in keys.items())
+    values = {key: repr(value) if ":" in value else value for key, value in keys.items()}
+    return "\n".join(f"config.{key} = {value}" for key, value in values.items())
 
 
 @pytest.fixture

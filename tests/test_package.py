@@ -117,6 +117,16 @@ def test_v4_a_clone_works_with_a_safe_path_installed_or_not(program, tmp_path):
     assert "--workdir" in done.stdout
 
 
+def test_only_the_end_of_life_notice_is_silenced():
+    program = "import warnings, tfaug.warp; warnings.warn('heard', UserWarning)"
+    outcome = subprocess.run(
+        [sys.executable, "-W", "always::UserWarning", "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "heard" in outcome.stderr
+    assert "TensorFlow Addons" not in outcome.stderr
+
+
 def test_tensorflow_loads_without_a_word():
     code = "import sys\nfrom tfaug.commands import cli\ncli.load_tensorflow()\nprint('heard', file=sys.stderr)"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

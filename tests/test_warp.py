@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,13 +109,3 @@ def test_the_own_implementation_takes_unknown_sizes_and_keeps_known_ones():
     )
     assert own.get_concrete_function().structured_outputs.shape.as_list() == [None, None, 9, 1]
     np.testing.assert_array_equal(own(bright_pixel(3, 4), constant_field(2, -1)), bright_pixel(5, 3))
-
-
-def test_only_the_end_of_life_notice_is_silenced():
-    program = "import warnings, tfaug.warp; warnings.warn('heard', UserWarning)"
-    outcome = subprocess.run(
-        [sys.executable, "-W", "always::UserWarning", "-c", program], capture_output=True, text=True, timeout=120
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    assert "heard" in outcome.stderr
-    assert "TensorFlow Addons" not in outcome.stderr

@@ -273,7 +273,7 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
         return Correlation(np.nan, np.nan, np.nan, len(methods), num_sets, 0)
     theirs = [paper.ROWS[method].mean(num_labelled) for method in methods]
     ours = cells(frame)["mean"]
-    rho = _spearman([ours[method, num_labelled, "mean"] for method in methods], theirs)
+    rho = float(_spearman(np.array([ours[method, num_labelled, "mean"] for method in methods]), theirs))
     values = _as_array(frame, methods)
     _, num_sets, num_seeds, num_patients = values.shape
     rng = np.random.default_rng(0)
@@ -284,8 +284,9 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
         drawn = values[:, sets, seeds][..., rng.integers(num_patients, size=num_patients)].reshape(len(methods), -1)
         num_defined = np.sum(~np.isnan(drawn), axis=1)
         if num_defined.all():
-            resampled.append(_spearman(np.nansum(drawn, axis=1) / num_defined, theirs))
-    resampled = [value for value in resampled if not np.isnan(value)]
+            resampled.append(np.nansum(drawn, axis=1) / num_defined)
+    resampled = _spearman(np.reshape(resampled, [-1, len(methods)]), theirs)
+    resampled = resampled[~np.isnan(resampled)]
     low, high = np.nan, np.nan
     if len(resampled) > draws / 2:
         low, high = np.percentile(resampled, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
@@ -293,9 +294,10 @@ def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = D
 
 
 def _spearman(ours, theirs):
-    if len(set(ours)) == 1:
-        return np.nan
-    return float(stats.spearmanr(ours, theirs)[0])
+    """Spearman's correlation of each row [..., M] with [M]; NaN for a row of equal numbers. SciPy's takes one row."""
+    ours, theirs = (stats.rankdata(one, axis=-1) - (len(theirs) + 1) / 2 for one in (ours, theirs))
+    with np.errstate(invalid="ignore"):
+        return ours @ theirs / np.sqrt(np.sum(ours**2, axis=-1) * np.sum(theirs**2))
 
 
 def _as_array(frame, methods):
