@@ -10,10 +10,7 @@ import nbformat
 import pytest
 from test_end_to_end import TINY
 
-from tfaug.phantom import cohort
-
 ROOT = pathlib.Path(__file__).parent.parent
-CASES = (2, 7, 11, 16, 27, 36)
 
 
 def executed(notebook, folder):
@@ -34,10 +31,10 @@ def settings():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(hearts, tmp_path, monkeypatch):
     """With the scans, and where `python` is the one of the tests."""
     monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    cohort.write_cohort(tmp_path / "hearts", numbers=CASES)
+    (tmp_path / "hearts").symlink_to(hearts)
     return tmp_path
 
 

@@ -55,7 +55,10 @@ if metadata.version("keras").startswith("2."):
     with warnings.catch_warnings():
         # setup.py pins the last release, so its end-of-life notice leaves the user nothing to do.
         warnings.filterwarnings("ignore", message=r"\s*TensorFlow Addons \(TFA\) has ended development")
-        from tensorflow_addons.image import dense_image_warp
+        from tensorflow_addons.image import dense_image_warp as _dense_image_warp
+    # Without its `tf.function`: no step of it depends on a tensor's value, and AutoGraph takes half a second a trace to
+    # find that out.
+    dense_image_warp = _dense_image_warp.python_function
 else:
     import tf_keras as keras
 

@@ -7,15 +7,20 @@ import re
 import subprocess
 import types
 
+import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from data_.patients import write_patient
 from fast_networks import FAST
+from test_extending import write_msd
 
+import tfaug
 from benchmarks import (
     grid,
     inference,
     operations,
+    others,
     pipeline,
     precision,
     preprocessing,
@@ -299,6 +304,41 @@ def test_precision_trains_the_same_in_both_and_ends_with_a_training_that_fails(t
     assert first == second and {"--stage=table1", "--sets=2", "--config.precision=P", "--config.data.root=DIR"} <= {
         *first
     }
+
+
+def test_others_get_the_same_volumes_with_and_without_the_generated_set(tmp_path, capsys):
+    structures = {"anterior": 85, "posterior": 300}
+    write_msd(tmp_path / "data", structures)
+    for number in (1, 2):
+        write_msd(tmp_path / f"generated/set{number}", structures, num_cases=3, unlabelled=0)
+    config = tfaug.load_config("own")
+    config.data.root, config.data.n4_shrink, config.data.cache_dir = str(tmp_path / "data"), 0, str(tmp_path / "cache")
+    config.data.image_size, config.data.resolution = 32, 2.0
+    config.splits.random = {"labelled": 1, "validation": 1, "test": 2, "sets": 2}
+    given = []
+
+    def train(original, generated, num_classes, seed):
+        given.append((original[0], generated and generated[0].shape))
+        answer = np.eye(num_classes, dtype=np.float32)[0 if generated is None else 1]
+        return lambda images: np.broadcast_to(answer, (*images.shape[:3], num_classes))
+
+    compared = others.compare(config, tmp_path / "generated", [1, 2], range(2), train)
+    assert [shape for _, shape in given] == [None, (12, 32, 32, 1)] * 4  # 3 volumes of 4 slices
+    assert np.array_equal(given[0][0], given[1][0]) and not np.array_equal(given[0][0], given[4][0])
+    assert compared.index.tolist() == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert (compared["without"] == 0).all() and (compared["with"] > 0).all()
+    assert "set 2, seed 1, with: 0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "gain, verdict",
+    [([0.1, 0.12, 0.11], "it helps"), ([-0.1, -0.12, -0.11], "it hurts"), ([-0.1, 0.1, 0.0], "no diff")],
+)
+def test_others_says_what_the_pairs_show(gain, verdict):
+    index = pd.MultiIndex.from_tuples([(1, 0), (2, 0), (3, 0)], names=["set", "seed"])
+    compared = pd.DataFrame({"without": 0.5, "with": 0.5 + np.array(gain)}, index=index)
+    text = others.report(compared)
+    assert verdict in text and f"difference {np.mean(gain):+.4f}" in text
 
 
 class Started:

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
@@ -49,6 +50,20 @@ memory.require([model], (3 << 30) // memory.bytes_per_sample(model))
     assert re.search(r"memory: a batch of \d+ needs about 3\.0 GiB, and [12]\.\d GiB are free", error), result.stderr
 
 
-def test_p5_a_failed_allocation_is_the_machines_error():
+def exhausted():
+    """What TensorFlow says at last."""
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[70368744177664]")
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        lambda: np.empty(1 << 60, np.uint8),  # more than a process can address
+        exhausted,
+        pytest.param(lambda: tf.zeros([1 << 46]), marks=pytest.mark.slow),  # TensorFlow tries for ten seconds
+    ],
+    ids=["numpy", "exhausted", "tensorflow"],
+)
+def test_p5_a_failed_allocation_is_the_machines_error(allocate):
     with pytest.raises(MachineError, match="there is not enough of it; use a smaller batch size"), memory.running_out():
-        tf.zeros([1 << 46])  # more than a process can address
+        allocate()
