@@ -11,9 +11,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # tolerances are those of float32 on 
 # Programs find fast_networks.py.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 
-from tfaug.engine import determinism  # noqa: E402
 
-determinism.fix_order()  # could not be changed once a test has used TensorFlow
+def pytest_configure(config):
+    """Sets what could not be changed once a test has used TensorFlow, in the processes that run tests."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        from tfaug.engine import determinism
+
+        determinism.fix_order()
+
 
 # What takes long to make and several files of tests read. Each is made by the test process that needs it first.
 

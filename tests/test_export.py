@@ -37,7 +37,7 @@ RUNS = {
     "segmenter": ("segmenter", "float32", ALL),
     "segmenter_bfloat16": ("segmenter", "mixed_bfloat16", ("savedmodel",)),
     "deform": ("deform", "float32", ALL),
-    "intensity_bfloat16": ("intensity", "mixed_bfloat16", ALL),
+    "intensity_bfloat16": ("intensity", "mixed_bfloat16", ("savedmodel", "onnx")),
 }
 RNG = np.random.default_rng(0)
 INPUTS = {

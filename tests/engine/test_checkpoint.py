@@ -93,12 +93,9 @@ def kill(toy, place, moment):
     "kills",
     [
         [("save", 0)],
-        [("batch", 0)],
         [("update", 3)],
-        [("batch", 4)],
         [("save", 4)],
         [("score", 9)],
-        [("save", 9)],
         [("batch", 9)],
         [("rotation", 12)],
         [("save", 14)],
