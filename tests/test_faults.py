@@ -508,6 +508,14 @@ def test_standard_output_that_cannot_show_a_path_escapes_it(undisturbed, tmp_pat
     assert "\\xfc: 4 cases" in result.stdout
 
 
+def test_a_damaged_table_of_curves_is_a_warning(interrupted):
+    table = interrupted.run / "diagnostics.csv"
+    table.write_bytes(table.read_bytes().replace(b"step", b"\x82tep"))
+    result = interrupted.do()
+    assert result.returncode == 0 and f"{NAME}/diagnostics.csv: has damaged rows" in result.stderr
+    assert any("diagnostics.csv" in warning for warning in warnings(interrupted))
+
+
 @pytest.mark.slow
 def test_p7_results_that_are_gone_or_damaged_are_made_again_or_named(undisturbed, interrupted):
     shutil.rmtree(interrupted.run)

@@ -1,6 +1,7 @@
 import io
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -161,6 +162,33 @@ def test_logs_are_cut_back_to_where_their_sizes_were_taken(tmp_path):
     assert [step for _, step, _ in logged(tmp_path)] == [1, 2, 3, 4, 5, 6]
     EventLog(tmp_path).cut({})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "old, new, left",
+    [
+        (b"2,0.5", b"2,0.\xff", [1, 3]),
+        (b"2,0.5", b"2\x000.5", [1, 3]),
+        (b"2,0.5", b"nan,5", [1, 3]),
+        (b"2,0.5", b"inf,5", [1, 3]),
+        (b"2,0.5\r\n", b"", [1, 3]),
+        (b"step", b"st\xffp", []),
+        (b"step,score\r\n1,0.5\r\n2,0.5\r\n3,0.5\r\n", b"", []),
+        (b"step,score", b'"step,score', []),
+    ],
+)
+def test_damaged_rows_of_the_table_are_left_out_and_told(tmp_path, old, new, left):
+    log = EventLog(tmp_path)
+    assert log.rows() == ([], False)
+    for step in (1, 2, 3):
+        log.row({"score": 0.5}, step)
+    assert log.rows() == ([{"step": step, "score": 0.5} for step in (1, 2, 3)], False)
+    table = tmp_path / "diagnostics.csv"
+    table.write_bytes(table.read_bytes().replace(old, new))
+    rows, damaged = log.rows()
+    if b"\0" in new and sys.version_info < (3, 11):
+        left = []  # there `csv` reads nothing then
+    assert [row["step"] for row in rows] == left and damaged == (len(new) > 0 or not left)
 
 
 def test_validations_are_rows_of_a_table_that_is_cut_back_like_the_events(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -54,13 +55,24 @@ class EventLog:
                 rows.writerow(["step", *values])
             rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
 
-    def rows(self) -> list[dict[str, float]]:
-        """The rows of diagnostics.csv, by column; none if there is no such file."""
+    def rows(self) -> tuple[list[dict[str, float]], bool]:
+        """The rows of diagnostics.csv, by column, and whether others are damaged; none if there is no such file."""
         with self._errors():
             if not self._table.exists():
-                return []
-            with open(self._table, newline="", encoding="utf-8") as file:
-                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+                return [], False
+            text = self._table.read_text(encoding="utf-8", errors="replace")
+        try:
+            names, *lines = csv.reader(io.StringIO(text, newline=""))
+        except (csv.Error, ValueError):
+            return [], True
+        found = []
+        for line in lines:
+            if len(line) == len(names) and "step" in names:
+                with contextlib.suppress(ValueError, OverflowError):
+                    row = dict(zip(names, map(float, line)))
+                    int(row["step"])  # a ValueError, too, if it is NaN
+                    found.append(row)
+        return found, len(found) < max(1, len(lines))
 
     def seconds(self) -> float:
         """Time from the first to the last write of every session, summed, without what was cut back."""

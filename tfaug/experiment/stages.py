@@ -117,7 +117,10 @@ class Stage:
             for warning in self.warnings():
                 run.warn(warning)
             with machine_errors(run.path, "make room, then run the same command to resume"):
-                for tag, picture in {**self.draw(best.step), **self.pages(EventLog(run.path).rows())}.items():
+                rows, damaged = EventLog(run.path).rows()
+                if damaged:
+                    run.warn(f"{run.path}/diagnostics.csv: has damaged rows, which the pictures of the run lack")
+                for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self._generators()}
             run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from})
