@@ -508,7 +508,7 @@ def test_standard_output_that_cannot_show_a_path_escapes_it(undisturbed, tmp_pat
     assert "\\xfc: 4 cases" in result.stdout
 
 
-def test_a_damaged_table_of_curves_is_a_warning(interrupted):
+def test_k4_a_damaged_table_of_curves_is_a_warning(interrupted):
     table = interrupted.run / "diagnostics.csv"
     table.write_bytes(table.read_bytes().replace(b"step", b"\x82tep"))
     result = interrupted.do()

@@ -177,7 +177,7 @@ def test_logs_are_cut_back_to_where_their_sizes_were_taken(tmp_path):
         (b"step,score", b'"step,score', []),
     ],
 )
-def test_damaged_rows_of_the_table_are_left_out_and_told(tmp_path, old, new, left):
+def test_k4_damaged_rows_of_the_table_are_left_out_and_told(tmp_path, old, new, left):
     log = EventLog(tmp_path)
     assert log.rows() == ([], False)
     for step in (1, 2, 3):
