@@ -366,7 +366,11 @@ KINDS = {  # with how many of a hundred trials
 
 # Faults to put in: each is a program that the server runs first.
 PLANTED = {
-    "traceback": "import tfaug.data.scan as m\nm.MAX_EXTENT_MM = None",
+    "traceback": "import tfaug.data.oddities as m\nold = m.of_scan\n"
+    "def of_scan(task, scan):\n    if scan.label is not None and task.absent(scan.label):\n"
+    "        raise KeyError(scan.case)\n"
+    "    return old(task, scan)\n"
+    "m.of_scan = of_scan",
     "silence": "import tfaug.experiment.identity as m\n"
     "m.is_evaluated = lambda folder, made_from: (folder / 'evaluated.json').is_file()",
     "written": "import tfaug.config as m, pathlib\nold = m.check\n"

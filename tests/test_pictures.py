@@ -188,6 +188,14 @@ def test_v1_a_backend_that_is_not_there_has_no_influence():
         assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
+@pytest.mark.parametrize("name, same", [("a\x1b[31m", "a\\x1b[31m"), ("a\x14", "a\\x14"), ("心", "心")])
+def test_a_name_that_the_font_cannot_show_is_drawn_without_a_word(name, same, recwarn):
+    image, mask = slices(1, (32, 32))
+    found, expected = (pictures.overlay(image, mask, [title], COLOURS) for title in (name, same))
+    np.testing.assert_array_equal(found, expected)
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 def test_v2_a_dollar_in_a_name_is_drawn_as_it_is(tmp_path):
     plain, sound, broken = (every_picture(tmp_path, title) for title in ("aba", "$b$", "$\\frac$"))
     for name in ("overlay", "segmentation", "generator"):

@@ -8,6 +8,7 @@ Matplotlib's own style, whatever the user's matplotlibrc says.
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from tfaug.engine.errors import printable
 
 Colours = Mapping[str, str]  # by structure, in the order of their classes, which begin at 1
 Curves = Mapping[str, Sequence[float]]  # by name
@@ -308,8 +312,15 @@ def agreement(comparisons: Sequence[Comparison]) -> np.ndarray:
 
 
 def rendered(figure: Figure) -> np.ndarray:
-    """The picture of a figure whose canvas is a FigureCanvasAgg."""
-    figure.canvas.draw()
+    """The picture of a figure whose canvas is a FigureCanvasAgg.
+
+    Control characters in a name are drawn as their escapes; what the font lacks is a box, without a word.
+    """
+    for text in figure.findobj(Text):
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3]
 
 
