@@ -150,7 +150,8 @@ def _check(name, transform, batch):
         return transform.apply(batch, transform.sample(batch, seed))
 
     try:
-        made = tf.function(once).get_concrete_function(batch, tf.TensorSpec([2], tf.int64)).structured_outputs
+        traced = tf.function(once, autograph=False)  # as the pipeline does it
+        made = traced.get_concrete_function(batch, tf.TensorSpec([2], tf.int64)).structured_outputs
     except Exception as error:  # it is the user's code, and may fail in any way
         cause = str(error).strip().splitlines()[-1].strip()
         remedy = "make it of TensorFlow operations; others go into tf.numpy_function"

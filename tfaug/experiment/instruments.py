@@ -137,8 +137,7 @@ class Instruments:
 
     def _describe(self, drawn):
         """Numbers of fields [K, N, H, W, *] of the shown slices."""
-        made = [self._transform(field) for field in drawn]
-        images, labels = np.stack([one.image for one in made]), np.stack([one.label for one in made])
+        images, labels = self._transform(np.asarray(drawn))
         values = (
             metrics.deformation_diagnostics(drawn, self._config.data.resolution)
             if self._kind == "deform"
@@ -150,11 +149,12 @@ class Instruments:
             values["histogram_distance"] = metrics.histogram_distance(images, self._grey_values)
         return values
 
-    def _transform(self, field):
-        image, label = self._shown
-        return Batch(
-            transform_image(self._kind, image, field).numpy(), np.asarray(transform_label(self._kind, label, field))
-        )
+    def _transform(self, drawn):
+        """The shown slices by fields [K, N, H, W, *]: images and labels, each [K, N, H, W, C]."""
+        image, label = (np.broadcast_to(part, (len(drawn), *part.shape)) for part in self._shown)
+        flat = [part.reshape(-1, *part.shape[2:]) for part in (image, label, drawn)]
+        made = Batch(transform_image(self._kind, flat[0], flat[2]), transform_label(self._kind, flat[1], flat[2]))
+        return Batch(*(np.reshape(part, (len(drawn), -1, *part.shape[1:])) for part in made))
 
     def _random_fields(self):
         """Fields [K, N, H, W, *] of the random transforms, by name; histograms need unlabelled scans."""
