@@ -207,7 +207,7 @@ def test_the_released_programs_switches_train(cohort, tmp_path):
     """With its random shares of the batch, G and S before D, and unlabelled scans alone for D."""
     config = f"--config={ROOT / 'configs' / 'released_code.py'}"
     short = ["--config.augment.num_steps=3", "--config.augment.warmup_steps=1", "--config.augment.eval_every=3"]
-    flags = [config, f"--config.data.root={cohort}", *TINY, *REAL, *short, "--stage=aug", "--gen=intensity"]
+    flags = [config, f"--config.data.root={cohort}", *TINY, *short, "--stage=aug", "--gen=intensity"]
     result = run("train.py", *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "released_code-n1-set1-aug-intensity-seed0" / "report.json").exists()
