@@ -39,7 +39,7 @@ def test_a_table_has_the_named_rows_in_their_order_by_short_name(own):
         (["aff_mix"], ["aff_mixup", "module:name"]),
         (["own:blurr"], ["own", "blur"]),
         (["own:number"], ["own:number", "int", "Method"]),
-        (["aff", "own:aff"], ["aff", "once"]),
+        (["own:aff"], ["own:aff", "another row"]),
         (["aff", "aff"], ["aff", "once"]),
     ],
 )

@@ -109,7 +109,8 @@ def table(names: Iterable[str]) -> dict[str, Method]:
       names: of `METHODS`, or of a `Method` in the user's own module, "my_module:blur".
 
     Raises:
-      UserError: a name stands for nothing or for no `Method`, or two have the same short name.
+      UserError: a name stands for nothing or for no `Method`, two have the same short name, or one of the user's own has
+        that of a row of the table.
     """
     rows: dict[str, Method] = {}
     for name in names:
@@ -117,6 +118,8 @@ def table(names: Iterable[str]) -> dict[str, Method]:
         if not isinstance(method, Method):
             kind = type(method).__name__
             raise UserError("methods", f"{name!r} is of type {kind}", "make it a tfaug.augment.methods.Method")
+        if short in METHODS and short != name:
+            raise UserError("methods", f"{name!r} has the name of another row of the table", f"do not call it {short!r}")
         if short in rows:
             raise UserError("methods", f"two methods have the name {short!r}", "name each once")
         rows[short] = method
