@@ -272,15 +272,22 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     assert not any(path.name.startswith(".part") for path in (world / "exports").iterdir())
 
 
-def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path):
-    changes = {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}
-    run = make_run(tmp_path, make_config(world / "data", "float32"), "deform", **changes)
+@pytest.mark.parametrize(
+    "kind, changes",
+    [
+        ("deform", {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}),
+        ("intensity", {"model.intensity": "curve"}),
+    ],
+)
+def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path, kind, changes):
+    run = make_run(tmp_path, make_config(world / "data", "float32"), kind, **changes)
     original = export(run, tmp_path / "out", "keras")
     spec = importlib.util.spec_from_file_location("layers", tmp_path / "out/layers.py")
     layers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(layers)
     model = layers.load(tmp_path / "out/model.keras")
-    found, wanted = (one([*INPUTS.values()], training=False) for one in (model, original))
+    inputs = [*INPUTS.values()][: len(original.inputs)]  # image, z, and the label of what moves it
+    found, wanted = (one(inputs, training=False) for one in (model, original))
     assert_same(*({name: value.numpy() for name, value in one.items()} for one in (found, wanted)))
 
 

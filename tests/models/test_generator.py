@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfaug.metrics import jacobian_determinant
 from tfaug.models.discriminator import discriminator
-from tfaug.models.generator import Integrate, SmoothField, generator
+from tfaug.models.generator import Integrate, SmoothField, ToneCurve, generator
 from tfaug.warp import warp
 
 
@@ -53,9 +53,26 @@ def test_a_velocity_field_does_not_fold_where_its_displacements_would():
     assert (jacobian_determinant(Integrate(7)(tf.constant(v)).numpy()) <= 0).mean() < 0.002
 
 
-@pytest.mark.parametrize("form", ["coarse", "velocity"])
-def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(form):
-    model = generator("deform", 64, 2, filters=2, deformation=form, control_px=9.0, limit_px=4.0, head_scale=5.0)
+def test_a_tone_curve_adds_what_the_grey_value_says():
+    rng = np.random.default_rng(0)
+    image, curve = rng.normal(0.5, 0.6, (2, 8, 8, 2)), rng.uniform(-1, 1, (2, 2, 5))
+    expected = [
+        [np.interp(image[n, ..., c], np.linspace(0, 1, 5), curve[n, c]) for c in range(2)] for n in range(2)
+    ]  # constant beyond the ends, as many pixels are
+    found = ToneCurve()([tf.constant(image, tf.float32), tf.constant(curve, tf.float32)])
+    np.testing.assert_allclose(found, np.moveaxis(expected, 1, -1), atol=1e-5)
+
+
+FORMS = [
+    ("deform", {"deformation": "coarse", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0}),
+    ("deform", {"deformation": "velocity", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0}),
+    ("intensity", {"intensity": "curve"}),
+]
+
+
+@pytest.mark.parametrize("kind, form", FORMS, ids=["coarse", "velocity", "curve"])
+def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(kind, form):
+    model = generator(kind, 64, 2, filters=2, **form)
     rng = np.random.default_rng(0)
     images, z = rng.random((2, 64, 64, 2), np.float32), rng.normal(size=(2, 100)).astype(np.float32) * 20
     made = model([images, z]).numpy()

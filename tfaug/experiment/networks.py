@@ -112,7 +112,7 @@ def _build(config, role, stage, channels, **arguments):
     )
 
 
-_OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px")
+_OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px", "intensity")
 
 
 def _num_channels(config):

@@ -13,6 +13,7 @@ from tfaug.types import Z_DIM
 from tfaug.warp import warp
 
 KINDS = ("deform", "intensity")
+KNOTS = 8  # of a tone curve, a seventh of the normalised range apart
 
 
 def generator(
@@ -27,6 +28,7 @@ def generator(
     deformation: str = "free",
     control_px: float = 8.0,
     limit_px: float = 0.0,
+    intensity: str = "free",
 ) -> keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
@@ -45,6 +47,8 @@ def generator(
       control_px: distance between control points; rounded to a power of 2.
       limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
         has none.
+      intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
+        each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
@@ -56,8 +60,8 @@ def generator(
     z = keras.Input((Z_DIM,), name="z")
 
     side = image_size // 32
-    noise = dense(z, side * side * 8 * filters, "gen_fc", seed, activation="relu")
-    noise = keras.layers.Reshape((side, side, 8 * filters), name="gen_reshape")(noise)
+    drawn = dense(z, side * side * 8 * filters, "gen_fc", seed, activation="relu")
+    noise = keras.layers.Reshape((side, side, 8 * filters), name="gen_reshape")(drawn)
     for name, width in (("gen_c5", 8), ("gen_c4", 4), ("gen_c3", 2), ("gen_c2", 1), ("gen_c1", 1)):
         last = name == "gen_c1"
         noise = Upsample(half_pixel_centers, name=f"{name}_up")(noise)
@@ -71,6 +75,8 @@ def generator(
     x = block(x, filters, 3, "conv_1d")
     if kind == "deform" and deformation != "free":
         field = _smooth_head(x, deformation, control_px, limit_px, functools.partial(block, scale=head_scale))
+    elif kind == "intensity" and intensity != "free":
+        field = _curve_head(x, drawn, image, seed)
     else:
         field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
     return keras.Model([image, z], field, name=f"generator_{kind}")
@@ -94,6 +100,15 @@ def _smooth_head(x, form, control_px, limit_px, block):
 def _intensity_head(x, channels, block):
     mask = block(x, channels, 1, "int_c1", activation=None, norm=False, bias=False)
     return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
+
+
+def _curve_head(x, drawn, image, seed):
+    x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
+    x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
+    curve = dense(x, image.shape[-1] * KNOTS, "curve_fc", seed)
+    curve = keras.layers.Reshape((image.shape[-1], KNOTS), name="curve_reshape")(curve)
+    curve = keras.layers.Activation("tanh", dtype="float32", name="curve")(curve)
+    return ToneCurve(dtype="float32", name="intensity_field")([image, curve])
 
 
 class SmoothField(keras.layers.Layer):
@@ -140,6 +155,18 @@ class Integrate(keras.layers.Layer):
     def get_config(self):
         """As Keras asks for it."""
         return {**super().get_config(), "squarings": self.squarings}
+
+
+class ToneCurve(keras.layers.Layer):
+    """What is added to each grey value, by a curve through knots: linear between them, constant beyond the outermost."""
+
+    def call(self, inputs):
+        """Maps (image [N, H, W, C], values at knots from 0 to 1 of the normalised image [N, C, K]) to [N, H, W, C]."""
+        image, curve = inputs
+        last = curve.shape[-1] - 1
+        position = last * tf.clip_by_value(tf.cast(image, curve.dtype), 0, 1)[..., tf.newaxis]
+        weights = tf.nn.relu(1 - tf.abs(position - tf.range(last + 1, dtype=curve.dtype)))
+        return tf.reduce_sum(weights * curve[:, tf.newaxis, tf.newaxis], axis=-1)
 
 
 _HEADS = {"deform": _deformation_head, "intensity": _intensity_head}
