@@ -109,8 +109,8 @@ def table(names: Iterable[str]) -> dict[str, Method]:
       names: of `METHODS`, or of a `Method` in the user's own module, "my_module:blur".
 
     Raises:
-      UserError: a name stands for nothing or for no `Method`, two have the same short name, or one of the user's own has
-        that of a row of the table.
+      UserError: a name stands for nothing or for no `Method`, two have the same short name, or one of the user's own
+        has that of a row of the table.
     """
     rows: dict[str, Method] = {}
     for name in names:
@@ -119,7 +119,7 @@ def table(names: Iterable[str]) -> dict[str, Method]:
             kind = type(method).__name__
             raise UserError("methods", f"{name!r} is of type {kind}", "make it a tfaug.augment.methods.Method")
         if short in METHODS and short != name:
-            raise UserError("methods", f"{name!r} has the name of another row of the table", f"do not call it {short!r}")
+            raise UserError("methods", f"{name!r} has the name of another row", f"do not call it {short!r}")
         if short in rows:
             raise UserError("methods", f"two methods have the name {short!r}", "name each once")
         rows[short] = method

@@ -158,7 +158,7 @@ class Integrate(keras.layers.Layer):
 
 
 class ToneCurve(keras.layers.Layer):
-    """What is added to each grey value, by a curve through knots: linear between them, constant beyond the outermost."""
+    """What is added to each grey value: a curve through knots, linear between them and constant beyond the last."""
 
     def call(self, inputs):
         """Maps (image [N, H, W, C], values at knots from 0 to 1 of the normalised image [N, C, K]) to [N, H, W, C]."""
