@@ -101,7 +101,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.discriminator_first = True  # the released program updates G and S, then D
     # X_L and X_UL (section 2.1); the released program: "unlabelled"; half of the batch from each: "equal".
     config.augment.real_pool = "all"
-    config.augment.discriminator_rate = 1.0  # D's learning rate, as a share
+    config.augment.generator_rate = 1.0  # G's learning rate, as a share
+    config.augment.discriminator_rate = 1.0  # D's
+    config.augment.beta_1 = 0.9  # of G's and D's Adam
     # The paper has none of these: a penalty on D's gradient, limits of what L_big rewards, a cost on folding, and a
     # reward of fields that differ over z.
     config.augment.r1 = 0.0

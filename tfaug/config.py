@@ -264,7 +264,8 @@ _RULES = (
     ("augment.task_gradient", *_SWITCH),
     ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
-    ("augment.discriminator_rate", *_POSITIVE),
+    *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
+    ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)

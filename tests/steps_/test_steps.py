@@ -217,10 +217,12 @@ def test_the_discriminator_descends_the_gradient_penalty_at_scans(eager):
     assert np.linalg.norm(found[1] - found[0] - expected) < 1e-3 * np.linalg.norm(expected)
 
 
-def test_the_discriminator_may_learn_more_slowly():
-    step = make_step(discriminator_rate=0.25)
-    rates = {name: float(optimizer.learning_rate) for name, optimizer in optimizers_of(step).items()}
-    assert rates == pytest.approx({"discriminator": 2.5e-4, "generator": 1e-3, "segmenter": 1e-3})
+def test_the_adversaries_may_learn_otherwise_than_the_segmenter():
+    optimizers = optimizers_of(make_step(discriminator_rate=0.25, generator_rate=0.1, beta_1=0.5))
+    rates = {name: float(optimizer.learning_rate) for name, optimizer in optimizers.items()}
+    assert rates == pytest.approx({"discriminator": 2.5e-4, "generator": 1e-4, "segmenter": 1e-3})
+    momenta = {name: optimizer.beta_1 for name, optimizer in optimizers.items()}
+    assert momenta == {"discriminator": 0.5, "generator": 0.5, "segmenter": 0.9}
 
 
 def test_a_reward_of_diversity_makes_fields_differ_over_z(eager):

@@ -36,7 +36,9 @@ class LearnAugmentation(tf.Module):
       task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
       discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
       warmup_steps: iterations in which S alone learns, from labelled slices alone.
-      discriminator_rate: of D's Adam, as a share of `learning_rate`.
+      generator_rate: of G's Adam, as a share of `learning_rate`.
+      discriminator_rate: of D's.
+      beta_1: of both of them; S keeps the paper's.
       r1: weight of `losses.gradient_penalty`, which the paper does not have.
       big_limit: see `losses.big_loss`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
@@ -61,7 +63,9 @@ class LearnAugmentation(tf.Module):
         task_gradient: bool,
         discriminator_first: bool,
         warmup_steps: int,
+        generator_rate: float = 1.0,
         discriminator_rate: float = 1.0,
+        beta_1: float = 0.9,
         r1: float = 0.0,
         big_limit: float = 0.0,
         lambda_fold: float = 0.0,
@@ -73,8 +77,8 @@ class LearnAugmentation(tf.Module):
         self.generator = generator
         self.discriminator = discriminator
         self.warm_up = Segment(segmenter, learning_rate, class_weights)
-        self.generator_optimizer = adam(generator, learning_rate)
-        self.discriminator_optimizer = adam(discriminator, learning_rate * discriminator_rate)
+        self.generator_optimizer = adam(generator, learning_rate * generator_rate, beta_1)
+        self.discriminator_optimizer = adam(discriminator, learning_rate * discriminator_rate, beta_1)
         self.class_weights = tuple(class_weights)
         self.lambda_seg, self.lambda_adv, self.lambda_big = lambda_seg, lambda_adv, lambda_big
         self.adversarial_form = adversarial_form

@@ -41,13 +41,15 @@ class Adam(keras.optimizers.Adam):
         return gradients
 
 
-def adam(model: keras.Model, learning_rate: float) -> Adam | keras.mixed_precision.LossScaleOptimizer:
-    """Adam with beta1 0.9 and beta2 0.999 (paper, section 3.4), its slots built for `model`.
+def adam(
+    model: keras.Model, learning_rate: float, beta_1: float = 0.9
+) -> Adam | keras.mixed_precision.LossScaleOptimizer:
+    """Adam with beta2 0.999 and, as the paper (section 3.4), beta1 0.9, its slots built for `model`.
 
     Small gradients would vanish in float16. There the optimiser is one that scales losses, undoes it in gradients, and
     skips an update whose gradients overflow; with the same methods `Adam` leaves both as they are.
     """
-    optimizer = Adam(learning_rate, beta_1=0.9, beta_2=0.999)
+    optimizer = Adam(learning_rate, beta_1=beta_1, beta_2=0.999)
     if keras.mixed_precision.global_policy().compute_dtype == "float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
