@@ -26,14 +26,17 @@ import tensorflow as tf
 from tfaug import plugins
 from tfaug.compat import keras
 from tfaug.engine.errors import UserError
-from tfaug.models.discriminator import discriminator
+from tfaug.models.discriminator import discriminator, histogram_discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
 from tfaug.types import Z_DIM
 
 SEGMENTERS: Mapping[str, Callable[..., keras.Model]] = {"unet": unet}
 GENERATORS: Mapping[str, Callable[..., keras.Model]] = {"conditional": generator}
-DISCRIMINATORS: Mapping[str, Callable[..., keras.Model]] = {"dcgan": discriminator}
+DISCRIMINATORS: Mapping[str, Callable[..., keras.Model]] = {
+    "dcgan": discriminator,
+    "histogram": histogram_discriminator,
+}
 
 ROLES = {"segmenter": SEGMENTERS, "generator": GENERATORS, "discriminator": DISCRIMINATORS}
 

@@ -1,9 +1,15 @@
-"""The discriminator D_C, which tells generated images from scans (paper, section 3.3)."""
+"""The discriminator D_C, which tells generated images from scans (paper, section 3.3), and one of grey values alone."""
 
 from __future__ import annotations
 
+import tensorflow as tf
+
+from tfaug import streams
 from tfaug.compat import keras
 from tfaug.models.blocks import conv, dense, leaky_relu
+
+BINS = 32
+RANGE = (-0.2, 1.4)  # of the bins' centres; a normalised image is mostly from 0 to 1
 
 
 def discriminator(
@@ -35,3 +41,41 @@ def discriminator(
     x = dense(x, 1, "fcn_c3", seed)
     logit = keras.layers.Activation("linear", dtype="float32", name="logit")(x)
     return keras.Model(image, logit, name="discriminator")
+
+
+def histogram_discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> keras.Model:
+    """Builds a D of G_I that sees no more than how often each grey value occurs, which is what G_I can change.
+
+    The paper's D knows the few labelled patients by their anatomy: it tells generated images from scans whatever their
+    grey values, or, where the labelled scans are among the real ones, rewards no change at all.
+
+    Args:
+      image_size: side of the square image.
+      channels: of its input.
+      filters: a fourth of the units of each of the two hidden layers.
+      seed: of the initial weights.
+
+    Returns:
+      As `discriminator`.
+    """
+
+    def layer(x, units, name):
+        initializer = keras.initializers.HeNormal(streams.scalar_seed(seed, "weights", name))
+        return keras.layers.Dense(units, kernel_initializer=initializer, dtype="float32", name=name)(x)
+
+    image = keras.Input((image_size, image_size, channels), name="image")
+    x = keras.layers.Flatten(dtype="float32", name="flatten")(SoftHistogram(dtype="float32", name="histogram")(image))
+    for name in ("histogram_fc1", "histogram_fc2"):
+        x = leaky_relu(layer(x, 4 * filters, name))
+    return keras.Model(image, layer(x, 1, "histogram_fc3"), name="histogram_discriminator")
+
+
+class SoftHistogram(keras.layers.Layer):
+    """How often grey values occur, in bins that overlap by half, so that it has a gradient."""
+
+    def call(self, image):
+        """Maps [N, H, W, C] to [N, C, BINS], which is 1 in the mean over the bins."""
+        width = (RANGE[1] - RANGE[0]) / (BINS - 1)
+        position = (tf.clip_by_value(tf.cast(image, tf.float32), *RANGE) - RANGE[0]) / width
+        weights = tf.nn.relu(1 - tf.abs(position[..., tf.newaxis] - tf.range(BINS, dtype=tf.float32)))
+        return BINS * tf.reduce_mean(weights, axis=(1, 2))
