@@ -67,6 +67,7 @@ def test_readings_of_generators_are_their_last_ones(tmp_path):
     assert found.loc["setting", "generator"].tolist() == pytest.approx([0.3] * 6)
     assert found.loc["setting", "histogram"].tolist()[:4] == pytest.approx([0.3] * 4)
     assert develop["generators"]([str(tmp_path)], "deform").empty
+    assert develop["generators"]([str(tmp_path / "setting")], "deform").empty  # it has the other kind alone
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,11 @@ def generators(folders: list[str], kind: str) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame()
     found = pd.concat(parts)
+    found = found[found.kind == kind]
+    if found.empty:
+        return found
     shown = [*TELLING[kind], "accuracy_generated", "accuracy_unlabelled"]
-    return found[found.kind == kind].groupby(["folder", "source"], sort=False)[shown].mean()
+    return found.groupby(["folder", "source"], sort=False)[shown].mean()
 
 
 if __name__ == "__main__":
