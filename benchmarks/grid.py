@@ -63,10 +63,10 @@ def measure(rows: Mapping[str, Row], steps: Sequence[int], repeats: int, flags: 
     with tempfile.TemporaryDirectory() as folder:
         cache = f"--config.data.cache_dir={folder}/cache"
         for row in rows.values():
-            row.run(f"{folder}/check", 1, ["--check", cache, *flags])  # prepares the data
+            row.run(f"{folder}/check", 1, ["--check", *flags, cache])  # prepares the data
         calls = {
             (work, name, count): functools.partial(
-                _timed, row, folder, [cache, *flags, *job, f"--config.{part}.num_steps={count}"]
+                _timed, row, folder, [*flags, cache, *job, f"--config.{part}.num_steps={count}"]
             )
             for work, (part, *job) in WORK.items()
             for name, row in rows.items()

@@ -380,6 +380,11 @@ def test_a_grids_trainings_an_hour_follow_from_a_short_and_a_longer_one(monkeypa
     trained = [command for command, _ in started.commands if "--check" not in command]
     assert {command[1] for command in trained} == {str(grid.ROOT / "train.py"), os.path.abspath("elsewhere/train.py")}
     assert {"--config.seed=0", "--config.seed=1"} <= {flag for command in trained for flag in command}
+    # Read in order, a key cannot be set before the config is known.
+    assert all(
+        command.index("--config=phantom") < min(n for n, flag in enumerate(command) if flag.startswith("--config."))
+        for command, _ in started.commands
+    )
 
 
 def test_the_parts_of_a_run_exclude_each_other(monkeypatch):
