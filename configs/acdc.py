@@ -112,6 +112,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.lambda_fold = 0.0
     config.augment.lambda_diversity = 0.0
     config.augment.pack = 1  # how many images D judges as one, by which it sees whether they differ as scans do
+    # Of `augment` and `model`, what is otherwise for G_I than for G_V, as {"pack": 5, "discriminator": "histogram"}.
+    config.augment.of_intensity = either(())
     config.augment.partition = "even"  # S's batch: half original, half generated; or "released"
     config.augment.average = 0.0  # decay of the moving average of S's and G's weights that is kept; 0: no average
     config.augment.keep = "best"  # by the validation Dice of S; or "last"

@@ -104,6 +104,10 @@ def test_released_code_sets_every_switch():
         ("augment.lambda_adv", -1.0, "at least 0"),
         ("augment.adversarial_loss", "wgan", "non_saturating"),
         ("augment.warmup_steps", 10_000, "fewer"),
+        ("augment.of_intensity", {"pakc": 5}, "'pakc' is in neither augment nor model; did you mean 'pack'"),
+        ("augment.of_intensity", {"of_intensity": {}}, "in neither augment nor model"),
+        ("augment.of_intensity", {"r1": "much"}, "r1 cannot be 'much'; give a value of the type"),
+        ("augment.of_intensity", ("pack", 5), "as {'pack': 5}"),
         ("segment.batch_size", 5, "6 or more"),
         ("segment.batch_size", 10.0, "whole number"),
         ("segment.num_steps", 9.5, "whole number"),
@@ -193,6 +197,22 @@ def test_splits_that_are_yet_to_be_drawn_or_read_are_not_checked():
         rules.check(config)
 
 
+def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
+    config = phantom.get_config()
+    config.augment.of_intensity = {"pack": 5, "discriminator": "histogram", "lambda_big": 0}
+    rules.check(config)
+    deform, intensity = (rules.of_generator(config, name) for name in ("deform", "intensity_noreg"))
+    assert (deform.augment.pack, deform.model.discriminator) == (1, "dcgan")
+    assert run_dir.differences(deform.to_dict(), phantom.get_config().to_dict()) == {}
+    changed = run_dir.differences(intensity.to_dict(), deform.to_dict())
+    assert set(changed) == {"augment.pack", "augment.lambda_big", "model.discriminator"}
+    assert rules.of_generator(intensity, "intensity") == intensity
+    assert config.augment.of_intensity.pack == 5
+    config.augment.of_intensity = {"pack": 3}
+    with pytest.raises(UserError, match="--config.augment.pack: packs of 3 do not fill"):
+        rules.check(config)
+
+
 def test_flags_give_values_of_other_types():
     """In a process of its own: flags are defined once in each."""
     program = "from tfaug.commands import cli; cli.run(lambda: print(cli.config().to_json()))"
@@ -208,6 +228,7 @@ def test_flags_give_values_of_other_types():
             "--config.splits.random={'labelled': (1, 3), 'validation': 2, 'test': 0.2}",
             "--config.methods=('none', 'aff')",
         ),
+        "--config.augment.of_intensity={'pack': 5}",
         *("--config.augment.class_weights=()", "--config.segment.class_weights=(0.1, 0.4, 0.5)"),
     ]
     done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True)
@@ -216,6 +237,7 @@ def test_flags_give_values_of_other_types():
     given = [config["data"][key] for key in ("image_size", "resolution", "slice_axis", "structures", "channels")]
     assert given == ["auto", 1, 0, {"liver": 7, "tumour": 3}, ["T1", "T2"]]
     assert config["splits"]["random"] == {"labelled": [1, 3], "validation": 2, "test": 0.2}
+    assert config["augment"]["of_intensity"] == {"pack": 5}
     assert (config["methods"], config["segment"]["class_weights"]) == (["none", "aff"], [0.1, 0.4, 0.5])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, nearest
 from tfaug.engine.files import replacing
 from tfaug.plugins import short_name
 
@@ -63,6 +63,32 @@ def check(config: Config) -> None:
             )
     if not (config.splits.random or config.splits.file):
         check_splits(config)
+    if config.augment.of_intensity:
+        check(of_generator(config, "intensity"))
+
+
+def of_generator(config: Config, name: str) -> Config:
+    """A config as the training of one of `GENERATORS` reads it: for G_I with the keys of `augment.of_intensity`."""
+    changes = dict(config.augment.of_intensity)
+    config = config.copy_and_resolve_references()
+    config.augment.of_intensity = ()
+    if name.startswith("intensity"):
+        for key, value in changes.items():
+            try:
+                _section(config, key)[key] = value
+            except TypeError:
+                remedy = "give a value of the type that the config's has"
+                raise UserError("--config.augment.of_intensity", f"{key} cannot be {value!r}", remedy) from None
+    return config
+
+
+def _section(config, key):
+    """The section of the config, `augment` or `model`, that has a key of `augment.of_intensity`."""
+    sections = [config[name] for name in ("augment", "model") if key in config[name]]
+    if not sections or key == "of_intensity":
+        known = sorted({*config.augment, *config.model} - {"of_intensity"})
+        raise UserError("--config.augment.of_intensity", f"{key!r} is in neither augment nor model", nearest(key, known))
+    return sections[0]
 
 
 def is_resolved(config: Config) -> bool:
@@ -174,7 +200,7 @@ def _is_list(value):
     return isinstance(value, (tuple, list))
 
 
-def _random(value):
+def _mapping(value):
     return isinstance(value, (dict, Config)) or (_is_list(value) and not value)
 
 
@@ -221,7 +247,7 @@ _RULES = (
     ("data.cache_dir", *_PATH),
     ("data.num_workers", *_COUNT),
     ("splits.file", *_PATH),
-    ("splits.random", _random, "how many for what, as {'labelled': 1, 'validation': 2, 'test': 20}"),
+    ("splits.random", _mapping, "how many for what, as {'labelled': 1, 'validation': 2, 'test': 20}"),
     ("splits.labelled", lambda value: isinstance(value, Config), "sets of cases, as {'n1': (('CASE1',),)}"),
     *((f"splits.{split}", _are_names, _NAMES) for split in ("validation", "unlabelled", "test")),
     *((f"model.{network}", *_NAMED) for network in ("segmenter", "generator", "discriminator")),
@@ -267,6 +293,7 @@ _RULES = (
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
     ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
+    ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)
         for key in ("r1", "big_limit_mm", "big_limit_intensity", "lambda_fold", "lambda_diversity")

@@ -34,7 +34,8 @@ _PROGRAMS = ("train.py", "evaluate.py")
 # Keys that ml_collections 0.1.1, of Python 3.9, takes no flag for, as values of several types fit them; and sets of any
 # size, which no version takes unless the config has some of that size.
 _LITERAL = re.compile(
-    r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)))(?:=|$)"
+    r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)"
+    r"|augment\.of_intensity))(?:=|$)"
 )
 
 # No flag has a text of its own: the docstring of a command's module is its page of help.

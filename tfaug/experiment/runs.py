@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
-from tfaug.config import Config, cases, check_splits, generator_path, require
+from tfaug.config import Config, cases, check_splits, generator_path, of_generator, require
 from tfaug.engine import checkpoint, determinism, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
@@ -38,7 +38,8 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
         )
     saved = run_dir.read_config(path)
     # Of one that the user names, only what must fit must be equal.
-    run_dir.refuse_difference(path, saved, config.to_dict(), ["data.image_size"] if named else identity.GENERATOR)
+    asked = of_generator(config, name).to_dict()
+    run_dir.refuse_difference(path, saved, asked, ["data.image_size"] if named else identity.GENERATOR)
     return generator_of(path, GENERATORS[name][0])
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import Config, cases, generator_path, require, segmenter_path
+from tfaug.config import Config, cases, generator_path, of_generator, require, segmenter_path
 from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
@@ -211,6 +211,7 @@ class LearnAugmentation(Stage):
     unread = ("segment", "generators", "methods")
 
     def __init__(self, config: Config, workdir, name: str, data: Data):
+        config = of_generator(config, name)
         super().__init__(f"aug-{name}", generator_path(config, workdir, name), config, data, config.augment)
         self.generator_name, self.kind = name, GENERATORS[name][0]
         self.splits.append("unlabelled")

@@ -1,0 +1,89 @@
+"""Prints and draws mean Dice on the development patients against steps and minutes.
+
+    python docs/results/acdc/curves.py docs/results/acdc/curves                   # the table
+    python docs/results/acdc/curves.py docs/results/acdc/curves --figure=FILE.png
+    python docs/results/acdc/curves.py FOLDER --collect=RUNS --setting=NAME       # first: adds NAME.csv to FOLDER
+
+Dice is the mean over structures and over the 41 patients, on the network's grid, of the model of each step. RUNS holds
+segmenters that were trained with curves.json, so that these patients were validated and none was tested. Minutes are
+steps times the seconds a step in the folder's seconds.csv, which `python -m benchmarks.scaling` measured on two cores
+that did nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+
+import matplotlib
+import pandas as pd
+
+from tfaug.engine import event_files
+
+SECONDS = "seconds.csv"
+TAG = "validation/dice/mean"
+
+
+def collect(runs: str, file: pathlib.Path) -> None:
+    """Writes the validations of the segmenters in a folder of runs as a table."""
+    rows = []
+    for run in sorted(pathlib.Path(runs).glob("*-seg-*")):
+        number, method, seed = re.search(r"-set(\d+)-seg-(\w+)-seed(\d+)$", run.name).groups()
+        steps, values = event_files.scalars(run)[TAG]
+        rows += [
+            {"method": method, "set": int(number), "seed": int(seed), "step": step, "dice": value}
+            for step, value in zip(steps, values)
+        ]
+    pd.DataFrame(rows).to_csv(file, index=False, float_format="%.4f")
+
+
+def curves(folder: str) -> pd.DataFrame:
+    """One row a setting, method and step: mean Dice over labelled sets and seeds, their number, and minutes."""
+    files = [file for file in sorted(pathlib.Path(folder).glob("*.csv")) if file.name != SECONDS]
+    found = pd.concat([pd.read_csv(file).assign(setting=file.stem) for file in files])
+    found = found.groupby(["setting", "method", "step"], sort=False).dice.agg(["mean", "size"]).reset_index()
+    seconds = pd.read_csv(pathlib.Path(folder) / SECONDS).set_index("setting").seconds
+    return found.assign(minutes=found.step * found.setting.map(seconds) / 60)
+
+
+def table(found: pd.DataFrame, steps: list[int]) -> str:
+    """Mean Dice at some steps, a row a setting and method, and the minutes of the last of them."""
+    shown = found[found.step.isin(steps)].set_index(["setting", "method", "step"])
+    wide = shown["mean"].unstack("step")
+    return wide.assign(runs=shown["size"].unstack("step").max(axis=1), minutes=shown.minutes.unstack("step").max(axis=1)).to_string(
+        float_format="{:.3f}".format
+    )
+
+
+def draw(found: pd.DataFrame, file: str) -> None:
+    """A panel a method, a line a setting, Dice against minutes."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    methods = list(dict.fromkeys(found.method))
+    figure, axes = pyplot.subplots(1, len(methods), figsize=(4.2 * len(methods), 3.6), sharey=True, squeeze=False)
+    for axis, method in zip(axes[0], methods):
+        for setting, one in found[found.method == method].groupby("setting", sort=False):
+            axis.plot(one.minutes, one["mean"], label=setting)
+        axis.set(title=method, xlabel="minutes on two cores", xscale="log")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("mean Dice, 41 development patients")
+    axes[0][-1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--collect", metavar="RUNS")
+    parser.add_argument("--setting")
+    parser.add_argument("--figure", metavar="FILE")
+    options = parser.parse_args()
+    if options.collect:
+        collect(options.collect, pathlib.Path(options.folder) / f"{options.setting}.csv")
+    found = curves(options.folder)
+    print(table(found, [100, 200, 300, 500, 700, 1000, 1500, 2000]))
+    if options.figure:
+        draw(found, options.figure)
