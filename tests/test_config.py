@@ -104,9 +104,9 @@ def test_released_code_sets_every_switch():
         ("augment.lambda_adv", -1.0, "at least 0"),
         ("augment.adversarial_loss", "wgan", "non_saturating"),
         ("augment.warmup_steps", 10_000, "fewer"),
-        ("augment.of_intensity", {"pakc": 5}, "'pakc' is in neither augment nor model; did you mean 'pack'"),
-        ("augment.of_intensity", {"of_intensity": {}}, "in neither augment nor model"),
-        ("augment.of_intensity", {"r1": "much"}, "r1 cannot be 'much'; give a value of the type"),
+        ("augment.of_intensity", {"pakc": 5}, "did you mean 'pack'"),
+        ("augment.of_intensity", {"of_intensity": {}}, "did you mean 'intensity'"),
+        ("augment.of_intensity", {"r1": "much"}, "give a value of the type"),
         ("augment.of_intensity", ("pack", 5), "as {'pack': 5}"),
         ("segment.batch_size", 5, "6 or more"),
         ("segment.batch_size", 10.0, "whole number"),
@@ -207,7 +207,7 @@ def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
     changed = run_dir.differences(intensity.to_dict(), deform.to_dict())
     assert set(changed) == {"augment.pack", "augment.lambda_big", "model.discriminator"}
     assert rules.of_generator(intensity, "intensity") == intensity
-    assert config.augment.of_intensity.pack == 5
+    assert config.augment.of_intensity["pack"] == 5
     config.augment.of_intensity = {"pack": 3}
     with pytest.raises(UserError, match="--config.augment.pack: packs of 3 do not fill"):
         rules.check(config)

@@ -71,7 +71,8 @@ def of_generator(config: Config, name: str) -> Config:
     """A config as the training of one of `GENERATORS` reads it: for G_I with the keys of `augment.of_intensity`."""
     changes = dict(config.augment.of_intensity)
     config = config.copy_and_resolve_references()
-    config.augment.of_intensity = ()
+    with config.ignore_type():
+        config.augment.of_intensity = ()
     if name.startswith("intensity"):
         for key, value in changes.items():
             try:
@@ -86,8 +87,8 @@ def _section(config, key):
     """The section of the config, `augment` or `model`, that has a key of `augment.of_intensity`."""
     sections = [config[name] for name in ("augment", "model") if key in config[name]]
     if not sections or key == "of_intensity":
-        known = sorted({*config.augment, *config.model} - {"of_intensity"})
-        raise UserError("--config.augment.of_intensity", f"{key!r} is in neither augment nor model", nearest(key, known))
+        remedy = nearest(key, sorted({*config.augment, *config.model} - {"of_intensity"}))
+        raise UserError("--config.augment.of_intensity", f"{key!r} is in neither augment nor model", remedy)
     return sections[0]
 
 

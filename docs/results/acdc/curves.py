@@ -50,10 +50,9 @@ def curves(folder: str) -> pd.DataFrame:
 def table(found: pd.DataFrame, steps: list[int]) -> str:
     """Mean Dice at some steps, a row a setting and method, and the minutes of the last of them."""
     shown = found[found.step.isin(steps)].set_index(["setting", "method", "step"])
-    wide = shown["mean"].unstack("step")
-    return wide.assign(runs=shown["size"].unstack("step").max(axis=1), minutes=shown.minutes.unstack("step").max(axis=1)).to_string(
-        float_format="{:.3f}".format
-    )
+    by_step = {column: shown[column].unstack("step") for column in ("mean", "size", "minutes")}
+    last = {"runs": by_step["size"].max(axis=1), "minutes": by_step["minutes"].max(axis=1)}
+    return by_step["mean"].assign(**last).to_string(float_format="{:.3f}".format)
 
 
 def draw(found: pd.DataFrame, file: str) -> None:
