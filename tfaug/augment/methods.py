@@ -16,7 +16,7 @@ GENERATORS: Mapping[str, tuple[str, bool]] = {
 }
 """The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it.
 
-Without it lambda_adv = lambda_big = 0.
+Without it lambda_adv = lambda_big = 0, and so are the weights that the paper does not have.
 """
 
 

@@ -1,0 +1,24 @@
+"""What networks and update rules a config builds."""
+
+import fast_networks
+import pytest
+
+from tfaug.configs import phantom
+from tfaug.experiment import networks
+
+
+@pytest.mark.parametrize("name", ["deform", "deform_noreg"])
+def test_without_regularisation_the_task_alone_teaches_a_generator(name):
+    config = phantom.get_config()
+    config.data.image_size = 32
+    config.data.structures, config.data.channels = (("LV", 1),), ("MRI",)
+    for role in ("segmenter", "generator", "discriminator"):
+        config.model[role] = f"{fast_networks.__name__}:{role}"
+    config.augment.class_weights = (0.5, 0.5)
+    weights = ("lambda_adv", "lambda_big", "lambda_fold", "lambda_diversity")
+    for key in weights:
+        config.augment[key] = 0.5
+    rule = networks.learn_augmentation(config, name)
+    expected = 0.0 if name == "deform_noreg" else 0.5
+    assert [getattr(rule, key) for key in weights] == [expected] * 4
+    assert rule.lambda_seg == 1.0
