@@ -63,8 +63,11 @@ def fill(workdir: pathlib.Path) -> None:
     if SCHEDULER.value:
         cli.refuse_ignored("--scheduler", ["workers"])
     refuse_one_set()
-    config = sources.resolve(cli.config())
+    config = cli.config()
     names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
+    # The user's own are rows from now on, for the trainings and the table.
+    config.methods = (*config.methods, *(name for name in names if ":" in name and name not in config.methods))
+    config = sources.resolve(config)
     rows = dict(sources.method(config, name, "--methods") for name in names)
     cli.refuse_generators_but({name for row in rows.values() for name in row.generators}, "these methods")
     grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
