@@ -105,10 +105,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.discriminator_rate = 1.0  # D's
     config.augment.beta_1 = 0.9  # of G's and D's Adam
     # The paper has none of these: a penalty on D's gradient, limits of what L_big rewards, a cost on folding, and a
-    # reward of fields that differ over z.
+    # reward of fields that differ over z, as L_big rewards large ones.
     config.augment.r1 = 0.0
     config.augment.big_limit_mm = 0.0  # of G_V; 0: no limit
     config.augment.big_limit_intensity = 0.0  # of G_I; 0: no limit
+    config.augment.big_of = "displacement"  # what L_big rewards in G_V; or "deformation", without its translation
     config.augment.lambda_fold = 0.0
     config.augment.lambda_diversity = 0.0
     config.augment.pack = 1  # how many images D judges as one, by which it sees whether they differ as scans do

@@ -294,6 +294,7 @@ _RULES = (
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
     ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
+    ("augment.big_of", *_one_of("displacement", "deformation")),
     ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)

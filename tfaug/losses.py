@@ -61,6 +61,14 @@ def big_loss(field, limit: float = 0.0):
     return -tf.reduce_mean(tf.minimum(magnitude, limit) if limit else magnitude)
 
 
+def without_translation(deformation):
+    """A deformation field [N, H, W, 2] less the mean displacement of each image; not the paper's.
+
+    L_big of it does not pay for moving the whole image, which affine augmentation does already.
+    """
+    return deformation - tf.reduce_mean(deformation, axis=[1, 2], keepdims=True)
+
+
 def diversity_loss(field, other, limit: float = 0.0):
     """-mean |field - other| of the same images under two z, up to `limit` where there is one; not the paper's.
 

@@ -142,6 +142,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         beta_1=schedule.beta_1,
         r1=schedule.r1,
         big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else schedule.big_limit_intensity,
+        big_of=schedule.big_of,
         lambda_fold=schedule.lambda_fold if regularised else 0.0,
         lambda_diversity=schedule.lambda_diversity if regularised else 0.0,
         pack=schedule.pack,

@@ -41,6 +41,8 @@ class LearnAugmentation(tf.Module):
       beta_1: of both of them; S keeps the paper's.
       r1: weight of `losses.gradient_penalty`, which the paper does not have.
       big_limit: see `losses.big_loss`.
+      big_of: of G_V, whether L_big and the reward of diversity are of the "displacement", as in the paper, or of the
+        "deformation", see `losses.without_translation`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
       lambda_diversity: weight of `losses.diversity_loss`, over the batch's z and the same z in another order; the paper
@@ -68,6 +70,7 @@ class LearnAugmentation(tf.Module):
         beta_1: float = 0.9,
         r1: float = 0.0,
         big_limit: float = 0.0,
+        big_of: str = "displacement",
         lambda_fold: float = 0.0,
         lambda_diversity: float = 0.0,
         pack: int = 1,
@@ -87,6 +90,7 @@ class LearnAugmentation(tf.Module):
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
         self.lambda_diversity, self.pack = lambda_diversity, pack
+        self.without_translation = kind == "deform" and big_of == "deformation"
 
     @property
     def segmenter(self) -> keras.Model:
@@ -126,7 +130,7 @@ class LearnAugmentation(tf.Module):
                 # Whatever D needed is free again before S, which needs most of the memory, runs.
                 with tf.control_dependencies([image_gradient]):
                     segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
-                big = losses.big_loss(field, self.big_limit)
+                big = self._big(field)
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
                 if self.lambda_fold:
                     objective += self.lambda_fold * losses.folding_loss(field)
@@ -148,7 +152,7 @@ class LearnAugmentation(tf.Module):
                     descent = tf.reduce_sum(field_gradient * again)
                     if self.lambda_diversity:
                         other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
-                        diversity = losses.diversity_loss(again, other, self.big_limit)
+                        diversity = losses.diversity_loss(self._rewarded(again), self._rewarded(other), self.big_limit)
                         scalars["loss/diversity"] = diversity
                         descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
@@ -164,7 +168,7 @@ class LearnAugmentation(tf.Module):
             "loss/big": big,
             "loss/generator": objective + self.lambda_adv * adversarial,
             **scalars,
-            "field/mean_abs": tf.reduce_mean(tf.abs(field)) if self.big_limit else -big,
+            "field/mean_abs": tf.reduce_mean(tf.abs(field)),
             "field/max_abs": tf.reduce_max(tf.abs(field)),
         }
 
@@ -175,6 +179,12 @@ class LearnAugmentation(tf.Module):
 
     def _field(self, batch):
         return self.generator([batch.labelled.image, batch.z], training=True)
+
+    def _big(self, field):
+        return losses.big_loss(self._rewarded(field), self.big_limit)
+
+    def _rewarded(self, field):
+        return losses.without_translation(field) if self.without_translation else field
 
     def _segmentation_loss(self, labelled, num_original, field, image):
         """L_S on a batch whose first `num_original` slices are original, the others generated."""
@@ -222,7 +232,7 @@ class LearnAugmentation(tf.Module):
         """
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(field)
-            big = self.lambda_big * losses.big_loss(field, self.big_limit)
+            big = self.lambda_big * self._big(field)
             if self.lambda_fold:
                 folding = self.lambda_fold * losses.folding_loss(field)
         terms = {"adversarial": adversarial, "big": tape.gradient(big, field)}
