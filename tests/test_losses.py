@@ -34,6 +34,14 @@ def test_big_loss_rewards_nothing_beyond_its_limit():
     assert float(losses.big_loss(tf.constant([[1.0, -3.0]]), limit=2.0)) == -1.5
 
 
+def test_a_deformation_without_its_translation_has_no_mean():
+    field = tf.constant(np.random.default_rng(0).normal(1, 3, size=(2, 4, 5, 2)), tf.float32)
+    left = losses.without_translation(field)
+    np.testing.assert_allclose(tf.reduce_mean(left, axis=[1, 2]), 0, atol=1e-6)
+    np.testing.assert_allclose(left, losses.without_translation(field + 7), atol=1e-5)
+    np.testing.assert_allclose(field - left, tf.broadcast_to((field - left)[:, :1, :1], field.shape), atol=1e-6)
+
+
 def test_diversity_is_the_mean_difference_up_to_the_limit():
     one, other = tf.constant([[1.0, -3.0]]), tf.constant([[1.5, 1.0]])
     assert float(losses.diversity_loss(one, other)) == -2.25

@@ -239,6 +239,25 @@ def test_a_reward_of_diversity_makes_fields_differ_over_z(eager):
     assert spread[1] > 1.1 * spread[0]
 
 
+def test_a_translation_may_be_left_out_of_what_l_big_rewards(eager):
+    """Then G learns as if its fields had no mean; of G_I there is nothing to leave out."""
+    batch, without = generator_batch(), losses.without_translation
+    gradients = {}
+    for big_of in ("displacement", "deformation"):
+        step = make_step(lambda_adv=0.0, lambda_big=1e4, lambda_diversity=1e3, task_gradient=False, big_of=big_of)
+        step.update(batch, ("generator",))
+        gradients[big_of] = gradients_of(step.generator_optimizer)
+    step, z = make_step(), tf.roll(batch.z, 1, axis=0)
+    with tf.GradientTape() as tape:
+        field, other = (step.generator([batch.labelled.image, z], training=True) for z in (batch.z, z))
+        loss = 1e4 * losses.big_loss(without(field)) + 1e3 * losses.diversity_loss(without(field), without(other))
+    parts = tape.gradient(loss, step.generator.trainable_variables)
+    expected = np.concatenate([part.numpy().ravel() for part in parts])
+    assert np.linalg.norm(gradients["deformation"] - expected) < 1e-3 * np.linalg.norm(expected)
+    assert np.linalg.norm(gradients["displacement"] - expected) > 0.1 * np.linalg.norm(expected)
+    assert not make_step("intensity", big_of="deformation").without_translation
+
+
 def test_a_cost_on_folding_makes_the_deformation_smoother(eager):
     steps = [make_step(lambda_fold=weight, lambda_adv=0.0, lambda_big=0.1) for weight in (0.0, 1e3)]
     batch = generator_batch()
