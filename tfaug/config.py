@@ -260,6 +260,7 @@ _RULES = (
     ("model.deformation", *_one_of("free", "coarse", "velocity")),
     ("model.control_mm", *_POSITIVE),
     ("model.limit_mm", *_NOT_NEGATIVE),
+    ("model.fixed_border", *_SWITCH),
     ("model.intensity", *_one_of("free", "curve")),
     ("model.discriminator_norm", *_SWITCH),
     ("transforms.affine", *_PAPER_OR_RELEASED),

@@ -35,6 +35,14 @@ def test_the_limit_is_soft_and_holds_for_the_length_of_a_displacement():
     np.testing.assert_allclose(smooth(small, limit_px=2.5)[0, 0, 0], [0.03, -0.04], rtol=1e-3)
 
 
+def test_with_a_fixed_border_the_edges_of_the_image_stay_and_the_middle_moves_as_without():
+    displacements = np.ones((1, 8, 8, 2), np.float32)
+    field = SmoothField(8, 0.0, fixed_border=True)(tf.constant(displacements)).numpy()
+    for edge in (field[:, 0], field[:, -1], field[:, :, 0], field[:, :, -1]):
+        np.testing.assert_allclose(edge, 0, atol=0.05)
+    np.testing.assert_allclose(field[:, 28:36, 28:36], 1, atol=1e-6)
+
+
 def test_a_velocity_is_integrated_for_unit_time():
     """Twice the time is the field after the field; and the way back undoes the way there."""
     v = tf.constant(field(scale=2.0))
@@ -65,7 +73,10 @@ def test_a_tone_curve_adds_what_the_grey_value_says():
 
 FORMS = [
     ("deform", {"deformation": "coarse", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0}),
-    ("deform", {"deformation": "velocity", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0}),
+    (
+        "deform",
+        {"deformation": "velocity", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0, "fixed_border": True},
+    ),
     ("intensity", {"intensity": "curve"}),
 ]
 

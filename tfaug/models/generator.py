@@ -28,6 +28,7 @@ def generator(
     deformation: str = "free",
     control_px: float = 8.0,
     limit_px: float = 0.0,
+    fixed_border: bool = False,
     intensity: str = "free",
 ) -> keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
@@ -47,6 +48,8 @@ def generator(
       control_px: distance between control points; rounded to a power of 2.
       limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
         has none.
+      fixed_border: whether the outermost control points stay where they are: then nothing is moved into or out of the
+        image, and no edge is repeated by which D would know a deformed image. "free" has no control points.
       intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
 
@@ -74,7 +77,10 @@ def generator(
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
     if kind == "deform" and deformation != "free":
-        field = _smooth_head(x, deformation, control_px, limit_px, functools.partial(block, scale=head_scale))
+        smooth = SmoothField(
+            _stride(image_size, control_px), limit_px, fixed_border, dtype="float32", name="smooth_field"
+        )
+        field = _smooth_head(x, deformation, smooth, functools.partial(block, scale=head_scale))
     elif kind == "intensity" and intensity != "free":
         field = _curve_head(x, drawn, image, seed)
     else:
@@ -88,12 +94,15 @@ def _deformation_head(x, channels, block):
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
-def _smooth_head(x, form, control_px, limit_px, block):
-    stride = min(2 ** max(0, round(math.log2(control_px))), x.shape[1] // 4)
-    x = keras.layers.AveragePooling2D(stride, name="control_points")(x)
+def _stride(image_size, control_px):
+    return min(2 ** max(0, round(math.log2(control_px))), image_size // 4)
+
+
+def _smooth_head(x, form, smooth, block):
+    x = keras.layers.AveragePooling2D(smooth.stride, name="control_points")(x)
     v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
     v = keras.layers.Activation("linear", dtype="float32", name="control_displacements")(v)
-    v = SmoothField(stride, limit_px, dtype="float32", name="smooth_field")(v)
+    v = smooth(v)
     return Integrate(dtype="float32", name="deformation")(v) if form == "velocity" else v
 
 
@@ -117,21 +126,29 @@ class SmoothField(keras.layers.Layer):
     Args:
       stride: pixels between control points.
       limit_px: see `generator`.
+      fixed_border: see `generator`.
     """
 
-    def __init__(self, stride: int, limit_px: float, **kwargs):
+    def __init__(self, stride: int, limit_px: float, fixed_border: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.stride, self.limit_px = stride, limit_px
+        self.stride, self.limit_px, self.fixed_border = stride, limit_px, fixed_border
 
     def call(self, v):
         """Maps [N, H / stride, W / stride, 2] to [N, H, W, 2], both in pixels."""
         if self.limit_px:
             v = v * (self.limit_px / tf.sqrt(self.limit_px**2 + tf.reduce_sum(v**2, axis=-1, keepdims=True)))
+        if self.fixed_border:
+            v = tf.pad(v[:, 1:-1, 1:-1], [[0, 0], [1, 1], [1, 1], [0, 0]])
         return tf.image.resize(v, [side * self.stride for side in v.shape[1:3]], method="bicubic")
 
     def get_config(self):
         """As Keras asks for it."""
-        return {**super().get_config(), "stride": self.stride, "limit_px": self.limit_px}
+        return {
+            **super().get_config(),
+            "stride": self.stride,
+            "limit_px": self.limit_px,
+            "fixed_border": self.fixed_border,
+        }
 
 
 class Integrate(keras.layers.Layer):

@@ -5,7 +5,8 @@
 
 A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is its mean over patients and structures,
 the standard error that of the mean over labelled volumes, each the mean of its seeds. A second table has what the
-generators did at the end of their runs, beside random transforms: means over runs.
+generators did at the end of their runs, beside random transforms: means over runs. Last comes what each folder's config
+has otherwise than `configs/phantom.py`, apart from what all of them have otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import re
 
 import pandas as pd
 
+from tfaug.configs import phantom
+from tfaug.engine import run_dir
 from tfaug.table1 import results
 
 # Of a generator's last reading, by kind: the columns of diagnostics.csv, and the random transforms beside it.
@@ -79,6 +82,29 @@ def generators(folders: list[str], kind: str) -> pd.DataFrame:
     return found.groupby(["folder", "source"], sort=False)[shown].mean()
 
 
+def settings(folders: list[str]) -> str:
+    """A line a key that the configs of some folders have otherwise than the default, below the folder's name."""
+    default = results.decisive(phantom.get_config(), ())
+    changed = {}
+    for folder in folders:
+        found = run_dir.differences(default, results.read_config(folder))
+        own = {key: change.partition(" -> ")[2] for key, change in found.items() if not _OF_ALL.fullmatch(key)}
+        changed[pathlib.Path(folder).name] = own
+    shared = set.intersection(*(set(own.items()) for own in changed.values()))
+    shown = {"all": dict(sorted(shared))}
+    shown |= {
+        name: {key: value for key, value in own.items() if (key, value) not in shared} for name, own in changed.items()
+    }
+    return "\n".join(
+        f"{name}: {', '.join(f'{key}={value}' for key, value in own.items()) or 'nothing else'}"
+        for name, own in shown.items()
+    )
+
+
+# The data and their splits; what no training reads.
+_OF_ALL = re.compile(r"name|methods|(data|splits|generators)\..*|.*_every")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+")
@@ -90,3 +116,4 @@ if __name__ == "__main__":
     for one in TELLING:
         if len(found := generators(options.folders, one)):
             print(f"\n{found.to_string(float_format='{:.3g}'.format)}")
+    print(f"\n{settings(options.folders)}")
