@@ -48,8 +48,8 @@ def generator(
       control_px: distance between control points; rounded to a power of 2.
       limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
         has none.
-      fixed_border: whether the outermost control points stay where they are: then hardly anything is moved into or out of
-        the image, and no edge is repeated by which D would know a deformed image. "free" has no control points.
+      fixed_border: whether the outermost control points stay where they are: then hardly anything is moved into or
+        out of the image, and no edge is repeated by which D would know a deformed image. "free" has none of them.
       intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
 
