@@ -276,7 +276,7 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     "kind, changes",
     [
         ("deform", {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}),
-        ("intensity", {"model.intensity": "curve"}),
+        ("intensity", {"model.intensity": "increasing"}),
     ],
 )
 def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path, kind, changes):

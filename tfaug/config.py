@@ -261,7 +261,7 @@ _RULES = (
     ("model.control_mm", *_POSITIVE),
     ("model.limit_mm", *_NOT_NEGATIVE),
     ("model.fixed_border", *_SWITCH),
-    ("model.intensity", *_one_of("free", "curve")),
+    ("model.intensity", *_one_of("free", "curve", "increasing")),
     ("model.discriminator_norm", *_SWITCH),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),

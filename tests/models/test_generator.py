@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfaug.metrics import jacobian_determinant
 from tfaug.models.discriminator import BINS, RANGE, SoftHistogram, discriminator, histogram_discriminator
-from tfaug.models.generator import Integrate, SmoothField, ToneCurve, generator
+from tfaug.models.generator import Increasing, Integrate, SmoothField, ToneCurve, generator
 from tfaug.warp import warp
 
 
@@ -72,6 +72,15 @@ def test_a_tone_curve_adds_what_the_grey_value_says():
     np.testing.assert_allclose(found, np.moveaxis(expected, 1, -1), atol=1e-5)
 
 
+def test_an_increasing_curve_keeps_brighter_what_is_brighter():
+    numbers = np.random.default_rng(0).normal(0, 5, (3, 2, 8)).astype(np.float32)
+    curve = Increasing()(tf.constant(numbers)).numpy()
+    slopes = np.diff(curve + np.linspace(0, 1, 8), axis=-1) * 7
+    assert slopes.min() > 0.2 and slopes.max() < 4.5 and np.abs(curve[..., 0]).max() <= 0.5
+    assert slopes.max() > 3 and slopes.min() < 0.5
+    np.testing.assert_allclose(Increasing()(tf.zeros([1, 1, 8])), 0, atol=1e-6)
+
+
 FORMS = [
     ("deform", {"deformation": "coarse", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0}),
     (
@@ -79,10 +88,11 @@ FORMS = [
         {"deformation": "velocity", "control_px": 9.0, "limit_px": 4.0, "head_scale": 5.0, "fixed_border": True},
     ),
     ("intensity", {"intensity": "curve"}),
+    ("intensity", {"intensity": "increasing"}),
 ]
 
 
-@pytest.mark.parametrize("kind, form", FORMS, ids=["coarse", "velocity", "curve"])
+@pytest.mark.parametrize("kind, form", FORMS, ids=["coarse", "velocity", "curve", "increasing"])
 def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(kind, form):
     model = generator(kind, 64, 2, filters=2, **form)
     rng = np.random.default_rng(0)

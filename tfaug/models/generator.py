@@ -52,11 +52,12 @@ def generator(
         out of the image, and no edge is repeated by which D would know a deformed image. "free" has none of them.
       intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
+        "increasing": the same, but what is brighter stays brighter, see `Increasing`.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
-      pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in (-1, 1), in units of
-      the normalised image.
+      pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in units of the normalised
+      image, in (-1, 1) unless its form is "increasing".
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
     image = keras.Input((image_size, image_size, channels), name="image")
@@ -82,7 +83,7 @@ def generator(
         )
         field = _smooth_head(x, deformation, smooth, functools.partial(block, scale=head_scale))
     elif kind == "intensity" and intensity != "free":
-        field = _curve_head(x, drawn, image, seed)
+        field = _curve_head(x, drawn, image, intensity, seed)
     else:
         field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
     return keras.Model([image, z], field, name=f"generator_{kind}")
@@ -111,12 +112,15 @@ def _intensity_head(x, channels, block):
     return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
 
 
-def _curve_head(x, drawn, image, seed):
+def _curve_head(x, drawn, image, form, seed):
     x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
     curve = dense(x, image.shape[-1] * KNOTS, "curve_fc", seed)
     curve = keras.layers.Reshape((image.shape[-1], KNOTS), name="curve_reshape")(curve)
-    curve = keras.layers.Activation("tanh", dtype="float32", name="curve")(curve)
+    if form == "increasing":
+        curve = Increasing(dtype="float32", name="curve")(curve)
+    else:
+        curve = keras.layers.Activation("tanh", dtype="float32", name="curve")(curve)
     return ToneCurve(dtype="float32", name="intensity_field")([image, curve])
 
 
@@ -184,6 +188,17 @@ class ToneCurve(keras.layers.Layer):
         position = last * tf.clip_by_value(tf.cast(image, curve.dtype), 0, 1)[..., tf.newaxis]
         weights = tf.nn.relu(1 - tf.abs(position - tf.range(last + 1, dtype=curve.dtype)))
         return tf.reduce_sum(weights * curve[:, tf.newaxis, tf.newaxis], axis=-1)
+
+
+class Increasing(keras.layers.Layer):
+    """Numbers to a tone curve that keeps the order of grey values: 0 to the one that changes nothing."""
+
+    def call(self, numbers):
+        """Maps [N, C, K] to what is added at K knots from 0 to 1: black moves by up to 0.5, slopes are 0.2 to 4.5."""
+        bounded, last = tf.tanh(numbers), numbers.shape[-1] - 1
+        slopes = tf.exp(1.5 * bounded[..., 1:])
+        grown = tf.pad(tf.cumsum((slopes - 1) / last, axis=-1), [[0, 0], [0, 0], [1, 0]])
+        return 0.5 * bounded[..., :1] + grown
 
 
 _HEADS = {"deform": _deformation_head, "intensity": _intensity_head}
