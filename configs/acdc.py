@@ -115,6 +115,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.big_of = "displacement"  # what L_big rewards in G_V; or "deformation", without its translation
     config.augment.lambda_fold = 0.0
     config.augment.lambda_diversity = 0.0
+    config.augment.diversity = "difference"  # of fields under two z; or the "volume" that the batch's differences span
     config.augment.pack = 1  # how many images D judges as one, by which it sees whether they differ as scans do
     # Of `augment` and `model`, what is otherwise for G_I than for G_V, as {"pack": 5, "discriminator": "histogram"}.
     config.augment.of_intensity = either(())

@@ -104,6 +104,8 @@ def test_released_code_sets_every_switch():
         ("augment.lambda_adv", -1.0, "at least 0"),
         ("augment.adversarial_loss", "wgan", "non_saturating"),
         ("augment.warmup_steps", 10_000, "fewer"),
+        ("augment.diversity", "volumes", "'difference' or 'volume'"),
+        ("augment.of_intensity", {"lambda_diversity": 0.1, "diversity": "volume", "big_limit_mm": 9.0}, "give one"),
         ("augment.of_intensity", {"pakc": 5}, "did you mean 'pack'"),
         ("augment.of_intensity", {"of_intensity": {}}, "did you mean 'intensity'"),
         ("augment.of_intensity", {"r1": "much"}, "give a value of the type"),

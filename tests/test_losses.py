@@ -48,6 +48,15 @@ def test_diversity_is_the_mean_difference_up_to_the_limit():
     assert float(losses.diversity_loss(one, other, limit=1.0)) == -0.75
 
 
+def test_a_volume_counts_the_directions_of_differences():
+    zero = tf.zeros([2, 1, 2, 1])
+    one, same = tf.constant([[3.0, 0.0], [0.0, 3.0]]), tf.constant([[3.0, 0.0], [3.0, 0.0]])
+    two_ways, one_way = (losses.volume_loss(tf.reshape(field, zero.shape), zero, 1.5) for field in (one, same))
+    np.testing.assert_allclose(two_ways, -np.log(3), rtol=1e-5)  # 1 + 2^2 / 2 for each of two
+    np.testing.assert_allclose(one_way, -np.log(5) / 2, rtol=1e-5)  # 1 + 2 * 2^2 / 2 for both together
+    assert losses.volume_loss(zero, zero, 1.0) == 0
+
+
 def test_folding_costs_and_moving_does_not():
     rows, columns = np.indices((8, 8), np.float32)
 

@@ -52,6 +52,9 @@ def check(config: Config) -> None:
             f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
             "give a divisor of augment.batch_size",
         )
+    for key in ("big_limit_mm", "big_limit_intensity"):
+        if config.augment.lambda_diversity and config.augment.diversity == "volume" and not config.augment[key]:
+            raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
         weights = config[stage].class_weights
@@ -295,6 +298,7 @@ _RULES = (
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
     ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
+    ("augment.diversity", *_one_of("difference", "volume")),
     ("augment.big_of", *_one_of("displacement", "deformation")),
     ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),
     *(

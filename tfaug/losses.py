@@ -85,6 +85,27 @@ def diversity_loss(field, other, limit: float = 0.0):
     return big_loss(field - other, limit)
 
 
+def volume_loss(field, other, unit: float):
+    """-log det(1 + K) / N of the fields' differences under two z; not the paper's.
+
+    K are the inner products of the N differences, each of as many numbers as a field has, by their mean over the field
+    and in units of `unit`. Differences in N directions gain more than the same ones in one, and larger ones ever less
+    (after the determinants of Elfeki et al., GDPP, ICML 2019).
+
+    Args:
+      field: [N, H, W, *].
+      other: the same images' under another z.
+      unit: the size of a difference from which on larger ones gain less.
+
+    Returns:
+      Scalar.
+    """
+    number = field.shape[0]
+    difference = tf.reshape((field - other) / unit, [number, -1])
+    products = tf.matmul(difference, difference, transpose_b=True) / difference.shape[1]
+    return -tf.linalg.logdet(tf.eye(number) + products) / number
+
+
 def packed(images, size: int):
     """Images side by side in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not the paper's.
 

@@ -225,8 +225,10 @@ def test_the_adversaries_may_learn_otherwise_than_the_segmenter():
     assert momenta == {"discriminator": 0.5, "generator": 0.5, "segmenter": 0.9}
 
 
-def test_a_reward_of_diversity_makes_fields_differ_over_z(eager):
-    steps = [make_step("intensity", lambda_diversity=weight, lambda_adv=0.0) for weight in (0.0, 100.0)]
+@pytest.mark.parametrize("form", ["difference", "volume"])
+def test_a_reward_of_diversity_makes_fields_differ_over_z(form, eager):
+    changes = {"lambda_adv": 0.0, "diversity": form, "big_limit": 1.0}
+    steps = [make_step("intensity", lambda_diversity=weight, **changes) for weight in (0.0, 100.0)]
     batch = generator_batch()
     other = tf.roll(batch.z, 1, axis=0)
     spread = []

@@ -145,6 +145,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         big_of=schedule.big_of,
         lambda_fold=schedule.lambda_fold if regularised else 0.0,
         lambda_diversity=schedule.lambda_diversity if regularised else 0.0,
+        diversity=schedule.diversity,
         pack=schedule.pack,
     )
 

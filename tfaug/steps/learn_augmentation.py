@@ -45,8 +45,10 @@ class LearnAugmentation(tf.Module):
         "deformation", see `losses.without_translation`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
-      lambda_diversity: weight of `losses.diversity_loss`, over the batch's z and the same z in another order; the paper
-        does not have it.
+      lambda_diversity: weight of a reward of fields that differ over z: the batch's, and the same in another order; the
+        paper does not have it.
+      diversity: its form, "difference" as in `losses.diversity_loss`, or "volume" as in `losses.volume_loss`, the unit
+        of which is `big_limit`.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class LearnAugmentation(tf.Module):
         big_of: str = "displacement",
         lambda_fold: float = 0.0,
         lambda_diversity: float = 0.0,
+        diversity: str = "difference",
         pack: int = 1,
     ):
         super().__init__()
@@ -90,6 +93,7 @@ class LearnAugmentation(tf.Module):
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
         self.lambda_diversity, self.pack = lambda_diversity, pack
+        self._diversity = losses.volume_loss if diversity == "volume" else losses.diversity_loss
         self.without_translation = kind == "deform" and big_of == "deformation"
 
     @property
@@ -152,7 +156,7 @@ class LearnAugmentation(tf.Module):
                     descent = tf.reduce_sum(field_gradient * again)
                     if self.lambda_diversity:
                         other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
-                        diversity = losses.diversity_loss(self._rewarded(again), self._rewarded(other), self.big_limit)
+                        diversity = self._diversity(self._rewarded(again), self._rewarded(other), self.big_limit)
                         scalars["loss/diversity"] = diversity
                         descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
