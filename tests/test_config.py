@@ -106,6 +106,7 @@ def test_released_code_sets_every_switch():
         ("augment.warmup_steps", 10_000, "fewer"),
         ("augment.diversity", "volumes", "'difference' or 'volume'"),
         ("augment.of_intensity", {"lambda_diversity": 0.1, "diversity": "volume", "big_limit_mm": 9.0}, "give one"),
+        ("augment.of_intensity", {"warmup_steps": 10_000}, "fewer"),
         ("augment.of_intensity", {"pakc": 5}, "did you mean 'pack'"),
         ("augment.of_intensity", {"of_intensity": {}}, "did you mean 'intensity'"),
         ("augment.of_intensity", {"r1": "much"}, "give a value of the type"),

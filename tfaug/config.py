@@ -26,34 +26,17 @@ def check(config: Config) -> None:
     Raises:
       UserError: names the key, its value and what is allowed.
     """
-    for key, allowed, text in _RULES:
-        value = config
-        for part in key.split("."):
-            if not isinstance(value, Config) or part not in value:
-                raise UserError(f"--config.{key}", "is missing in the config", "start from a file of configs/")
-            value = value[part]
-        if not _holds(allowed, value):
-            raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+    _check_values(config)
     # Every recipe of the generated half must get a slice, however the half is shared.
     least = 20 if config.segment.partition == "released" else 6
     if config.segment.batch_size < least:
         raise UserError(
             "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
         )
-    if config.augment.warmup_steps >= config.augment.num_steps:
-        raise UserError(
-            "--config.augment.warmup_steps",
-            f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
-            "give fewer",
-        )
-    if config.augment.batch_size % config.augment.pack:
-        raise UserError(
-            "--config.augment.pack",
-            f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
-            "give a divisor of augment.batch_size",
-        )
-    for key in ("big_limit_mm", "big_limit_intensity"):
-        if config.augment.lambda_diversity and config.augment.diversity == "volume" and not config.augment[key]:
+    for name, key in (("deform", "big_limit_mm"), ("intensity", "big_limit_intensity")):
+        own = of_generator(config, name)
+        _check_values(own)
+        if own.augment.lambda_diversity and own.augment.diversity == "volume" and not own.augment[key]:
             raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
@@ -66,8 +49,29 @@ def check(config: Config) -> None:
             )
     if not (config.splits.random or config.splits.file):
         check_splits(config)
-    if config.augment.of_intensity:
-        check(of_generator(config, "intensity"))
+
+
+def _check_values(config):
+    for key, allowed, text in _RULES:
+        value = config
+        for part in key.split("."):
+            if not isinstance(value, Config) or part not in value:
+                raise UserError(f"--config.{key}", "is missing in the config", "start from a file of configs/")
+            value = value[part]
+        if not _holds(allowed, value):
+            raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+    if config.augment.warmup_steps >= config.augment.num_steps:
+        raise UserError(
+            "--config.augment.warmup_steps",
+            f"{config.augment.warmup_steps} steps leave none of {config.augment.num_steps} to learn the augmentation",
+            "give fewer",
+        )
+    if config.augment.batch_size % config.augment.pack:
+        raise UserError(
+            "--config.augment.pack",
+            f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
+            "give a divisor of augment.batch_size",
+        )
 
 
 def of_generator(config: Config, name: str) -> Config:
