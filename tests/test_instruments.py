@@ -59,6 +59,22 @@ def test_moving_anatomy_out_of_the_picture_is_seen():
     assert values["generator/lost_anatomy"] == 1 and values["elastic/lost_anatomy"] < 0.5
 
 
+@pytest.mark.parametrize("name, random", [("deform", "elastic"), ("intensity", "contrast_brightness")])
+def test_what_a_random_transform_does_is_sane(name, random):
+    """Elastic fields may lose more than a tenth of a small structure; the histograms of other scans may be far."""
+    channels = 2 if name == "deform" else 1
+    made, values = reading(name, lambda image, z: z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, channels]))
+    share = {"deform": "lost_anatomy", "intensity": "saturated"}[name]
+    values |= {f"{random}/{share}": 0.3}
+    values |= {f"generator/{tag.split('/')[1]}": value for tag, value in values.items() if tag.startswith(random)}
+    if name == "intensity":
+        values["generator/intensity_p95"] = values["histogram/intensity_p95"]
+        assert values["generator/intensity_p95"] > 3 * values["contrast_brightness/intensity_p95"]
+    assert made.verdict(values) == ("sane", [])
+    word, (reason,) = made.verdict({**values, f"generator/{share}": 0.4})
+    assert word == "run away" and "40 %" in reason and "(sane: up to 30 %)" in reason
+
+
 def test_the_discriminator_is_asked_about_each_pool_apart():
     """This one has learned the unlabelled scan, whose values begin at 1 and end at 2, by heart."""
 

@@ -128,12 +128,14 @@ class Instruments:
 
     def _excesses(self, values):
         for key, limit in LIMITS.items():
+            limit = max([limit, *(values.get(f"{name}/{key}", 0) for name in self._random)])  # they are sane
             if (share := values.get(f"generator/{key}", 0)) > limit:
-                yield f"{100 * share:.2g} % {_WORDS[key]} (sane: up to {100 * limit:.0f} %)"
-        key, random = _LARGE[self._kind], YARDSTICKS[self._kind][0]
-        ours, theirs = values[f"generator/{key}"], values[f"{random}/{key}"]
+                yield f"{100 * share:.2g} % {_WORDS[key]} (sane: up to {100 * limit:.2g} %)"
+        key = _LARGE[self._kind]
+        largest = max(self._random, key=lambda name: values[f"{name}/{key}"])
+        ours, theirs = values[f"generator/{key}"], values[f"{largest}/{key}"]
         if ours > TIMES * theirs:
-            yield f"{key} is {ours:.2g}, {ours / theirs:.2g} times that of {random}"
+            yield f"{key} is {ours:.2g}, {ours / theirs:.2g} times that of {largest}"
 
     def _describe(self, drawn):
         """Numbers of fields [K, N, H, W, *] of the shown slices."""
