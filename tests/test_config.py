@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfaug import config as rules
-from tfaug.configs import acdc, hippocampus, own, phantom, released_code
+from tfaug.configs import acdc, acdc_quick, hippocampus, own, phantom, released_code
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 
@@ -39,7 +39,7 @@ def test_splits_are_those_of_the_released_program():
     assert [len(set(chosen)) for chosen in config.splits.labelled.n40] == [40]
 
 
-@pytest.mark.parametrize("module", [acdc, phantom, released_code, own, hippocampus])
+@pytest.mark.parametrize("module", [acdc, acdc_quick, phantom, released_code, own, hippocampus])
 @pytest.mark.parametrize("num_labelled", [1, 3, 40])
 def test_our_configs_are_valid_for_every_labelled_set(module, num_labelled):
     config = module.get_config()

@@ -30,7 +30,7 @@ FLAGS = {
     "python evaluate.py --table1": (*HEART, *FAST),
     "python evaluate.py --figures": (*HEART, *FAST),
     "python train.py --config=configs/acdc.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
-    "python train.py --config=configs/phantom.py --config.name=acdc64 --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
+    "python train.py --config=configs/acdc_quick.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
     "python train.py --config=configs/own.py --config.data.root=OWN": (*OWN, *QUICK),
     "python train.py --check --config=configs/own.py --config.data.root=OWN": OWN,
 }

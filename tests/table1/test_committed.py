@@ -48,6 +48,8 @@ def test_the_page_on_development_shows_what_its_results_give():
     found = [develop["generators"](DEVELOPMENT, kind) for kind in develop["TELLING"]]
     tables += [readings.to_string(float_format="{:.3g}".format) for readings in found if len(readings)]
     assert all(f"    {line}\n" in text for shown in tables for line in shown.splitlines())
+    settings = [line.partition(": ") for line in develop["settings"](DEVELOPMENT).splitlines()]
+    assert all(f"\n- `{name}`: {values}\n" in text for name, _, values in settings)
 
 
 def test_readings_of_generators_are_their_last_ones(tmp_path):

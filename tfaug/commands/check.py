@@ -1,6 +1,7 @@
 """Reads and prepares every case as a training would, lists what is wrong, draws all: tfaug check
 
-  --config=NAME            phantom (default), acdc, hippocampus, own, released_code, or a file
+  --config=NAME            phantom (default), acdc_quick, acdc, released_code, hippocampus, own,
+                           or a file
   --config.data.root=DIR   the folder of scans
   --config.KEY=VALUE       any number of the config
   --workdir=DIR            for check.csv and check.png, in DIR/NAME-check (default: runs)

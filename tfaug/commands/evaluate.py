@@ -3,7 +3,8 @@
 A segmenter, on its scans' own grids: the Dice table, masks and pictures, in RUN/evaluation/SPLIT
   --split=SPLIT    test (default) or validation
   --run=RUN        the folder of its run; or name it as `tfaug train` does, by the next three
-  --config=NAME    phantom (default), acdc, hippocampus, own, released_code, or a Python file
+  --config=NAME    phantom (default), acdc_quick, acdc, released_code, hippocampus, own,
+                   or a Python file
   --aug=METHOD     as of `tfaug train` (default: aff_gd_gi)
   --workdir=DIR    of the runs (default: runs)
   --distances=DEF  definition of HD95 and ASSD: reloaded (default) or medpy

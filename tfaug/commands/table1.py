@@ -1,7 +1,8 @@
 """Trains every method on every labelled set, and prints the table: tfaug table1 [--FLAG=VALUE ...]
 
 What is compared
-  --config=NAME        phantom (default), acdc, hippocampus, own, released_code, or a Python file
+  --config=NAME        phantom (default), acdc_quick, acdc, released_code, hippocampus, own,
+                       or a Python file
   --config.KEY=VALUE   any number of the config, as --config.data.root=DIR
   --methods=A,B        rows of the table (default: all of the config's `methods`)
   --num_labelled=1,3   with how many labelled volumes (default: all that have sets)

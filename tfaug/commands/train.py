@@ -1,8 +1,8 @@
 """Learns augmentations, trains segmenters with them, evaluates these: tfaug train [--FLAG=VALUE ...]
 
 What to do
-  --config=NAME    phantom (default; simulated hearts), acdc, hippocampus, own (a folder of yours),
-                   released_code, or a Python file of yours
+  --config=NAME    phantom (default; simulated hearts), acdc_quick, acdc, released_code,
+                   hippocampus, own (a folder of yours), or a Python file of yours
   --stage=STAGE    all (default): what is missing of the next two, then evaluate
                    aug: learn a generator         seg: train a segmenter
                    data: only prepare the scans   table1: every method, see `tfaug table1 --help`
