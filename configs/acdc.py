@@ -112,7 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.r1 = 0.0
     config.augment.big_limit_mm = 0.0  # of G_V; 0: no limit
     config.augment.big_limit_intensity = 0.0  # of G_I; 0: no limit
-    config.augment.big_of = "displacement"  # what L_big rewards in G_V; or "deformation", without its translation
+    config.augment.big_of = "displacement"  # that L_big rewards in G_V; "deformation": without translation; "strain"
     config.augment.lambda_fold = 0.0
     config.augment.lambda_diversity = 0.0
     config.augment.diversity = "difference"  # of fields under two z; or the "volume" that the batch's differences span

@@ -42,6 +42,14 @@ def test_a_deformation_without_its_translation_has_no_mean():
     np.testing.assert_allclose(field - left, tf.broadcast_to((field - left)[:, :1, :1], field.shape), atol=1e-6)
 
 
+def test_strain_is_of_stretching_and_bounded():
+    rows = np.arange(6, dtype=np.float32)[:, None] * np.ones(5, np.float32)
+    for slope in (0.03, 30.0):
+        found = losses.strain(tf.constant(np.stack([slope * rows + 7, 0 * rows], -1)[None])).numpy()
+        np.testing.assert_allclose(found[..., 0], np.tanh(slope / 0.3), rtol=1e-3)
+        np.testing.assert_array_equal(found[..., 1:], 0)
+
+
 def test_diversity_is_the_mean_difference_up_to_the_limit():
     one, other = tf.constant([[1.0, -3.0]]), tf.constant([[1.5, 1.0]])
     assert float(losses.diversity_loss(one, other)) == -2.25

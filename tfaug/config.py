@@ -36,7 +36,8 @@ def check(config: Config) -> None:
     for name, key in (("deform", "big_limit_mm"), ("intensity", "big_limit_intensity")):
         own = of_generator(config, name)
         _check_values(own)
-        if own.augment.lambda_diversity and own.augment.diversity == "volume" and not own.augment[key]:
+        bounded = own.augment[key] or (name == "deform" and own.augment.big_of == "strain")
+        if own.augment.lambda_diversity and own.augment.diversity == "volume" and not bounded:
             raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
@@ -303,7 +304,7 @@ _RULES = (
     ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
     ("augment.diversity", *_one_of("difference", "volume")),
-    ("augment.big_of", *_one_of("displacement", "deformation")),
+    ("augment.big_of", *_one_of("displacement", "deformation", "strain")),
     ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)

@@ -69,6 +69,25 @@ def without_translation(deformation):
     return deformation - tf.reduce_mean(deformation, axis=[1, 2], keepdims=True)
 
 
+def strain(deformation):
+    """How much a field stretches and turns what it moves, bounded; not the paper's.
+
+    L_big of it pays for deforming much of the image a little, and for neither moving blocks of it nor folding.
+
+    Args:
+      deformation: v [N, H, W, 2] in pixels.
+
+    Returns:
+      tanh(10/3 dv) [N, H - 1, W - 1, 4] of the derivatives of v's components along rows and columns.
+    """
+    by_row = deformation[:, 1:, :-1] - deformation[:, :-1, :-1]
+    by_column = deformation[:, :-1, 1:] - deformation[:, :-1, :-1]
+    return tf.tanh(tf.concat([by_row, by_column], -1) / 0.3)
+
+
+STRAIN_UNIT = 0.5  # in place of the limit of fields, where `strain` is rewarded
+
+
 def diversity_loss(field, other, limit: float = 0.0):
     """-mean |field - other| of the same images under two z, up to `limit` where there is one; not the paper's.
 

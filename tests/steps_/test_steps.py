@@ -41,7 +41,7 @@ def generator_batch(seed=0, num_original=N // 2):
     )
 
 
-def make_step(kind="deform", norm=True, **changes):
+def make_step(kind="deform", norm=True, head_scale=1.0, **changes):
     arguments = dict(
         learning_rate=1e-3,
         class_weights=WEIGHTS,
@@ -56,7 +56,7 @@ def make_step(kind="deform", norm=True, **changes):
     return LearnAugmentation(
         kind,
         segmenter(SIZE, 4, seed=1),
-        generator(kind, SIZE, seed=2),
+        generator(kind, SIZE, seed=2, head_scale=head_scale),
         discriminator(SIZE, channels=changes.get("pack", 1), seed=3, discriminator_norm=norm),
         **{**arguments, **changes},
     )
@@ -257,7 +257,19 @@ def test_a_translation_may_be_left_out_of_what_l_big_rewards(eager):
     expected = np.concatenate([part.numpy().ravel() for part in parts])
     assert np.linalg.norm(gradients["deformation"] - expected) < 1e-3 * np.linalg.norm(expected)
     assert np.linalg.norm(gradients["displacement"] - expected) > 0.1 * np.linalg.norm(expected)
-    assert not make_step("intensity", big_of="deformation").without_translation
+    assert make_step("intensity", big_of="deformation")._rewarded is tf.identity
+
+
+def test_a_reward_of_strain_makes_fields_stretch(eager):
+    steps = [
+        make_step(lambda_adv=0.0, lambda_big=weight, big_of="strain", task_gradient=False) for weight in (0, 100.0)
+    ]
+    batch, strains = generator_batch(), []
+    for step in steps:
+        for _ in range(5):
+            step.update(batch, ("generator",))
+        strains.append(tf.reduce_mean(tf.abs(losses.strain(step.generator([batch.labelled.image, batch.z])))))
+    assert strains[1] > 1.1 * strains[0]
 
 
 def test_a_cost_on_folding_makes_the_deformation_smoother(eager):

@@ -41,8 +41,8 @@ class LearnAugmentation(tf.Module):
       beta_1: of both of them; S keeps the paper's.
       r1: weight of `losses.gradient_penalty`, which the paper does not have.
       big_limit: see `losses.big_loss`.
-      big_of: of G_V, whether L_big and the reward of diversity are of the "displacement", as in the paper, or of the
-        "deformation", see `losses.without_translation`.
+      big_of: of G_V, what L_big and the reward of diversity measure: the "displacement", as in the paper, the
+        "deformation", see `losses.without_translation`, or the "strain", see `losses.strain`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
       lambda_diversity: weight of a reward of fields that differ over z: the batch's, and the same in another order; the
@@ -94,7 +94,10 @@ class LearnAugmentation(tf.Module):
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
         self.lambda_diversity, self.pack = lambda_diversity, pack
         self._diversity = losses.volume_loss if diversity == "volume" else losses.diversity_loss
-        self.without_translation = kind == "deform" and big_of == "deformation"
+        measures = {"deformation": losses.without_translation, "strain": losses.strain}
+        self._rewarded = measures.get(big_of, tf.identity) if kind == "deform" else tf.identity
+        if self._rewarded is losses.strain:
+            self.big_limit = losses.STRAIN_UNIT
 
     @property
     def segmenter(self) -> keras.Model:
@@ -186,9 +189,6 @@ class LearnAugmentation(tf.Module):
 
     def _big(self, field):
         return losses.big_loss(self._rewarded(field), self.big_limit)
-
-    def _rewarded(self, field):
-        return losses.without_translation(field) if self.without_translation else field
 
     def _segmentation_loss(self, labelled, num_original, field, image):
         """L_S on a batch whose first `num_original` slices are original, the others generated."""
