@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = ml_collections.ConfigDict()
     config.model.segmenter = "unet"
     config.model.generator = "conditional"
-    config.model.discriminator = "dcgan"  # section 3.3; "histogram" sees grey values alone, for G_I
+    config.model.discriminator = "dcgan"  # section 3.3; "histogram" and "quantiles" see grey values alone
     config.model.filters = 16  # released program
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
     config.model.head_scale = 1.0  # of the generators' last layer when it starts; with less, fields start small

@@ -3,7 +3,15 @@ import pytest
 import tensorflow as tf
 
 from tfaug.metrics import jacobian_determinant
-from tfaug.models.discriminator import BINS, RANGE, SoftHistogram, discriminator, histogram_discriminator
+from tfaug.models.discriminator import (
+    BINS,
+    RANGE,
+    Quantiles,
+    SoftHistogram,
+    discriminator,
+    histogram_discriminator,
+    quantile_discriminator,
+)
 from tfaug.models.generator import Increasing, Integrate, SmoothField, ToneCurve, generator
 from tfaug.warp import warp
 
@@ -105,17 +113,24 @@ def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(kind, form
     assert all(gradient is not None for gradient in tape.gradient(total, model.trainable_variables))
 
 
-def test_a_discriminator_of_histograms_knows_grey_values_and_no_anatomy():
+@pytest.mark.parametrize("build", [histogram_discriminator, quantile_discriminator])
+def test_a_discriminator_of_grey_values_knows_no_anatomy(build):
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 1, (2, 32, 32, 2)).astype(np.float32)
-    d = histogram_discriminator(32, 2, filters=2)
+    d = build(32, 2, filters=2)
     shuffled = rng.permuted(images.reshape(2, -1, 2), axis=1).reshape(images.shape)
     np.testing.assert_allclose(d(shuffled), d(images), atol=1e-5)
     assert np.abs(d(images**2) - d(images)).min() > 1e-2
+
+
+def test_histograms_and_quantiles_are_those_of_the_image():
+    images = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 2)).astype(np.float32)
     counts = SoftHistogram()(tf.constant(images)).numpy()
     assert counts.shape == (2, 2, BINS) and counts.mean(-1) == pytest.approx(np.ones((2, 2)), abs=1e-5)
     whole = np.full((1, 4, 4, 1), RANGE[0] + 3 * (RANGE[1] - RANGE[0]) / (BINS - 1), np.float32)
     assert SoftHistogram()(tf.constant(whole)).numpy()[0, 0, 3] == pytest.approx(BINS, rel=1e-4)
+    parts = np.sort(images.reshape(2, 1024, 2), axis=1).reshape(2, BINS, 32, 2).mean(axis=2)
+    np.testing.assert_allclose(Quantiles()(tf.constant(images)), parts.swapaxes(1, 2), rtol=1e-5)
 
 
 def test_a_discriminator_may_do_without_batch_statistics():

@@ -22,7 +22,7 @@ def test_validations_of_runs_become_a_table_against_minutes(script, tmp_path):
         run.mkdir(parents=True)
         log = EventLog(run)
         for step, value in zip((100, 200), values):
-            log.scalars({"validation/dice/mean": value, "loss/segmentation": 0.1}, step)
+            log.scalars({"dice/mean": value, "loss/segmentation": 0.1}, step)
     script["collect"](str(tmp_path / "runs"), tmp_path / "96-10-float32.csv")
     pd.DataFrame({"setting": ["96-10-float32"], "seconds": [0.3]}).to_csv(tmp_path / "seconds.csv", index=False)
     found = script["curves"](str(tmp_path))

@@ -26,7 +26,7 @@ import tensorflow as tf
 from tfaug import plugins
 from tfaug.compat import keras
 from tfaug.engine.errors import UserError
-from tfaug.models.discriminator import discriminator, histogram_discriminator
+from tfaug.models.discriminator import discriminator, histogram_discriminator, quantile_discriminator
 from tfaug.models.generator import generator
 from tfaug.models.unet import unet
 from tfaug.types import Z_DIM
@@ -36,6 +36,7 @@ GENERATORS: Mapping[str, Callable[..., keras.Model]] = {"conditional": generator
 DISCRIMINATORS: Mapping[str, Callable[..., keras.Model]] = {
     "dcgan": discriminator,
     "histogram": histogram_discriminator,
+    "quantiles": quantile_discriminator,
 }
 
 ROLES = {"segmenter": SEGMENTERS, "generator": GENERATORS, "discriminator": DISCRIMINATORS}

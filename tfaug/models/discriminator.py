@@ -58,16 +58,35 @@ def histogram_discriminator(image_size: int, channels: int = 1, filters: int = 1
     Returns:
       As `discriminator`.
     """
+    return _of_grey_values(SoftHistogram(dtype="float32", name="histogram"), image_size, channels, filters, seed)
 
+
+def quantile_discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> keras.Model:
+    """`histogram_discriminator`, but it sees quantiles, which say by how much an image is too dark or too bright."""
+    return _of_grey_values(Quantiles(dtype="float32", name="quantiles"), image_size, channels, filters, seed)
+
+
+def _of_grey_values(seen, image_size, channels, filters, seed):
     def layer(x, units, name):
         initializer = keras.initializers.HeNormal(streams.scalar_seed(seed, "weights", name))
         return keras.layers.Dense(units, kernel_initializer=initializer, dtype="float32", name=name)(x)
 
     image = keras.Input((image_size, image_size, channels), name="image")
-    x = keras.layers.Flatten(dtype="float32", name="flatten")(SoftHistogram(dtype="float32", name="histogram")(image))
+    x = keras.layers.Flatten(dtype="float32", name="flatten")(seen(image))
     for name in ("histogram_fc1", "histogram_fc2"):
         x = leaky_relu(layer(x, 4 * filters, name))
-    return keras.Model(image, layer(x, 1, "histogram_fc3"), name="histogram_discriminator")
+    return keras.Model(image, layer(x, 1, "histogram_fc3"), name=f"{seen.name}_discriminator")
+
+
+class Quantiles(keras.layers.Layer):
+    """The grey values in order, as means of `BINS` parts of equally many pixels."""
+
+    def call(self, image):
+        """Maps [N, H, W, C] to [N, C, BINS]; H W is a multiple of `BINS`."""
+        _, height, width, channels = image.shape
+        values = tf.reshape(tf.transpose(tf.cast(image, tf.float32), [0, 3, 1, 2]), [-1, channels, height * width])
+        parts = tf.reshape(tf.sort(values, axis=-1), [-1, channels, BINS, height * width // BINS])
+        return tf.reduce_mean(parts, axis=-1)
 
 
 class SoftHistogram(keras.layers.Layer):

@@ -22,7 +22,7 @@ import pandas as pd
 from tfaug.engine import event_files
 
 SECONDS = "seconds.csv"
-TAG = "validation/dice/mean"
+TAG = "dice/mean"
 
 
 def collect(runs: str, file: pathlib.Path) -> None:
