@@ -26,7 +26,7 @@ def _text(output):
 def settings():
     """Lines of Python that make a config tiny."""
     keys = dict(flag.removeprefix("--config.").split("=", 1) for flag in TINY)
-    values = {key: repr(value) if ":" in value else value for key, value in keys.items()}
+    values = {key: repr(value) if ":" in value and value[0] != "{" else value for key, value in keys.items()}
     return "\n".join(f"config.{key} = {value}" for key, value in values.items())
 
 

@@ -30,7 +30,11 @@ FLAGS = {
     "python evaluate.py --table1": (*HEART, *FAST),
     "python evaluate.py --figures": (*HEART, *FAST),
     "python train.py --config=configs/acdc.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
-    "python train.py --config=configs/acdc_quick.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
+    "python train.py --config=configs/acdc_quick.py --config.data.root=HEARTS": (
+        *TINY_HEART,  # which have another augment.of_intensity
+        "--config.augment.big_limit_intensity=0.1",
+        *QUICK,
+    ),
     "python train.py --config=configs/own.py --config.data.root=OWN": (*OWN, *QUICK),
     "python train.py --check --config=configs/own.py --config.data.root=OWN": OWN,
 }

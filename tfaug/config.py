@@ -78,7 +78,7 @@ def _check_values(config):
 def of_generator(config: Config, name: str) -> Config:
     """A config as the training of one of `GENERATORS` reads it: for G_I with the keys of `augment.of_intensity`."""
     changes = dict(config.augment.of_intensity)
-    config = config.copy_and_resolve_references()
+    config = copied(config)
     with config.ignore_type():
         config.augment.of_intensity = ()
     if name.startswith("intensity"):
@@ -89,6 +89,13 @@ def of_generator(config: Config, name: str) -> Config:
                 remedy = "give a value of the type that the config's has"
                 raise UserError("--config.augment.of_intensity", f"{key} cannot be {value!r}", remedy) from None
     return config
+
+
+def copied(config: Config) -> Config:
+    """A copy in which the structures are pairs: their names may hold dots, which a config's keys may not."""
+    values = config.to_dict()
+    values["data"]["structures"] = tuple(dict(values["data"]["structures"]).items())
+    return Config(values)
 
 
 def _section(config, key):

@@ -177,9 +177,7 @@ def resolve(config: Config) -> Config:
     """
     if rules.is_resolved(config):
         return config
-    values = config.to_dict()
-    values["data"]["structures"] = tuple(dict(values["data"]["structures"]).items())  # a config's key holds no dot
-    config = Config(values)
+    config = rules.copied(config)
     with config.ignore_type():  # a number takes the place of "auto"
         _resolve(config)
     return config

@@ -58,7 +58,7 @@ def table(found: pd.DataFrame, steps: list[int]) -> str:
 def draw(found: pd.DataFrame, file: str) -> None:
     """A panel a method, a line a setting, Dice against minutes."""
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     methods = list(dict.fromkeys(found.method))
     figure, axes = pyplot.subplots(1, len(methods), figsize=(4.2 * len(methods), 3.6), sharey=True, squeeze=False)
@@ -66,6 +66,10 @@ def draw(found: pd.DataFrame, file: str) -> None:
         for setting, one in found[found.method == method].groupby("setting", sort=False):
             axis.plot(one.minutes, one["mean"], label=setting)
         axis.set(title=method, xlabel="minutes on two cores", xscale="log")
+        least, most = found.minutes.min(), found.minutes.max()
+        ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if least <= tick <= most]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("mean Dice, 41 development patients")
     axes[0][-1].legend(fontsize=7)
