@@ -1,4 +1,4 @@
-"""ACDC on two cores in less than 25 minutes: the paper's method with what one labelled volume and few steps ask for.
+"""ACDC on two cores: the paper's method with what one labelled volume and few steps ask for.
 
     python train.py --config=configs/acdc_quick.py --config.data.root=DIR
 

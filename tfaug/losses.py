@@ -80,9 +80,13 @@ def strain(deformation):
     Returns:
       tanh(10/3 dv) [N, H - 1, W - 1, 4] of the derivatives of v's components along rows and columns.
     """
-    by_row = deformation[:, 1:, :-1] - deformation[:, :-1, :-1]
-    by_column = deformation[:, :-1, 1:] - deformation[:, :-1, :-1]
-    return tf.tanh(tf.concat([by_row, by_column], -1) / 0.3)
+    return tf.tanh(tf.concat(_derivatives(deformation), -1) / 0.3)
+
+
+def _derivatives(deformation):
+    """Of v [N, H, W, 2] along rows and along columns, each [N, H - 1, W - 1, 2]."""
+    here = deformation[:, :-1, :-1]
+    return deformation[:, 1:, :-1] - here, deformation[:, :-1, 1:] - here
 
 
 STRAIN_UNIT = 0.5  # in place of the limit of fields, where `strain` is rewarded
@@ -153,7 +157,6 @@ def folding_loss(deformation):
     Returns:
       Scalar, 0 where nothing folds or is about to.
     """
-    by_row = deformation[:, 1:, :-1] - deformation[:, :-1, :-1]
-    by_column = deformation[:, :-1, 1:] - deformation[:, :-1, :-1]
+    by_row, by_column = _derivatives(deformation)
     determinant = (1 - by_row[..., 0]) * (1 - by_column[..., 1]) - by_row[..., 1] * by_column[..., 0]
     return tf.reduce_mean(tf.nn.relu(0.2 - determinant))

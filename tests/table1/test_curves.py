@@ -16,6 +16,12 @@ def script():
     return runpy.run_path(str(ACDC / "curves.py"))
 
 
+def test_the_page_shows_the_committed_curves(script):
+    table = script["table"](script["curves"](str(ACDC / "curves")), script["STEPS"])
+    page = (ACDC / "development.md").read_text(encoding="utf-8")
+    assert all(f"    {line}\n" in page for line in table.splitlines())
+
+
 def test_validations_of_runs_become_a_table_against_minutes(script, tmp_path):
     for seed, values in enumerate([(0.2, 0.4), (0.4, 0.6)]):
         run = tmp_path / f"runs/acdc_dev-n1-set2-seg-aff_rd_ri-seed{seed}"

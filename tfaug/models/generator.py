@@ -78,10 +78,8 @@ def generator(
     x = block(x, filters, 3, "conv_1c")
     x = block(x, filters, 3, "conv_1d")
     if kind == "deform" and deformation != "free":
-        smooth = SmoothField(
-            _stride(image_size, control_px), limit_px, fixed_border, dtype="float32", name="smooth_field"
-        )
-        field = _smooth_head(x, deformation, smooth, functools.partial(block, scale=head_scale))
+        smooth = (control_px, limit_px, fixed_border)
+        field = _smooth_head(x, deformation, *smooth, functools.partial(block, scale=head_scale))
     elif kind == "intensity" and intensity != "free":
         field = _curve_head(x, drawn, image, intensity, seed)
     else:
@@ -95,15 +93,12 @@ def _deformation_head(x, channels, block):
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
-def _stride(image_size, control_px):
-    return min(2 ** max(0, round(math.log2(control_px))), image_size // 4)
-
-
-def _smooth_head(x, form, smooth, block):
-    x = keras.layers.AveragePooling2D(smooth.stride, name="control_points")(x)
+def _smooth_head(x, form, control_px, limit_px, fixed_border, block):
+    stride = min(2 ** max(0, round(math.log2(control_px))), x.shape[1] // 4)
+    x = keras.layers.AveragePooling2D(stride, name="control_points")(x)
     v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
     v = keras.layers.Activation("linear", dtype="float32", name="control_displacements")(v)
-    v = smooth(v)
+    v = SmoothField(stride, limit_px, fixed_border, dtype="float32", name="smooth_field")(v)
     return Integrate(dtype="float32", name="deformation")(v) if form == "velocity" else v
 
 

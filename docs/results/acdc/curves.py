@@ -6,8 +6,8 @@
 
 Dice is the mean over structures and over the 41 patients, on the network's grid, of the model of each step. RUNS holds
 segmenters that were trained with curves.json, so that these patients were validated and none was tested. Minutes are
-steps times the seconds a step in the folder's seconds.csv, which `python -m benchmarks.scaling` measured on two cores
-that did nothing else.
+steps times the seconds a step in the folder's seconds.csv, which `python -m benchmarks.steps --size=64 --batch=10
+--only="S iteration"` measured on two cores that did nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import re
+from collections.abc import Sequence
 
 import matplotlib
 import pandas as pd
@@ -23,6 +24,7 @@ from tfaug.engine import event_files
 
 SECONDS = "seconds.csv"
 TAG = "dice/mean"
+STEPS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # that the table shows
 
 
 def collect(runs: str, file: pathlib.Path) -> None:
@@ -47,7 +49,7 @@ def curves(folder: str) -> pd.DataFrame:
     return found.assign(minutes=found.step * found.setting.map(seconds) / 60)
 
 
-def table(found: pd.DataFrame, steps: list[int]) -> str:
+def table(found: pd.DataFrame, steps: Sequence[int]) -> str:
     """Mean Dice at some steps, a row a setting and method, and the minutes of the last of them."""
     shown = found[found.step.isin(steps)].set_index(["setting", "method", "step"])
     by_step = {column: shown[column].unstack("step") for column in ("mean", "size", "minutes")}
@@ -87,6 +89,6 @@ if __name__ == "__main__":
     if options.collect:
         collect(options.collect, pathlib.Path(options.folder) / f"{options.setting}.csv")
     found = curves(options.folder)
-    print(table(found, [100, 200, 300, 500, 700, 1000, 1500, 2000]))
+    print(table(found, STEPS))
     if options.figure:
         draw(found, options.figure)

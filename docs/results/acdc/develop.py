@@ -83,12 +83,12 @@ def generators(folders: list[str], kind: str) -> pd.DataFrame:
 
 
 def settings(folders: list[str]) -> str:
-    """A line a key that the configs of some folders have otherwise than the default, below the folder's name."""
+    """A line a folder: keys that its config has otherwise than the default. "all": those of every folder."""
     default = results.decisive(phantom.get_config(), ())
     changed = {}
     for folder in folders:
         found = run_dir.differences(default, results.read_config(folder))
-        own = {key: change.partition(" -> ")[2] for key, change in found.items() if not _OF_ALL.fullmatch(key)}
+        own = {key: change.partition(" -> ")[2] for key, change in found.items() if not _NOT_SHOWN.fullmatch(key)}
         changed[pathlib.Path(folder).name] = own
     shared = set.intersection(*(set(own.items()) for own in changed.values()))
     shown = {"all": dict(sorted(shared))}
@@ -102,7 +102,7 @@ def settings(folders: list[str]) -> str:
 
 
 # The data and their splits; what no training reads.
-_OF_ALL = re.compile(r"name|methods|(data|splits|generators)\..*|.*_every")
+_NOT_SHOWN = re.compile(r"name|methods|(data|splits|generators)\..*|.*_every")
 
 
 if __name__ == "__main__":
