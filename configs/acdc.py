@@ -115,6 +115,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.lambda_diversity = 0.0
     config.augment.diversity = "difference"  # of fields under two z; or the "volume" that the batch's differences span
     config.augment.pack = 1  # how many images D judges as one, by which it sees whether they differ as scans do
+    config.augment.pack_of = "slices"  # generated from any; "draws": from one slice, by which D sees what each becomes
     # Of `augment` and `model`, what is otherwise for G_I than for G_V, as {"pack": 5, "discriminator": "histogram"}.
     config.augment.of_intensity = either(())
     config.augment.partition = "even"  # S's batch: half original, half generated; or "released"

@@ -310,6 +310,7 @@ _RULES = (
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
     ("augment.beta_1", *_SHARE),
     ("augment.pack", *_whole(1)),
+    ("augment.pack_of", *_one_of("slices", "draws")),
     ("augment.diversity", *_one_of("difference", "volume")),
     ("augment.big_of", *_one_of("displacement", "deformation", "strain")),
     ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),

@@ -130,9 +130,9 @@ def volume_loss(field, other, unit: float):
 
 
 def packed(images, size: int):
-    """Images side by side in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not the paper's.
+    """Images in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not the paper's.
 
-    Of a pack D sees whether its images differ as scans do.
+    Of a pack D sees whether its images differ as scans do. Its images are N // size apart in the batch.
 
     Args:
       images: [N, H, W, C].
@@ -144,8 +144,8 @@ def packed(images, size: int):
     if size == 1:
         return images
     number, (height, width, channels) = images.shape[0] // size, images.shape[1:]
-    packs = tf.reshape(images[: number * size], [number, size, height, width, channels])
-    return tf.reshape(tf.transpose(packs, [0, 2, 3, 1, 4]), [number, height, width, size * channels])
+    packs = tf.reshape(images[: number * size], [size, number, height, width, channels])
+    return tf.reshape(tf.transpose(packs, [1, 2, 3, 0, 4]), [number, height, width, size * channels])
 
 
 def folding_loss(deformation):

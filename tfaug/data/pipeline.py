@@ -63,7 +63,9 @@ def indices(num_slices: int, batch_size: int, step, seed: int, purpose: str) -> 
     return tf.ensure_shape(tf.concat(orders, 0)[offset : offset + batch_size], [batch_size])
 
 
-def labelled_batches(slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int) -> Callable:
+def labelled_batches(
+    slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int, repeats: int = 1
+) -> Callable:
     """Batches to train a segmenter on.
 
     Args:
@@ -72,13 +74,15 @@ def labelled_batches(slices: Slices, num_classes: int, batch_size: int, augment:
       batch_size: N.
       augment: applied to each batch.
       seed: of the run.
+      repeats: how often each slice is in a batch, which then is as many times the same series.
 
     Returns:
       Function from the step (int64 scalar) to its `Batch`.
     """
 
     def make(step) -> Batch:
-        chosen = indices(slices.image.shape[0], batch_size, step, seed, "labelled")
+        chosen = indices(slices.image.shape[0], batch_size // repeats, step, seed, "labelled")
+        chosen = tf.tile(chosen, [repeats])
         label = tf.one_hot(tf.gather(slices.label, chosen), num_classes)
         return augment(Batch(tf.gather(slices.image, chosen), label), step, "labelled")
 
@@ -114,6 +118,7 @@ def generator_batches(
     augment: Augment,
     seed: int,
     released_partition: bool = False,
+    repeats: int = 1,
 ) -> Callable:
     """Batches to learn an augmentation from.
 
@@ -126,11 +131,12 @@ def generator_batches(
       seed: of the run.
       released_partition: draws the number of original slices in S's batch from 5..14 of 20, as the released program
         did; otherwise it is half of them.
+      repeats: of each labelled slice, see `labelled_batches`; z differs.
 
     Returns:
       Function from the step (int64 scalar) to its `GeneratorBatch`.
     """
-    make_labelled = labelled_batches(labelled, num_classes, batch_size, augment, seed)
+    make_labelled = labelled_batches(labelled, num_classes, batch_size, augment, seed, repeats)
     ends = [batch_size * index // len(real) for index in range(len(real) + 1)]
     make_real = [
         image_batches(pool, num_classes, end - start, augment, seed, f"real{index or ''}")

@@ -233,6 +233,7 @@ class LearnAugmentation(Stage):
             networks.augmenter(config, schedule.partition).affine,
             config.seed,
             released_partition=schedule.partition == "released",
+            repeats=schedule.pack if schedule.pack_of == "draws" else 1,
         )
         self.keep = self.kept(
             generator=functools.partial(networks.generator, config, self.kind),
