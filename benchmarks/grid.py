@@ -2,10 +2,10 @@
 
     python -m benchmarks.grid [--before=CLONE] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
 
-Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps and for more
-of them. The difference gives the time of a step, the rest is what each training needs besides, and both together the
-time of a training with as many steps as the config says; those of a generator's warm-up, which are shorter, count as
-the others. Each row is taken in turn with the others:
+Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps. When the
+steps of the middle half were done, as their event files say, gives the time of a step; the rest is what each training
+needs besides, and both together the time of a training with as many steps as the config says. Those of a generator's
+warm-up, which are shorter, count as the others. Each row is taken in turn with the others:
 
     now                 this code
     one at a time       this code, in one process of workers x threads threads
@@ -22,12 +22,14 @@ import argparse
 import functools
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
 from benchmarks import timing
+from tfaug.engine import event_files
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORK = {
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--before", type=pathlib.Path, help="the folder of another clone")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
-    parser.add_argument("--steps", type=timing.numbers, default=[30, 90], help="steps of the two trainings")
+    parser.add_argument("--steps", type=int, default=80, help="of each training, a multiple of 4")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each")
     parser.add_argument("--config", default="phantom", help="as that of train.py")
     arguments, config_flags = parser.parse_known_args(argv)
@@ -58,28 +60,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(rows: Mapping[str, Row], steps: Sequence[int], repeats: int, flags: Sequence[str]) -> str:
-    """The table; `steps` are those of a short and of a longer training."""
+def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[str]) -> str:
+    """The table."""
     with tempfile.TemporaryDirectory() as folder:
         cache = f"--config.data.cache_dir={folder}/cache"
         for row in rows.values():
             row.run(f"{folder}/check", 1, ["--check", *flags, cache])  # prepares the data
         calls = {
-            (work, name, count): functools.partial(
-                _timed, row, folder, [*flags, cache, *job, f"--config.{part}.num_steps={count}"]
+            (work, name): functools.partial(
+                _timed,
+                row,
+                folder,
+                steps,
+                [*flags, cache, *job, *(f"--config.{part}.{key}={steps}" for key in ("num_steps", "eval_every"))],
             )
             for work, (part, *job) in WORK.items()
             for name, row in rows.items()
-            for count in steps
         }
         medians = timing.side_by_side(calls, repeats)
     lines = []
     for work, (part, *_) in WORK.items():
         rates = {}
         for name, row in rows.items():
-            short, longer = (medians[work, name, count]["seconds"] for count in steps)
-            step = (longer - short) / (steps[1] - steps[0])
-            besides = short - steps[0] * step
+            step = medians[work, name]["step"]
+            besides = medians[work, name]["seconds"] - steps * step
             rates[name] = 3600 * row.workers / (besides + full_steps(part, flags) * step)
             lines.append([work, name, row.workers, row.threads, 1e3 * step, besides, rates[name]])
         for line in lines[-len(rows) :]:
@@ -125,9 +129,31 @@ class Row:
             raise SystemExit(1)
 
 
-def _timed(row: Row, folder: str, flags: Sequence[str]) -> timing.Measurement:
+def _timed(row: Row, folder: str, steps: int, flags: Sequence[str]) -> timing.Measurement:
+    hooks = [
+        f"--config.report_every={steps // 4}",
+        f"--config.picture_every={steps}",
+        f"--config.checkpoint_every={steps}",
+    ]
     with tempfile.TemporaryDirectory(dir=folder) as workdir:
-        return timing.timed(lambda: row.run(workdir, row.workers, flags))
+
+        def run() -> dict[str, float]:
+            row.run(workdir, row.workers, [*flags, *hooks])
+            runs = {file.parent for file in pathlib.Path(workdir).rglob("events.out.tfevents.*")}
+            return {"step": statistics.mean(_seconds_a_step(run, steps) for run in runs)}
+
+        return timing.timed(run)
+
+
+def _seconds_a_step(run: pathlib.Path, steps: int) -> float:
+    times = {
+        event.step: event.wall_time
+        for file in event_files.files(run)
+        for event in event_files.events(file)
+        if any(value.tag.startswith("loss/") for value in event.summary.value)
+    }
+    first, last = steps // 4, 3 * steps // 4
+    return (times[last] - times[first]) / (last - first)
 
 
 if __name__ == "__main__":

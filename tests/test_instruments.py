@@ -20,9 +20,10 @@ def scan(case, seed):
     return types.SimpleNamespace(case=case, image=rng.random((3, SIZE, SIZE, 1), np.float32) + seed, label=label)
 
 
-def reading(name, generate, **arguments):
+def reading(name, generate, packs=(1, "slices"), **arguments):
     config = phantom.get_config()
     config.data.image_size = SIZE
+    config.augment.pack, config.augment.pack_of = packs
     made = instruments.Instruments(name, [scan("a", 0)], [scan("b", 1)], [scan("c", 2)], sources.resolve(config))
     return made, made.measure(generate, **arguments)
 
@@ -86,6 +87,18 @@ def test_the_discriminator_is_asked_about_each_pool_apart():
     assert by_source(values)["discriminator"] == pytest.approx(
         {"accuracy_generated": 1, "accuracy_labelled": 0, "accuracy_unlabelled": 1, "accuracy_held_out": 0}
     )
+
+
+def test_the_discriminator_is_asked_about_packs_as_it_was_trained_on_them():
+    seen = []
+
+    def judge(image, real):
+        seen.append(image.numpy())
+        return tf.zeros(2), tf.zeros(2)
+
+    reading("intensity", lambda image, z: tf.zeros_like(image), judge=judge, packs=(2, "draws"))
+    first, second = np.split(seen[0], 2)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_page_shows_every_number_over_the_steps():

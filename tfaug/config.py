@@ -91,6 +91,11 @@ def of_generator(config: Config, name: str) -> Config:
     return config
 
 
+def draws_of_a_slice(schedule: Config) -> int:
+    """How often each labelled slice is in a batch of the section `augment`, each time under another z."""
+    return schedule.pack if schedule.pack_of == "draws" else 1
+
+
 def copied(config: Config) -> Config:
     """A copy in which the structures are pairs: their names may hold dots, which a config's keys may not."""
     values = config.to_dict()

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import pathlib
 import re
 import subprocess
 import types
@@ -342,7 +343,7 @@ def test_others_says_what_the_pairs_show(gain, verdict):
 
 
 class Started:
-    """Trainings that a grid would run: seconds go by on a clock of the test, by steps and threads."""
+    """Trainings that a grid would run: seconds go by on a clock of the test, by steps and threads; events tell them."""
 
     clock = 0.0
 
@@ -353,7 +354,13 @@ class Started:
         self.commands.append((command, env))
         *_, count = [0, *(int(flag.split("=")[1]) for flag in command if "num_steps" in flag)]
         slow = 2 if env.get("TF_ENABLE_ONEDNN_OPTS") == "0" else 1
-        self.seconds = max(getattr(self, "seconds", 0), 10 + slow * count / int(env["TF_NUM_INTRAOP_THREADS"]))
+        step = slow / int(env["TF_NUM_INTRAOP_THREADS"])
+        self.seconds = max(getattr(self, "seconds", 0), 10 + step * count)
+        if count:
+            values = dict(flag.split("=", 1) for flag in command if "=" in flag)
+            run = pathlib.Path(values["--workdir"]) / values["--config.seed"]
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "events.out.tfevents.1").write_text(f"{step} {count}")
         return self
 
     def wait(self):
@@ -362,14 +369,23 @@ class Started:
         return 0
 
 
-def test_a_grids_trainings_an_hour_follow_from_a_short_and_a_longer_one(monkeypatch, capsys):
+def events(file):
+    """What `Started` tells of the reports of losses, and a picture's event between."""
+    step, count = map(float, file.read_text().split())
+    for done, tag in [(count // 4, "loss/segmentation"), (count // 2, "batch"), (3 * count // 4, "loss/segmentation")]:
+        summary = types.SimpleNamespace(value=[types.SimpleNamespace(tag=tag)])
+        yield types.SimpleNamespace(step=int(done), wall_time=7.0 + step * done, summary=summary)
+
+
+def test_a_grids_trainings_an_hour_follow_from_what_a_step_takes_and_what_a_training_needs_besides(monkeypatch, capsys):
     started = Started([])
     others = {name: getattr(subprocess, name) for name in ("run", "PIPE", "DEVNULL")}
     monkeypatch.setattr(grid, "subprocess", types.SimpleNamespace(Popen=started, **others))
+    monkeypatch.setattr(grid.event_files, "events", events)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: Started.clock)
     monkeypatch.setattr(timing, "SETTLE_SECONDS", 0.0)
     flags = ["--config=phantom", "--config.segment.num_steps=100", "--config.augment.num_steps=200"]
-    assert grid.main(["--repeats=1", "--steps=10,20", "--before=elsewhere", *flags]) == 0
+    assert grid.main(["--repeats=1", "--steps=20", "--before=elsewhere", *flags]) == 0
     table = capsys.readouterr().out.strip()
     assert column(table, "code") == ["now", "one at a time", "without oneDNN", "before"] * 2
     assert column(table, "ms/step") == ["1000", "500", "2000", "1000"] * 2

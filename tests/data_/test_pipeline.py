@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaug import losses
 from tfaug.data import pipeline
 from tfaug.types import Batch
 
@@ -71,6 +72,21 @@ def test_generator_batch_takes_labelled_and_real_from_their_own_pools():
     assert batch.labelled.image[..., 0].numpy().max() < 100 <= batch.real[..., 0].numpy().min()
     assert batch.real.shape == (8, SIZE, SIZE, 2) and batch.z.shape == (8, 100)
     assert batch.num_original == 4
+
+
+def test_a_pack_of_draws_is_one_labelled_slice_under_different_z():
+    make = pipeline.generator_batches(
+        numbered_slices(7), [numbered_slices(9, False)], CLASSES, 6, keep, seed=0, repeats=3
+    )
+    seen = set()
+    for step in range(7):
+        batch = make(step_of(step))
+        packs = losses.packed(batch.labelled.image, 3).numpy()
+        assert packs.shape[0] == 2 and (packs == packs[..., [0, 1] * 3]).all()
+        assert len({*batch.z.numpy()[:, 0]}) == 6
+        seen.update(packs[:, 0, 0, 0])
+    assert len(seen) == 7
+    assert len({*batch.labelled.image.numpy()[: batch.num_original, 0, 0, 0]}) == 2  # S sees all slices of the batch
 
 
 def test_pools_of_scans_have_equal_shares_of_a_batch_however_large_they_are():

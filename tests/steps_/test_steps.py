@@ -283,19 +283,19 @@ def test_a_cost_on_folding_makes_the_deformation_smoother(eager):
     assert folding[1] < folding[0]
 
 
-def test_a_pack_has_the_images_of_its_neighbours_as_channels():
+def test_a_packs_channels_are_images_from_all_over_the_batch():
     images = tf.reshape(tf.range(5 * 2 * 3 * 2), [5, 2, 3, 2])
     packs = losses.packed(images, 2)
     assert packs.shape == (2, 2, 3, 4)
     for k in range(4):
-        np.testing.assert_array_equal(packs[k // 2, ..., 2 * (k % 2) : 2 * (k % 2) + 2], images[k])
+        np.testing.assert_array_equal(packs[k % 2, ..., 2 * (k // 2) : 2 * (k // 2) + 2], images[k])
     assert losses.packed(images, 1) is images
 
 
 def test_a_discriminator_of_packs_sees_that_generated_images_are_all_alike(eager):
     """And one of single images, which are all as likely, does not."""
     dark, bright = tf.zeros([N // 2, SIZE, SIZE, 1]), tf.ones([N // 2, SIZE, SIZE, 1])
-    scans = tf.reshape(tf.stack([dark, bright], 1), [N, SIZE, SIZE, 1])
+    scans = tf.concat([dark, bright], 0)  # each pack holds both
     loss = {}
     for pack in (1, 2):
         step = make_step("intensity", norm=False, pack=pack)

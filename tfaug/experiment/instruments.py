@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfaug import metrics
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.augment.methods import GENERATORS
-from tfaug.config import Config
+from tfaug.config import Config, draws_of_a_slice
 from tfaug.data import pipeline
 from tfaug.data.preprocess import Prepared
 from tfaug.experiment import networks
@@ -174,7 +174,8 @@ class Instruments:
 
     def _ask(self, generate, judge):
         """How often D is right, on generated slices and on the scans of each pool apart."""
-        source = self._pools["labelled"]
+        source, repeats = self._pools["labelled"], draws_of_a_slice(self._config.augment)
+        source = np.tile(source[: len(source) // repeats], (repeats, 1, 1, 1))
         field = fields(generate, source, self._config, num_draws=1)[0]
         generated = transform_image(self._kind, tf.constant(source), field)
         right = {}

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import Config, cases, generator_path, of_generator, require, segmenter_path
+from tfaug.config import Config, cases, draws_of_a_slice, generator_path, of_generator, require, segmenter_path
 from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
@@ -233,7 +233,7 @@ class LearnAugmentation(Stage):
             networks.augmenter(config, schedule.partition).affine,
             config.seed,
             released_partition=schedule.partition == "released",
-            repeats=schedule.pack if schedule.pack_of == "draws" else 1,
+            repeats=draws_of_a_slice(schedule),
         )
         self.keep = self.kept(
             generator=functools.partial(networks.generator, config, self.kind),
