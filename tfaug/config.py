@@ -308,7 +308,7 @@ _RULES = (
     ("augment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.lambda_big", *_NOT_NEGATIVE),
     ("segment.lambda_adv", *_NOT_NEGATIVE),
-    ("augment.adversarial_loss", *_one_of("non_saturating", "saturating")),
+    ("augment.adversarial_loss", *_one_of("non_saturating", "saturating", "energy")),
     ("augment.task_gradient", *_SWITCH),
     ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),

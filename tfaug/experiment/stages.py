@@ -222,7 +222,7 @@ class LearnAugmentation(Stage):
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
         config, schedule = self.config, self.schedule
         self.step = networks.learn_augmentation(config, self.generator_name)
-        self.judge = tf.function(self.step.judge, autograph=False) if self.step.lambda_adv else None
+        self.judge = tf.function(self.step.judge, autograph=False) if self.step.asks_discriminator else None
         labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
         pools = {"all": [unlabelled + labelled], "unlabelled": [unlabelled], "equal": [unlabelled, labelled]}
         self.batches = pipeline.generator_batches(

@@ -8,6 +8,7 @@ from tfaug import losses
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.compat import keras
 from tfaug.models.blocks import frozen_statistics
+from tfaug.models.discriminator import Quantiles
 from tfaug.steps.optimizer import adam, descend
 from tfaug.steps.segment import Segment
 from tfaug.types import GeneratorBatch
@@ -32,7 +33,8 @@ class LearnAugmentation(tf.Module):
       lambda_seg: weight of L_S.
       lambda_adv: weight of the adversarial loss (Eq. 5).
       lambda_big: weight of L_big (Eq. 5).
-      adversarial_form: see `losses.adversarial_loss`.
+      adversarial_form: see `losses.adversarial_loss`; "energy" has `losses.energy_distance` of the images' quantiles in
+        place of D. With packs, each of those is a kind.
       task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
       discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
       warmup_steps: iterations in which S alone learns, from labelled slices alone.
@@ -93,6 +95,8 @@ class LearnAugmentation(tf.Module):
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
         self.lambda_diversity, self.pack = lambda_diversity, pack
+        self.asks_discriminator = bool(lambda_adv) and adversarial_form != "energy"
+        self._quantiles = Quantiles(dtype="float32")
         self._diversity = losses.volume_loss if diversity == "volume" else losses.diversity_loss
         measures = {"deformation": losses.without_translation, "strain": losses.strain}
         self._rewarded = measures.get(big_of, tf.identity) if kind == "deform" else tf.identity
@@ -206,6 +210,13 @@ class LearnAugmentation(tf.Module):
         """G's adversarial loss, and its gradient with respect to the generated images [N, H, W, C]."""
         if not self.lambda_adv:
             return tf.constant(0.0), tf.zeros_like(image)
+        if not self.asks_discriminator:
+            with tf.GradientTape() as tape:
+                tape.watch(image)
+                seen = [tf.reshape(self._quantiles(images), [images.shape[0], -1]) for images in (image, real)]
+                draws = self.pack if self.pack > 1 else image.shape[0]
+                loss = losses.energy_distance(tf.reshape(seen[0], [draws, -1, seen[0].shape[1]]), seen[1])
+            return loss, tape.gradient(loss, image)
         with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
             tape.watch(image)
             fake_logits, _ = self._judge(image, real)
@@ -214,8 +225,8 @@ class LearnAugmentation(tf.Module):
         return loss, self.discriminator_optimizer.get_unscaled_gradients(scaled)[0]
 
     def _discriminate(self, image, real, update: bool):
-        """D's loss and accuracies, and its update; nothing without an adversarial term, as nobody asks D then."""
-        if not self.lambda_adv:
+        """D's loss and accuracies, and its update; nothing where nobody asks D."""
+        if not self.asks_discriminator:
             return {}
         with tf.GradientTape() as tape:
             fake_logits, real_logits = self._judge(image, real)
