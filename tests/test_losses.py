@@ -77,6 +77,28 @@ def test_folding_costs_and_moving_does_not():
     assert cost(0 * rows, np.where(columns == 4, 2, 0)) == pytest.approx(1.2 / 7)  # one column passes the next
 
 
+def test_energy_distance_is_0_in_the_mean_if_all_kinds_are_drawn_as_scans_are():
+    rng = np.random.default_rng(0)
+
+    def estimates(shift, spread):
+        kinds = np.array([[[0.0]], [[shift]]]).transpose(1, 0, 2) + spread * rng.normal(size=(2000, 4, 2, 3))
+        scans = rng.normal(size=(2000, 6, 3))
+        return np.array([float(losses.energy_distance(k, s)) for k, s in zip(kinds, scans)])
+
+    alike = estimates(0, 1)
+    assert abs(alike.mean()) < 3 * alike.std() / np.sqrt(len(alike))
+    for other in (estimates(0, 0.3), estimates(0, 3), estimates(1, 1)):  # one kind alone moved, in the last
+        assert other.mean() > 0.05
+
+
+def test_energy_distance_has_a_gradient_where_all_samples_are_the_same():
+    samples = tf.zeros([3, 2, 4])
+    with tf.GradientTape() as tape:
+        tape.watch(samples)
+        loss = losses.energy_distance(samples, tf.ones([5, 4]))
+    assert np.isfinite(tape.gradient(loss, samples)).all()
+
+
 def test_gradient_penalty_is_half_the_squared_norm_of_a_slice():
     gradient = tf.ones([3, 2, 2, 1]) * [[[[1.0]]], [[[2.0]]], [[[0.0]]]]
     assert float(losses.gradient_penalty(gradient)) == pytest.approx(10 / 3)

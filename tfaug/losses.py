@@ -46,9 +46,9 @@ def adversarial_loss(fake_logits, form: str):
 def energy_distance(generated, real):
     """How far what is generated is from being drawn as scans are, without a discriminator; not the paper's.
 
-    The unbiased estimate of Cramer's distance (Bellemare et al., 2017, section 5): the mean distance of generated from real
-    samples, less half the mean distance of samples within each kind. It is 0 in the mean only if both are distributed
-    alike, so that it rewards the variety that scans have, and not more.
+    An unbiased estimate of the energy distance (Szekely and Rizzo, 2013; Bellemare et al., 2017, section 4): the mean
+    distance of generated from real samples, less half the mean distance of samples within each kind. It is 0 in the
+    mean only if both are distributed alike, so that it rewards the variety that scans have, and not more.
 
     Args:
       generated: K samples of G kinds, [K, G, Q], each kind to be distributed as the scans.
@@ -71,7 +71,8 @@ def _distances(a, b):
 def _mean_apart(samples):
     """Mean distance of two different ones of [..., N, Q]."""
     number = samples.shape[-2]
-    distances = tf.linalg.set_diag(_distances(samples, samples), tf.zeros(samples.shape[:-1]))
+    distances = _distances(samples, samples)
+    distances = tf.linalg.set_diag(distances, tf.zeros_like(distances[..., 0]))
     return tf.reduce_mean(distances) * number / (number - 1)
 
 

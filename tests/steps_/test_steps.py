@@ -305,6 +305,19 @@ def test_a_discriminator_of_packs_sees_that_generated_images_are_all_alike(eager
     assert loss[1] > 1.9 * np.log(2) and loss[2] < 1.4 * np.log(2)  # chance is 2 log 2
 
 
+def test_the_energy_distance_takes_the_place_of_the_discriminator(eager):
+    """G learns what the scans' grey values are; D, which nobody asks, stays as it was."""
+    step = make_step("intensity", adversarial_form="energy", lambda_seg=0.001, pack=2)
+    batch = generator_batch()
+    batch = batch._replace(real=batch.labelled.image + 0.5)
+    before = [variable.numpy() for variable in step.discriminator.variables]
+    losses_ = [step.update(batch) for _ in range(30)]
+    assert losses_[-1]["loss/adversarial"] < losses_[0]["loss/adversarial"]
+    assert not any(name.startswith("discriminator/") for name in losses_[0])
+    for variable, value in zip(step.discriminator.variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
 def test_order_decides_whose_discriminator_judges(eager):
     """D first: G meets the updated D. The released order: G meets the old one."""
     released, default, fixed = make_step(discriminator_first=False), make_step(), make_step()
