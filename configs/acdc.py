@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.limit_mm = 22.0  # soft limit of their displacements; 0: none
     config.model.fixed_border = False  # of the same: whether the outermost control points stay where they are
     config.model.intensity = "free"  # a number a pixel (section 3.3); "curve", "increasing": one a grey value
+    config.model.curve_knots = 8  # of these: linear in between
     config.model.discriminator_norm = True  # batch normalisation in D (section 3.3)
     config.precision = "float32"  # or "mixed_bfloat16"; on a GPU "mixed_float16" too, which scales losses
 

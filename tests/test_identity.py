@@ -39,6 +39,7 @@ EXPECTED = {
     "model.limit_mm": "generator",
     "model.fixed_border": "generator",
     "model.intensity": "generator",
+    "model.curve_knots": "generator",
     "transforms.affine": "both",
     "transforms": "segmenter",
     "augment": "generator",
@@ -92,7 +93,8 @@ def test_a_key_makes_another_model_only_if_it_reaches_the_training(key):
 def test_what_a_network_does_not_read_does_not_reach_it():
     """The keys that another segmenter's identity leaves out must not be options of a segmenter."""
     left_out = {key for key in acdc.get_config().model if f"model.{key}" not in identity.SEGMENTER}
-    assert left_out == {"generator", "head_scale", "deformation", "control_mm", "limit_mm", "fixed_border", "intensity"}
+    of_generators = {"deformation", "control_mm", "limit_mm", "fixed_border", "intensity", "curve_knots"}
+    assert left_out == {"generator", "head_scale", *of_generators}
 
 
 def test_changed_scans_are_refused_by_the_name_of_their_case():

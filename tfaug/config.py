@@ -282,6 +282,7 @@ _RULES = (
     ("model.limit_mm", *_NOT_NEGATIVE),
     ("model.fixed_border", *_SWITCH),
     ("model.intensity", *_one_of("free", "curve", "increasing")),
+    ("model.curve_knots", *_whole(2)),
     ("model.discriminator_norm", *_SWITCH),
     ("transforms.affine", *_PAPER_OR_RELEASED),
     ("transforms.random_intensity", *_PAPER_OR_RELEASED),

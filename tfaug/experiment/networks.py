@@ -112,7 +112,7 @@ def _build(config, role, stage, channels, **arguments):
     )
 
 
-_OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px", "fixed_border", "intensity")
+_OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px", "fixed_border", "intensity", "curve_knots")
 
 
 def _num_channels(config):

@@ -13,7 +13,6 @@ from tfaug.types import Z_DIM
 from tfaug.warp import warp
 
 KINDS = ("deform", "intensity")
-KNOTS = 8  # of a tone curve, a seventh of the normalised range apart
 
 
 def generator(
@@ -30,6 +29,7 @@ def generator(
     limit_px: float = 0.0,
     fixed_border: bool = False,
     intensity: str = "free",
+    curve_knots: int = 8,
 ) -> keras.Model:
     """Builds G_V or G_I, which differ in their head alone.
 
@@ -53,6 +53,7 @@ def generator(
       intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
         "increasing": the same, but what is brighter stays brighter, see `Increasing`.
+      curve_knots: between which these curves are linear, evenly spaced over the normalised range.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
@@ -81,7 +82,7 @@ def generator(
         smooth = (control_px, limit_px, fixed_border)
         field = _smooth_head(x, deformation, *smooth, functools.partial(block, scale=head_scale))
     elif kind == "intensity" and intensity != "free":
-        field = _curve_head(x, drawn, image, intensity, seed)
+        field = _curve_head(x, drawn, image, intensity, curve_knots, seed)
     else:
         field = _HEADS[kind](x, channels, functools.partial(block, scale=head_scale))
     return keras.Model([image, z], field, name=f"generator_{kind}")
@@ -107,11 +108,11 @@ def _intensity_head(x, channels, block):
     return keras.layers.Activation("tanh", dtype="float32", name="intensity_field")(mask)
 
 
-def _curve_head(x, drawn, image, form, seed):
+def _curve_head(x, drawn, image, form, knots, seed):
     x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
-    curve = dense(x, image.shape[-1] * KNOTS, "curve_fc", seed)
-    curve = keras.layers.Reshape((image.shape[-1], KNOTS), name="curve_reshape")(curve)
+    curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)
+    curve = keras.layers.Reshape((image.shape[-1], knots), name="curve_reshape")(curve)
     if form == "increasing":
         curve = Increasing(dtype="float32", name="curve")(curve)
     else:
