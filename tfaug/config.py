@@ -281,7 +281,7 @@ _RULES = (
     ("model.control_mm", *_POSITIVE),
     ("model.limit_mm", *_NOT_NEGATIVE),
     ("model.fixed_border", *_SWITCH),
-    ("model.intensity", *_one_of("free", "curve", "increasing")),
+    ("model.intensity", *_one_of("free", "curve", "increasing", "quantiles")),
     ("model.curve_knots", *_whole(2)),
     ("model.discriminator_norm", *_SWITCH),
     ("transforms.affine", *_PAPER_OR_RELEASED),

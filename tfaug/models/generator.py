@@ -52,7 +52,8 @@ def generator(
         out of the image, and no edge is repeated by which D would know a deformed image. "free" has none of them.
       intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
-        "increasing": the same, but what is brighter stays brighter, see `Increasing`.
+        "increasing": the same, but what is brighter stays brighter, see `Increasing`. "quantiles": the same, drawn as
+        the slice's new quantiles, see `DrawnQuantiles`.
       curve_knots: between which these curves are linear, evenly spaced over the normalised range.
 
     Returns:
@@ -111,8 +112,11 @@ def _intensity_head(x, channels, block):
 def _curve_head(x, drawn, image, form, knots, seed):
     x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
+    knots += form == "quantiles"  # which needs a number more
     curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)
     curve = keras.layers.Reshape((image.shape[-1], knots), name="curve_reshape")(curve)
+    if form == "quantiles":
+        return DrawnQuantiles(dtype="float32", name="intensity_field")([image, curve])
     if form == "increasing":
         curve = Increasing(dtype="float32", name="curve")(curve)
     else:
@@ -195,6 +199,30 @@ class Increasing(keras.layers.Layer):
         slopes = tf.exp(1.5 * bounded[..., 1:])
         grown = tf.pad(tf.cumsum((slopes - 1) / last, axis=-1), [[0, 0], [0, 0], [1, 0]])
         return 0.5 * bounded[..., :1] + grown
+
+
+class DrawnQuantiles(keras.layers.Layer):
+    """What is added to each grey value so that a slice gets drawn quantiles, as by histogram matching.
+
+    The new quantiles lie between the slice's own ones, near which learning starts, and an increasing curve.
+    """
+
+    def call(self, inputs):
+        """Maps (image [N, H, W, C], numbers [N, C, K + 1]) to [N, H, W, C]; the curve's K values are from -0.5 on."""
+        image, numbers = inputs
+        image = tf.cast(image, numbers.dtype)
+        _, height, width, channels = image.shape
+        share, first, steps = numbers[..., :1], numbers[..., 1:2], numbers[..., 2:]
+        count = steps.shape[-1]
+        ordered = tf.sort(tf.reshape(tf.transpose(image, [0, 3, 1, 2]), [-1, channels, height * width]), axis=-1)
+        own = tf.stack([ordered[..., k * (height * width - 1) // count] for k in range(count + 1)], axis=-1)
+        grown = tf.pad(tf.cumsum(tf.nn.softplus(steps), axis=-1), [[0, 0], [0, 0], [1, 0]]) / count
+        drawn = own + tf.sigmoid(share - 4) * (0.5 * tf.tanh(first) + grown - own)
+        # From one quantile to the next, what lies between is spread evenly.
+        widths = tf.maximum(own[..., 1:] - own[..., :-1], 1e-6)[:, tf.newaxis, tf.newaxis]
+        passed = tf.clip_by_value((image[..., tf.newaxis] - own[:, tf.newaxis, tf.newaxis, :, :-1]) / widths, 0, 1)
+        gained = (drawn[..., 1:] - drawn[..., :-1])[:, tf.newaxis, tf.newaxis]
+        return tf.reduce_sum(passed * gained, axis=-1) + drawn[:, tf.newaxis, tf.newaxis, :, 0] - image
 
 
 _HEADS = {"deform": _deformation_head, "intensity": _intensity_head}
