@@ -307,7 +307,7 @@ def test_a_discriminator_of_packs_sees_that_generated_images_are_all_alike(eager
 
 def test_the_energy_distance_takes_the_place_of_the_discriminator(eager):
     """G learns what the scans' grey values are; D, which nobody asks, stays as it was."""
-    step = make_step("intensity", adversarial_form="energy", lambda_seg=0.001, pack=2)
+    step = make_step("intensity", adversarial_form="energy", lambda_seg=0.001, pack=2, grey_values=scans)
     batch = generator_batch()
     batch = batch._replace(real=batch.labelled.image + 0.5)
     before = [variable.numpy() for variable in step.discriminator.variables]

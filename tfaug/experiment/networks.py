@@ -24,6 +24,7 @@ from tfaug.config import Config
 from tfaug.data import pipeline
 from tfaug.engine import determinism, devices
 from tfaug.experiment.sources import task_of
+from tfaug.models.discriminator import GreyValues
 from tfaug.steps import LearnAugmentation
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ def _num_channels(config):
     return len(task_of(config).channels)
 
 
-def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
-    """The update rule that learns one of `GENERATORS`, with its networks."""
+def learn_augmentation(config: Config, name: str, scans: Sequence[np.ndarray] = ()) -> LearnAugmentation:
+    """The update rule that learns one of `GENERATORS`, with its networks; `scans` [Z, H, W, C] are the real ones."""
     schedule = config.augment
     kind, regularised = GENERATORS[name]
     return LearnAugmentation(
@@ -147,6 +148,7 @@ def learn_augmentation(config: Config, name: str) -> LearnAugmentation:
         lambda_diversity=schedule.lambda_diversity if regularised else 0.0,
         diversity=schedule.diversity,
         pack=schedule.pack,
+        grey_values=GreyValues(np.concatenate(scans)) if schedule.adversarial_loss == "energy" else None,
     )
 
 

@@ -221,13 +221,15 @@ class LearnAugmentation(Stage):
 
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
         config, schedule = self.config, self.schedule
-        self.step = networks.learn_augmentation(config, self.generator_name)
-        self.judge = tf.function(self.step.judge, autograph=False) if self.step.asks_discriminator else None
         labelled, unlabelled = self.data["labelled"], self.data["unlabelled"]
         pools = {"all": [unlabelled + labelled], "unlabelled": [unlabelled], "equal": [unlabelled, labelled]}
+        pools = pools[schedule.real_pool]
+        scans = [scan.image for pool in pools for scan in pool]
+        self.step = networks.learn_augmentation(config, self.generator_name, scans)
+        self.judge = tf.function(self.step.judge, autograph=False) if self.step.asks_discriminator else None
         self.batches = pipeline.generator_batches(
             _slices(labelled),
-            [_images(scans) for scans in pools[schedule.real_pool]],
+            [_images(pool) for pool in pools],
             self.data.task.num_classes,
             schedule.batch_size,
             networks.augmenter(config, schedule.partition).affine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tfaug import streams
@@ -9,6 +10,7 @@ from tfaug.compat import keras
 from tfaug.models.blocks import conv, dense, leaky_relu
 
 BINS = 32
+NOISE = 0.01  # of a quantile: spread below it is not made larger
 RANGE = (-0.2, 1.4)  # of the bins' centres; a normalised image is mostly from 0 to 1
 
 
@@ -87,6 +89,31 @@ class Quantiles(keras.layers.Layer):
         values = tf.reshape(tf.transpose(tf.cast(image, tf.float32), [0, 3, 1, 2]), [-1, channels, height * width])
         parts = tf.reshape(tf.sort(values, axis=-1), [-1, channels, BINS, height * width // BINS])
         return tf.reduce_mean(parts, axis=-1)
+
+
+class GreyValues(keras.layers.Layer):
+    """Quantiles, in coordinates in which those of some scans have no correlation and the same spread.
+
+    Most of the spread of the quantiles themselves is brightness, which a segmenter with batch normalisation hardly sees;
+    how dark muscle is beside blood and fat is in the rest.
+
+    Args:
+      scans: [S, H, W, C].
+    """
+
+    def __init__(self, scans, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self._quantiles = Quantiles(dtype="float32")
+        values = np.concatenate([self._flat(scans[k : k + 1]) for k in range(len(scans))])
+        variances, axes = np.linalg.eigh(np.cov(values.T))
+        self._whitening = tf.constant(axes / np.sqrt(np.maximum(variances, 0) + NOISE**2), tf.float32)
+
+    def call(self, image):
+        """Maps [N, H, W, C] to [N, C * BINS]."""
+        return tf.matmul(self._flat(image), self._whitening)
+
+    def _flat(self, image):
+        return tf.reshape(self._quantiles(image), [image.shape[0], -1])
 
 
 class SoftHistogram(keras.layers.Layer):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfaug import losses
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.compat import keras
 from tfaug.models.blocks import frozen_statistics
-from tfaug.models.discriminator import Quantiles
 from tfaug.steps.optimizer import adam, descend
 from tfaug.steps.segment import Segment
 from tfaug.types import GeneratorBatch
@@ -33,8 +34,8 @@ class LearnAugmentation(tf.Module):
       lambda_seg: weight of L_S.
       lambda_adv: weight of the adversarial loss (Eq. 5).
       lambda_big: weight of L_big (Eq. 5).
-      adversarial_form: see `losses.adversarial_loss`; "energy" has `losses.energy_distance` of the images' quantiles in
-        place of D. With packs, each of those is a kind.
+      adversarial_form: see `losses.adversarial_loss`; "energy" has `losses.energy_distance` of the images' grey values
+        in place of D. With packs, each of those is a kind.
       task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
       discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
       warmup_steps: iterations in which S alone learns, from labelled slices alone.
@@ -46,6 +47,7 @@ class LearnAugmentation(tf.Module):
       big_of: of G_V, what L_big and the reward of diversity measure: the "displacement", as in the paper, the
         "deformation", see `losses.without_translation`, or the "strain", see `losses.strain`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
+      grey_values: of "energy", what is compared, from images [N, H, W, C] to [N, Q], see `models.discriminator.GreyValues`.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
       lambda_diversity: weight of a reward of fields that differ over z: the batch's, and the same in another order; the
         paper does not have it.
@@ -79,6 +81,7 @@ class LearnAugmentation(tf.Module):
         lambda_diversity: float = 0.0,
         diversity: str = "difference",
         pack: int = 1,
+        grey_values: Callable | None = None,
     ):
         super().__init__()
         self.kind = kind
@@ -96,7 +99,7 @@ class LearnAugmentation(tf.Module):
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
         self.lambda_diversity, self.pack = lambda_diversity, pack
         self.asks_discriminator = bool(lambda_adv) and adversarial_form != "energy"
-        self._quantiles = Quantiles(dtype="float32")
+        self._grey_values = grey_values
         self._diversity = losses.volume_loss if diversity == "volume" else losses.diversity_loss
         measures = {"deformation": losses.without_translation, "strain": losses.strain}
         self._rewarded = measures.get(big_of, tf.identity) if kind == "deform" else tf.identity
@@ -213,9 +216,9 @@ class LearnAugmentation(tf.Module):
         if not self.asks_discriminator:
             with tf.GradientTape() as tape:
                 tape.watch(image)
-                seen = [tf.reshape(self._quantiles(images), [images.shape[0], -1]) for images in (image, real)]
+                generated, scans = self._grey_values(image), self._grey_values(real)
                 draws = self.pack if self.pack > 1 else image.shape[0]
-                loss = losses.energy_distance(tf.reshape(seen[0], [draws, -1, seen[0].shape[1]]), seen[1])
+                loss = losses.energy_distance(tf.reshape(generated, [draws, -1, generated.shape[1]]), scans)
             return loss, tape.gradient(loss, image)
         with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
             tape.watch(image)
