@@ -6,13 +6,14 @@ from tfaug.metrics import jacobian_determinant
 from tfaug.models.discriminator import (
     BINS,
     RANGE,
+    GreyValues,
     Quantiles,
     SoftHistogram,
     discriminator,
     histogram_discriminator,
     quantile_discriminator,
 )
-from tfaug.models.generator import Increasing, Integrate, SmoothField, ToneCurve, generator
+from tfaug.models.generator import DrawnQuantiles, Increasing, Integrate, SmoothField, ToneCurve, generator
 from tfaug.warp import warp
 
 
@@ -138,3 +139,28 @@ def test_a_discriminator_may_do_without_batch_statistics():
     d = discriminator(64, filters=2, discriminator_norm=False)
     together, alone = d(images, training=True), d(images[:1], training=True)
     np.testing.assert_allclose(together[:1], alone, rtol=1e-4)
+
+
+def test_grey_values_spread_alike_in_all_directions_in_which_scans_differ():
+    """Brightness, which differs most, weighs no more than contrast."""
+    rng = np.random.default_rng(0)
+    texture, brightness, contrast = rng.random((32, 32, 1)), 0.5 * rng.normal(size=400), 1 + 0.1 * rng.normal(size=400)
+    scans = (brightness[:, None, None, None] + contrast[:, None, None, None] * texture).astype(np.float32)
+    spread = np.linalg.svd(np.cov(GreyValues(scans)(tf.constant(scans)).numpy().T), compute_uv=False)
+    assert spread[:2] == pytest.approx([1, 1], rel=0.05) and spread[2] < 0.01
+
+
+def test_drawn_quantiles_become_those_of_the_slice():
+    """As histogram matching does; black, of which there is much, stays what the first one says."""
+    rng = np.random.default_rng(0)
+    image = np.maximum(rng.normal(0.3, 0.3, size=(2, 32, 32, 1)), 0).astype(np.float32)
+    numbers = np.zeros([2, 1, 18], np.float32)  # a share, the first quantile, and 16 steps
+    numbers[..., 0] = 100
+    made = image + DrawnQuantiles()([tf.constant(image), tf.constant(numbers)]).numpy()
+    expected = np.log(2) * np.linspace(0, 1, 17)
+    black = (image[0] == 0).mean()
+    levels = np.linspace(0, 1, 17)[np.linspace(0, 1, 17) > black + 0.07]
+    np.testing.assert_allclose(np.quantile(made[0], levels), expected[-len(levels) :], atol=0.01)
+    assert (made[0][image[0] == 0] == 0).all()
+    numbers[..., 0] = -100
+    np.testing.assert_allclose(DrawnQuantiles()([tf.constant(image), tf.constant(numbers)]), 0, atol=1e-6)

@@ -8,6 +8,7 @@ from fast_networks import discriminator, generator, segmenter
 from tfaug import losses
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.compat import keras
+from tfaug.models.discriminator import GreyValues
 from tfaug.steps import NETWORKS, Adam, AdversarialSegment, LearnAugmentation, Segment, adam
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
 from tfaug.warp import warp
@@ -307,9 +308,10 @@ def test_a_discriminator_of_packs_sees_that_generated_images_are_all_alike(eager
 
 def test_the_energy_distance_takes_the_place_of_the_discriminator(eager):
     """G learns what the scans' grey values are; D, which nobody asks, stays as it was."""
-    step = make_step("intensity", adversarial_form="energy", lambda_seg=0.001, pack=2, grey_values=scans)
     batch = generator_batch()
     batch = batch._replace(real=batch.labelled.image + 0.5)
+    seen = GreyValues(batch.real)
+    step = make_step("intensity", adversarial_form="energy", lambda_seg=0.001, pack=2, grey_values=seen)
     before = [variable.numpy() for variable in step.discriminator.variables]
     losses_ = [step.update(batch) for _ in range(30)]
     assert losses_[-1]["loss/adversarial"] < losses_[0]["loss/adversarial"]

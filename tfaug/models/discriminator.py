@@ -94,8 +94,8 @@ class Quantiles(keras.layers.Layer):
 class GreyValues(keras.layers.Layer):
     """Quantiles, in coordinates in which those of some scans have no correlation and the same spread.
 
-    Most of the spread of the quantiles themselves is brightness, which a segmenter with batch normalisation hardly sees;
-    how dark muscle is beside blood and fat is in the rest.
+    Most of the spread of the quantiles themselves is brightness, which a segmenter with batch normalisation hardly
+    sees; how dark muscle is beside blood and fat is in the rest.
 
     Args:
       scans: [S, H, W, C].

@@ -47,7 +47,8 @@ class LearnAugmentation(tf.Module):
       big_of: of G_V, what L_big and the reward of diversity measure: the "displacement", as in the paper, the
         "deformation", see `losses.without_translation`, or the "strain", see `losses.strain`.
       lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
-      grey_values: of "energy", what is compared, from images [N, H, W, C] to [N, Q], see `models.discriminator.GreyValues`.
+      grey_values: of "energy", what is compared, from images [N, H, W, C] to [N, Q], as a
+        `models.discriminator.GreyValues`.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
       lambda_diversity: weight of a reward of fields that differ over z: the batch's, and the same in another order; the
         paper does not have it.
