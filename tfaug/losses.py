@@ -48,7 +48,8 @@ def energy_distance(generated, real):
 
     An unbiased estimate of the energy distance (Szekely and Rizzo, 2013; Bellemare et al., 2017, section 4): the mean
     distance of generated from real samples, less half the mean distance of samples within each kind. It is 0 in the
-    mean only if both are distributed alike, so that it rewards the variety that scans have, and not more.
+    mean only if each of the Q coordinates is distributed alike, so that it rewards the variety that scans have, and not
+    more.
 
     Args:
       generated: K samples of G kinds, [K, G, Q], each kind to be distributed as the scans.
@@ -63,9 +64,8 @@ def energy_distance(generated, real):
 
 
 def _distances(a, b):
-    """Of [..., N, Q] from [..., M, Q]: [..., N, M], the root mean square of differences, with a gradient at 0."""
-    squares = tf.reduce_mean((a[..., :, tf.newaxis, :] - b[..., tf.newaxis, :, :]) ** 2, axis=-1)
-    return tf.sqrt(squares + 1e-8)
+    """Of [..., N, Q] from [..., M, Q]: [..., N, M], the mean difference of coordinates."""
+    return tf.reduce_mean(tf.abs(a[..., :, tf.newaxis, :] - b[..., tf.newaxis, :, :]), axis=-1)
 
 
 def _mean_apart(samples):
