@@ -112,7 +112,6 @@ def _intensity_head(x, channels, block):
 def _curve_head(x, drawn, image, form, knots, seed):
     x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
-    knots += form == "quantiles"  # which needs a number more
     curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)
     curve = keras.layers.Reshape((image.shape[-1], knots), name="curve_reshape")(curve)
     if form == "quantiles":
@@ -208,16 +207,16 @@ class DrawnQuantiles(keras.layers.Layer):
     """
 
     def call(self, inputs):
-        """Maps (image [N, H, W, C], numbers [N, C, K + 1]) to [N, H, W, C]; the curve's K values are from -0.5 on."""
+        """Maps (image [N, H, W, C], numbers [N, C, K]) to [N, H, W, C]; the darkest value stays."""
         image, numbers = inputs
         image = tf.cast(image, numbers.dtype)
         _, height, width, channels = image.shape
-        share, first, steps = numbers[..., :1], numbers[..., 1:2], numbers[..., 2:]
+        share, steps = numbers[..., :1], numbers[..., 1:]
         count = steps.shape[-1]
         ordered = tf.sort(tf.reshape(tf.transpose(image, [0, 3, 1, 2]), [-1, channels, height * width]), axis=-1)
         own = tf.stack([ordered[..., k * (height * width - 1) // count] for k in range(count + 1)], axis=-1)
         grown = tf.pad(tf.cumsum(tf.nn.softplus(steps), axis=-1), [[0, 0], [0, 0], [1, 0]]) / count
-        drawn = own + tf.sigmoid(share - 4) * (0.5 * tf.tanh(first) + grown - own)
+        drawn = own + tf.sigmoid(share - 4) * (own[..., :1] + grown - own)
         # From one quantile to the next, what lies between is spread evenly.
         widths = tf.maximum(own[..., 1:] - own[..., :-1], 1e-6)[:, tf.newaxis, tf.newaxis]
         passed = tf.clip_by_value((image[..., tf.newaxis] - own[:, tf.newaxis, tf.newaxis, :, :-1]) / widths, 0, 1)
