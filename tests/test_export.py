@@ -277,6 +277,7 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     [
         ("deform", {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}),
         ("intensity", {"model.intensity": "increasing"}),
+        ("intensity", {"model.intensity": "quantiles", "model.curve_knots": 16}),
     ],
 )
 def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path, kind, changes):

@@ -98,10 +98,11 @@ FORMS = [
     ),
     ("intensity", {"intensity": "curve"}),
     ("intensity", {"intensity": "increasing"}),
+    ("intensity", {"intensity": "quantiles", "curve_knots": 16}),
 ]
 
 
-@pytest.mark.parametrize("kind, form", FORMS, ids=["coarse", "velocity", "curve", "increasing"])
+@pytest.mark.parametrize("kind, form", FORMS, ids=["coarse", "velocity", "curve", "increasing", "quantiles"])
 def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(kind, form):
     model = generator(kind, 64, 2, filters=2, **form)
     rng = np.random.default_rng(0)

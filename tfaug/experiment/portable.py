@@ -23,7 +23,7 @@ from tfaug.experiment import networks, runs
 from tfaug.experiment.exporting import FILES, LAYERS_FILE, OPSET, ROOM
 from tfaug.experiment.sources import task_of
 from tfaug.models.blocks import Upsample
-from tfaug.models.generator import Increasing, Integrate, SmoothField, ToneCurve
+from tfaug.models.generator import DrawnQuantiles, Increasing, Integrate, SmoothField, ToneCurve
 from tfaug.warp import warp
 
 _HEADER = '''"""The layers of model.keras that Keras does not have: `model = layers.load("model.keras")`.
@@ -54,7 +54,7 @@ class Warp(keras.layers.Layer):
         return warp(*inputs)
 
 
-_LAYERS = (Upsample, SmoothField, Integrate, Increasing, ToneCurve, Warp)
+_LAYERS = (Upsample, SmoothField, Integrate, Increasing, ToneCurve, DrawnQuantiles, Warp)
 
 
 class Network:
