@@ -55,6 +55,21 @@ def test_histogram_matching_reaches_the_unlabelled_scans_and_a_shift_of_one_does
     assert values["generator/histogram_distance"] == pytest.approx(1, abs=0.05)
 
 
+def test_brightness_alone_is_no_spread_of_grey_values():
+    rng = np.random.default_rng(0)
+    brightness, contrast, gamma = (rng.uniform(*ends, size=(60, 1, 1, 1)) for ends in [(0, 0.3), (0.7, 1), (0.5, 2)])
+    labelled, unlabelled, held_out = scan("a", 0), scan("b", 1), scan("c", 0)
+    unlabelled.image = (brightness + contrast * rng.random((60, SIZE, SIZE, 1)) ** gamma).astype(np.float32)
+    config = phantom.get_config()
+    config.data.image_size = SIZE
+    arguments = [[labelled], [unlabelled], [held_out], sources.resolve(config)]
+    made = instruments.Instruments("intensity", *arguments)
+    values = made.measure(lambda image, z: 0.25 * z[:, :1, None, None] * tf.ones_like(image))
+    assert values["generator/diversity"] > values["histogram/diversity"]
+    assert values["histogram/spread"] == pytest.approx(1, abs=0.2)
+    assert values["generator/spread"] < 0.75 * values["histogram/spread"]
+
+
 def test_moving_anatomy_out_of_the_picture_is_seen():
     _, values = reading("deform", lambda image, z: tf.fill([len(z), SIZE, SIZE, 2], 40.0))
     assert values["generator/lost_anatomy"] == 1 and values["elastic/lost_anatomy"] < 0.5

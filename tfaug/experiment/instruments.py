@@ -15,6 +15,7 @@ from tfaug.data import pipeline
 from tfaug.data.preprocess import Prepared
 from tfaug.experiment import networks
 from tfaug.experiment.diagnostics import Generate, Pictured, fields
+from tfaug.models.discriminator import GreyValues
 from tfaug.types import Batch
 
 Z_DRAWS = 4  # fields per image
@@ -66,6 +67,7 @@ class Instruments:
         self._shown = Batch(tf.constant(shown.images), tf.one_hot(shown.labels, num_classes))
         self._unlabelled = [scan.image for scan in unlabelled]
         if unlabelled:  # the quantiles say all that `histogram_distance` needs to know
+            self._principal = GreyValues(np.concatenate(self._unlabelled))
             self._grey_values = np.quantile(np.concatenate(self._unlabelled), np.linspace(0, 1, metrics.NUM_LEVELS))
         random_fields = dict(self._random_fields())
         self._random = list(random_fields)
@@ -149,7 +151,18 @@ class Instruments:
         values["lost_anatomy"] = metrics.lost_anatomy(before, labels)
         if self._unlabelled:
             values["histogram_distance"] = metrics.histogram_distance(images, self._grey_values)
+            if self._kind == "intensity":
+                values["spread"] = self._spread(images)
         return values
+
+    def _spread(self, images):
+        """Of images [K, N, H, W, C], K of each slice: how much grey values differ over K, as a share of the unlabelled.
+
+        The median over the directions in which unlabelled slices differ, of which brightness is one.
+        """
+        flat = tf.constant(images.reshape(-1, *images.shape[2:]), tf.float32)
+        seen = self._principal(flat).numpy()[:, -self._principal.directions :].reshape(*images.shape[:2], -1)
+        return float(np.median(np.sqrt(seen.var(axis=0, ddof=1).mean(axis=0))))
 
     def _transform(self, drawn):
         """The shown slices by fields [K, N, H, W, *]: images and labels, each [K, N, H, W, C]."""
@@ -189,7 +202,7 @@ class Instruments:
 _SIZE = {"deform": ("displacement_mean_px", "diversity_px"), "intensity": ("intensity_mean", "diversity")}
 _TELLING = {
     "deform": ("displacement_p95_px", "folded", "diversity_px", "lost_anatomy"),
-    "intensity": ("intensity_p95", "saturated", "diversity", "histogram_distance"),
+    "intensity": ("intensity_p95", "saturated", "spread", "histogram_distance"),
 }
 _LARGE = {"deform": "displacement_p95_px", "intensity": "intensity_p95"}
 
@@ -229,6 +242,7 @@ _CHARTS = {
         "diversity": "diversity over z",
         "diversity_input": "diversity over images",
         "histogram_distance": "distance to unlabelled histograms",
+        "spread": "spread of grey values (unlabelled: 1)",
     },
 }
 

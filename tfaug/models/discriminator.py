@@ -99,6 +99,9 @@ class GreyValues(keras.layers.Layer):
 
     Args:
       scans: [S, H, W, C].
+
+    Attributes:
+      directions: in how many coordinates, the last ones, scans differ by more than noise.
     """
 
     def __init__(self, scans, **kwargs):
@@ -106,6 +109,7 @@ class GreyValues(keras.layers.Layer):
         self._quantiles = Quantiles(dtype="float32")
         values = np.concatenate([self._flat(scans[k : k + 1]) for k in range(len(scans))])
         variances, axes = np.linalg.eigh(np.cov(values.T))
+        self.directions = max(1, int((variances > NOISE**2).sum()))
         self._whitening = tf.constant(axes / np.sqrt(np.maximum(variances, 0) + NOISE**2), tf.float32)
 
     def call(self, image):
