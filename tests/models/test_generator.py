@@ -149,6 +149,7 @@ def test_grey_values_spread_alike_in_all_directions_in_which_scans_differ():
     scans = (brightness[:, None, None, None] + contrast[:, None, None, None] * texture).astype(np.float32)
     spread = np.linalg.svd(np.cov(GreyValues(scans)(tf.constant(scans)).numpy().T), compute_uv=False)
     assert spread[:2] == pytest.approx([1, 1], rel=0.05) and spread[2] < 0.01
+    assert np.isfinite(GreyValues(scans[:1])(tf.constant(scans))).all()
 
 
 def test_drawn_quantiles_become_those_of_the_slice():

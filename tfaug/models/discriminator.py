@@ -108,7 +108,7 @@ class GreyValues(keras.layers.Layer):
         super().__init__(dtype="float32", **kwargs)
         self._quantiles = Quantiles(dtype="float32")
         values = np.concatenate([self._flat(scans[k : k + 1]) for k in range(len(scans))])
-        variances, axes = np.linalg.eigh(np.cov(values.T))
+        variances, axes = np.linalg.eigh(np.cov(values.T, ddof=min(1, len(values) - 1)))
         self.directions = max(1, int((variances > NOISE**2).sum()))
         self._whitening = tf.constant(axes / np.sqrt(np.maximum(variances, 0) + NOISE**2), tf.float32)
 

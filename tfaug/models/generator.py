@@ -54,7 +54,8 @@ def generator(
         each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
         "increasing": the same, but what is brighter stays brighter, see `Increasing`. "quantiles": the same, drawn as
         the slice's new quantiles, see `DrawnQuantiles`.
-      curve_knots: between which these curves are linear, evenly spaced over the normalised range.
+      curve_knots: between which these curves are linear, evenly spaced over the normalised range, or at evenly spaced
+        quantiles.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
