@@ -214,9 +214,6 @@ def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
     config.augment.of_intensity = {"pack": 3}
     with pytest.raises(UserError, match="--config.augment.pack: packs of 3 do not fill"):
         rules.check(config)
-    config.augment.of_intensity = {"adversarial_loss": "energy", "batch_size": 1}
-    with pytest.raises(UserError, match="adversarial_loss: compares several images"):
-        rules.check(config)
 
 
 def test_flags_give_values_of_other_types():

@@ -73,8 +73,6 @@ def _check_values(config):
             f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
             "give a divisor of augment.batch_size",
         )
-    if config.augment.adversarial_loss == "energy" and config.augment.batch_size == 1:
-        raise UserError("--config.augment.adversarial_loss", "compares several images", "give a larger batch_size")
 
 
 def of_generator(config: Config, name: str) -> Config:
