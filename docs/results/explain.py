@@ -2,6 +2,7 @@
 
 From the results: validation and test Dice by method, and the test Dice of every labelled set. From the runs in
 --workdir, which are not in the repository: what the kept generators do, and how often their discriminators are right.
+What the generators do is then kept beside the results, in generators-n1.csv, and printed without the runs as well.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def discriminators(workdir: pathlib.Path, num_labelled: int, first_step: int = 3
         if "noreg" in run.name:
             continue
         events = EventAccumulator(str(run), {"tensors": 0}).Reload()
+        if "discriminator/accuracy_fake" not in events.Tags()["tensors"]:
+            continue  # a G without a D
         rows[run.name] = {}
         for tag in ("discriminator/accuracy_fake", "discriminator/accuracy_real"):
             values = pd.Series({event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)})
@@ -64,8 +67,12 @@ def main() -> None:
     asked = parser.parse_args()
     sets = by_set(asked.results, asked.num_labelled)
     tables = [by_method(asked.results, asked.num_labelled), sets.T, sets.std().rename("deviation of the sets")]
+    kept = asked.results / f"generators-n{asked.num_labelled}.csv"
     if asked.workdir:
-        tables += [kind(asked.workdir, asked.num_labelled) for kind in (generators, discriminators)]
+        generators(asked.workdir, asked.num_labelled).to_csv(kept, float_format="%.6g")
+        tables.append(discriminators(asked.workdir, asked.num_labelled))
+    if kept.exists():
+        tables.append(pd.read_csv(kept, index_col=0))
     print("\n\n".join(table.round(3).to_string() for table in tables))
 
 
