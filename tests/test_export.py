@@ -38,7 +38,9 @@ RUNS = {
     "segmenter_bfloat16": ("segmenter", "mixed_bfloat16", ("savedmodel",)),
     "deform": ("deform", "float32", ALL),
     "intensity_bfloat16": ("intensity", "mixed_bfloat16", ("savedmodel", "onnx")),
+    "quantiles": ("intensity", "float32", ("savedmodel", "onnx")),
 }
+CHANGES = {"quantiles": {"model.intensity": "quantiles"}}
 RNG = np.random.default_rng(0)
 INPUTS = {
     "image": RNG.normal(size=(3, SIZE, SIZE, 1)).astype(np.float32),
@@ -88,7 +90,7 @@ def world(tmp_path_factory):
     write_msd(folder / "data", STRUCTURES)
     for name, (role, precision, formats) in RUNS.items():
         config = make_config(folder / "data", precision)
-        path = make_run(folder / name, config, role)
+        path = make_run(folder / name, config, role, **CHANGES.get(name, {}))
         network = portable.Network(path, role, config)
         for to in formats:
             if to != "onnx" or has_onnx():
