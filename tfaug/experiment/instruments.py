@@ -242,7 +242,7 @@ _CHARTS = {
         "diversity": "diversity over z",
         "diversity_input": "diversity over images",
         "histogram_distance": "distance to unlabelled histograms",
-        "spread": "spread of grey values (unlabelled: 1)",
+        "spread": "spread of grey values",
     },
 }
 
