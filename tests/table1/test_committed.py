@@ -9,7 +9,7 @@ import tensorflow as tf
 from data_.patients import write_patient
 
 from tfaug.augment.methods import PAPER
-from tfaug.configs import phantom
+from tfaug.configs import acdc_quick, phantom
 from tfaug.experiment import sources
 from tfaug.table1 import render, results
 from tfaug.table1.table import compute, load
@@ -23,11 +23,14 @@ def config():
     return results.read_config(FOLDER)
 
 
-@pytest.mark.parametrize("name", ["phantom", "hippocampus"])
+GRIDS = {"phantom": FOLDER, "hippocampus": DOCS / "hippocampus", "acdc": DOCS / "acdc/grid"}
+
+
+@pytest.mark.parametrize("name", GRIDS)
 def test_the_document_shows_what_the_results_give(name):
     text = (DOCS / f"table1-{name}.md").read_text(encoding="utf-8")
-    shared = results.read_config(DOCS / name)
-    for section in render.markdown(compute(load(DOCS / name), shared, PAPER)).split("\n\n")[1:]:
+    shared, methods = results.read_config(GRIDS[name]), acdc_quick.get_config().methods if name == "acdc" else PAPER
+    for section in render.markdown(compute(load(GRIDS[name]), shared, methods)).split("\n\n")[1:]:
         assert section in text
 
 
@@ -72,9 +75,7 @@ def test_readings_of_generators_are_their_last_ones(tmp_path):
     assert develop["generators"]([str(tmp_path / "setting")], "deform").empty  # it has the other kind alone
 
 
-@pytest.mark.parametrize(
-    "folder", [DOCS / "phantom", DOCS / "hippocampus", *DEVELOPMENT], ids=lambda folder: pathlib.Path(folder).name
-)
+@pytest.mark.parametrize("folder", [*GRIDS.values(), *DEVELOPMENT], ids=lambda folder: pathlib.Path(folder).name)
 def test_results_come_from_commits(folder):
     commits = {result.commit for result in results.load(folder)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)
