@@ -2,7 +2,7 @@
 
 From the results: validation and test Dice by method, and the test Dice of every labelled set. From the runs in
 --workdir, which are not in the repository: what the kept generators do, and how often their discriminators are right.
-What the generators do is then kept beside the results, in generators-n1.csv, and printed without the runs as well.
+What the generators do is then kept beside the results, in generators-nN.csv, and printed without the runs as well.
 """
 
 from __future__ import annotations

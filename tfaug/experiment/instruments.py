@@ -67,8 +67,10 @@ class Instruments:
         self._shown = Batch(tf.constant(shown.images), tf.one_hot(shown.labels, num_classes))
         self._unlabelled = [scan.image for scan in unlabelled]
         if unlabelled:  # the quantiles say all that `histogram_distance` needs to know
-            self._principal = GreyValues(np.concatenate(self._unlabelled))
-            self._grey_values = np.quantile(np.concatenate(self._unlabelled), np.linspace(0, 1, metrics.NUM_LEVELS))
+            slices = np.concatenate(self._unlabelled)
+            self._grey_values = np.quantile(slices, np.linspace(0, 1, metrics.NUM_LEVELS))
+            if self._kind == "intensity":
+                self._principal = GreyValues(slices)
         random_fields = dict(self._random_fields())
         self._random = list(random_fields)
         self._yardsticks = {

@@ -63,9 +63,8 @@ def collect(runs: str, folder: str) -> None:
         last = pd.read_csv(file).iloc[-1]
         for source in SOURCES[kind]:
             values = {key: last[f"{source}/{key}"] for key in TELLING[kind]}
-            judged = {
-                key.split("/")[1]: last.get(key) for key in JUDGED if source == "generator"
-            }  # not every G has a D
+            of_d = JUDGED if source == "generator" else ()
+            judged = {key.split("/")[1]: last.get(key) for key in of_d}  # not every G has a D
             rows.append({"kind": kind, "set": int(number), "source": source, **values, **judged})
     pd.DataFrame(rows).to_csv(pathlib.Path(folder) / FILE, index=False, float_format="%.6g")
 
