@@ -1,6 +1,6 @@
 """Measures how many trainings an hour a grid gets done, beside what it did before.
 
-    python -m benchmarks.grid [--before=CLONE] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
+    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
 
 Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps. When the
 steps of the middle half were done, as their event files say, gives the time of a step; the rest is what each training
@@ -11,6 +11,7 @@ warm-up, which are shorter, count as the others. Each row is taken in turn with 
     one at a time       this code, in one process of workers x threads threads
     without oneDNN      this code, with the convolutions that TensorFlow takes by itself on processors without
                         instructions for neural networks
+    bfloat16            this code in mixed_bfloat16; only with --bfloat16, as it is slow where the processor lacks it
     before              the code in the folder CLONE, as its own `train.py` runs it
 
 "ratio" is to the last row.
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=pathlib.Path, help="the folder of another clone")
+    parser.add_argument("--bfloat16", action="store_true", help="a row in mixed_bfloat16")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
     parser.add_argument("--steps", type=int, default=80, help="of each training, a multiple of 4")
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "now": Row(ROOT, *both),
         "one at a time": Row(ROOT, 1, arguments.workers * arguments.threads),
         "without oneDNN": Row(ROOT, *both, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        **({"bfloat16": Row(ROOT, *both, flags=["--config.precision=mixed_bfloat16"])} if arguments.bfloat16 else {}),
         **({"before": Row(arguments.before.resolve(), *both)} if arguments.before else {}),
     }
     print(measure(rows, arguments.steps, arguments.repeats, flags))
@@ -108,10 +111,18 @@ class Row:
       workers: trainings at a time.
       threads: of each.
       environment: variables beside those of this process.
+      flags: of each training, after the others.
     """
 
-    def __init__(self, clone: pathlib.Path, workers: int, threads: int, environment: Mapping[str, str] | None = None):
-        self.workers, self.threads, self._clone = workers, threads, clone
+    def __init__(
+        self,
+        clone: pathlib.Path,
+        workers: int,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
+    ):
+        self.workers, self.threads, self._clone, self._flags = workers, threads, clone, flags
         own = ("PYTHONPATH", "TF_ENABLE_ONEDNN_OPTS")  # each clone's own choice
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in own},
@@ -120,7 +131,7 @@ class Row:
 
     def run(self, folder: str, workers: int, flags: Sequence[str]) -> None:
         """Runs trainings of seeds 0, 1, ... at once; ends this program if one fails, which has said why."""
-        command = [sys.executable, str(self._clone / "train.py"), f"--workdir={folder}", *flags]
+        command = [sys.executable, str(self._clone / "train.py"), f"--workdir={folder}", *flags, *self._flags]
         started = [
             subprocess.Popen([*command, f"--config.seed={seed}"], stdout=subprocess.DEVNULL, env=self._environment)
             for seed in range(workers)

@@ -5,8 +5,8 @@
 
 A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is its mean over patients and structures,
 the standard error that of the mean over labelled volumes, each the mean of its seeds. A second table has what the
-generators did at the end of their runs, beside random transforms: means over runs. Last comes what each folder's config
-has otherwise than `configs/phantom.py`, apart from what all of them have otherwise.
+generators did at the end of their runs, beside random transforms: means over runs. Last comes how each folder's
+config differs from `configs/acdc_quick.py` or from that of another folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 
 import pandas as pd
 
-from tfaug.configs import phantom
+from tfaug.configs import acdc_quick
 from tfaug.engine import run_dir
 from tfaug.table1 import results
 
@@ -84,22 +84,32 @@ def generators(folders: list[str], kind: str) -> pd.DataFrame:
 
 
 def settings(folders: list[str]) -> str:
-    """A line a folder: keys that its config has otherwise than the default. "all": those of every folder."""
-    default = results.decisive(phantom.get_config(), ())
-    changed = {}
-    for folder in folders:
-        found = run_dir.differences(default, results.read_config(folder))
-        own = {key: change.partition(" -> ")[2] for key, change in found.items() if not _NOT_SHOWN.fullmatch(key)}
-        changed[pathlib.Path(folder).name] = own
-    shared = set.intersection(*(set(own.items()) for own in changed.values()))
-    shown = {"all": dict(sorted(shared))}
-    shown |= {
-        name: {key: value for key, value in own.items() if (key, value) not in shared} for name, own in changed.items()
-    }
-    return "\n".join(
-        f"{name}: {', '.join(f'{key}={value}' for key, value in own.items()) or 'nothing else'}"
-        for name, own in shown.items()
-    )
+    """A line a folder: which other one, or the recipe, its config is nearest to, and what it has otherwise.
+
+    The lines are those of the shortest tree: each folder is told by the fewest keys that tell it from one before it.
+    """
+    told = {"configs/acdc_quick.py": results.decisive(acdc_quick.get_config(), ())}
+    left = {pathlib.Path(folder).name: results.read_config(folder) for folder in folders}
+    lines = []
+    nearest = {name: _change("configs/acdc_quick.py", told, config) for name, config in left.items()}
+    while left:
+        name = min(left, key=lambda name: len(nearest[name][1]))
+        other, changed = nearest.pop(name)
+        told[name] = left.pop(name)
+        lines.append(f"{name}: as {other}{', but ' if changed else ''}{', '.join(changed)}")
+        for one, config in left.items():
+            nearest[one] = min(nearest[one], _change(name, told, config), key=lambda found: len(found[1]))
+    return "\n".join(lines)
+
+
+def _change(name: str, told: dict[str, dict], config: dict) -> tuple[str, list[str]]:
+    values = {key: change.partition(" -> ")[2] for key, change in run_dir.differences(told[name], config).items()}
+    values.pop("augment.of_intensity", None)  # empty on one side: the keys in it are told
+    return name, [
+        f"no {key}" if value == "absent" else f"{key}={value}"
+        for key, value in values.items()
+        if not _NOT_SHOWN.fullmatch(key)
+    ]
 
 
 # The data and their splits; what no training reads.
