@@ -1,6 +1,6 @@
 """Measures how many trainings an hour a grid gets done, beside what it did before.
 
-    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--workers=2 --threads=1] [--config=FILE] [--config.KEY=VALUE ...]
+    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--workers=2 --threads=1] [--config=FILE ...]
 
 Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps. When the
 steps of the middle half were done, as their event files say, gives the time of a step; the rest is what each training
