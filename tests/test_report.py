@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from programs import ROOT, run
 from test_extending import TINY, tfaug, write, write_msd
 from test_faults import failed, no_tensorflow
@@ -110,6 +111,8 @@ def test_a_segmenters_report_has_its_scores_slices_and_curves(world):
     assert f"{table.dice.mean():.3f}" in text and f"Best and median and worst: {table.case[0]}" in text
     for title in ("Scores", "Cases", "Volumes and clinical indices", "Learning curves", "What was done"):
         assert title in page.texts
+    versions = re.escape(f"TensorFlow {tf.__version__}, NumPy {np.__version__}, convolutions of oneDNN")
+    assert re.search(rf"CPU, threads: \d+, {versions}", text)
     slices = [found for found in page.all("div") if found.get("class") == "slice"]
     assert len(slices) == 4 and sum("hidden" not in found for found in slices) == 1
 

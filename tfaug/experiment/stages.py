@@ -123,7 +123,8 @@ class Stage:
                 for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self._generators()}
-            run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from})
+            made_on = {"environment": self._environment()}
+            run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from, **made_on})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
         """The networks to validate and keep, by name: the step's own, or their averages, which then follow the updates.
@@ -191,13 +192,18 @@ class Stage:
         return {
             "config": identity.select(config, self.keys),
             "data": {"scans": self.data.digests(self.splits), **self._generators()},
-            "environment": {
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-                "threads": determinism.num_threads(),
-                "onednn": determinism.uses_onednn(),
-                "precision": self.config.precision,
-            },
+            "environment": self._environment(),
+        }
+
+    def _environment(self):
+        """What changes the last bits of a training."""
+        return {
+            "device": devices.used(),
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "threads": determinism.num_threads(),
+            "onednn": determinism.uses_onednn(),
+            "precision": self.config.precision,
         }
 
     def _generators(self):

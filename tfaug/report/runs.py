@@ -258,9 +258,18 @@ def _facts(run):
             ("Seed", config.seed),
             ("Precision", config.precision),
             ("Training time", _duration(run.seconds) if run.seconds else "not recorded"),
-            ("Device and versions", "not recorded in the run's folder"),
+            ("Device and versions", _environment(run.report.get("environment"))),
             ("Folder", code(run.path)),
         ]
+    )
+
+
+def _environment(found):
+    if not found:
+        return "not recorded by the version of tfaug that made the run"
+    return (
+        f"{found['device']}, threads: {found['threads']}, TensorFlow {found['tensorflow']}, NumPy {found['numpy']}, "
+        f"convolutions of {'oneDNN' if found['onednn'] else 'Eigen'}"
     )
 
 
