@@ -67,8 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.head_scale = 1.0  # of the generators' last layer when it starts; with less, fields start small
     config.model.norm_momentum = 0.99  # of batch normalisation's moving statistics; released program
     config.model.deformation = "free"  # a displacement a pixel (section 3.3); or "coarse", "velocity"
-    config.model.control_mm = 22.0  # between the control points of "coarse" and "velocity"
-    config.model.limit_mm = 22.0  # soft limit of their displacements; 0: none
+    # Between the control points of "coarse" and "velocity"; "auto": an eighth of the image's side.
+    config.model.control_mm = either(22.0)
+    config.model.limit_mm = either(22.0)  # soft limit of their displacements; 0: none; "auto": 3/16 of the side
     config.model.fixed_border = False  # of the same: whether the outermost control points stay where they are
     config.model.intensity = "free"  # a number a pixel (section 3.3); "curve", "increasing": one a grey value
     config.model.curve_knots = 8  # of these: linear in between

@@ -3,7 +3,7 @@
 import fast_networks
 import pytest
 
-from tfaug.configs import phantom
+from tfaug.configs import acdc_quick, phantom
 from tfaug.experiment import networks
 
 
@@ -22,3 +22,16 @@ def test_without_regularisation_the_task_alone_teaches_a_generator(name):
     expected = 0.0 if name == "deform_noreg" else 0.5
     assert [getattr(rule, key) for key in weights] == [expected] * 4
     assert rule.lambda_seg == 1.0
+
+
+@pytest.mark.parametrize("resolution", [2.75, 1.0])
+def test_lengths_that_are_auto_are_shares_of_the_image(resolution):
+    config = acdc_quick.get_config()
+    config.data.structures, config.data.channels = (("LV", 1),), ("MRI",)
+    config.data.resolution = resolution
+    fields = []
+    for lengths in ((64 * resolution / 8, 64 * resolution * 3 / 16), ("auto", "auto")):
+        config.model.control_mm, config.model.limit_mm = lengths
+        fields.append(networks.generator(config, "deform").get_layer("smooth_field").get_config())
+    assert fields[0] == fields[1]
+    assert (fields[0]["stride"], fields[0]["limit_px"]) == (8, pytest.approx(12.0))

@@ -98,8 +98,9 @@ def discriminator(config: Config, stage: str, channels: int) -> keras.Model:
 
 def _build(config, role, stage, channels, **arguments):
     options = {key: value for key, value in config.model.to_dict().items() if key not in models.ROLES}
-    for name in ("control", "limit"):  # a length is in mm, so that it means the same on every grid
-        options[f"{name}_px"] = options.pop(f"{name}_mm") / config.data.resolution
+    for name, share in _OF_THE_SIDE.items():  # a length is in mm, so that it means the same on every grid
+        length = options.pop(f"{name}_mm")
+        options[f"{name}_px"] = share * config.data.image_size if length == "auto" else length / config.data.resolution
     if role != "generator":
         options = {key: value for key, value in options.items() if key not in _OF_GENERATORS}
     return models.build(
@@ -113,6 +114,7 @@ def _build(config, role, stage, channels, **arguments):
     )
 
 
+_OF_THE_SIDE = {"control": 1 / 8, "limit": 3 / 16}  # of the image, where the config says "auto"
 _OF_GENERATORS = ("head_scale", "deformation", "control_px", "limit_px", "fixed_border", "intensity", "curve_knots")
 
 
