@@ -125,3 +125,9 @@ def test_a_page_shows_every_number_over_the_steps():
     page = pictures.curves_page("run: sane", np.zeros((100, 600, 3), np.uint8), [10, 20], charts)
     assert page.shape[1] == 600 and page.shape[0] > 100 and page.dtype == np.uint8
     assert "displacement, 95th percentile (px)" in made.in_short(values)
+
+
+def test_a_pages_title_is_broken_where_it_would_be_cut():
+    panel, curves = np.full((100, 600, 3), 255, np.uint8), {"a": {"b": [1, 2]}}
+    short, long = (pictures.curves_page(title, panel, [1, 2], curves) for title in ("sane", "run away, " * 20))
+    assert len(long) > len(short) and (long[:100, -10:] == 255).all()

@@ -8,6 +8,7 @@ Matplotlib's own style, whatever the user's matplotlibrc says.
 from __future__ import annotations
 
 import pathlib
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -253,18 +254,19 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
     """A page with a title, a picture, and charts of several curves each below it.
 
     Args:
-      title: of one or more lines.
+      title: of one or more lines; long ones are broken.
       panel: a picture [height, width, 3].
       steps: along the x axis of every chart.
       charts: curves of values from 0 on by name, by the chart's title. The first curve of a chart stands out.
     """
-    columns = max(1, panel.shape[1] // int(CHART[0] * DPI))
-    rows, lines = -(-len(charts) // columns), title.count("\n") + 1
-    width, head = panel.shape[1] / DPI, 0.1 + 0.2 * lines
+    columns, width = max(1, panel.shape[1] // int(CHART[0] * DPI)), panel.shape[1] / DPI
+    fitting = int(72 * width / (0.6 * (FONT + 1)))  # a letter is 0.6 of the font's size wide
+    lines = [broken for line in title.split("\n") for broken in textwrap.wrap(line, fitting)]
+    rows, head = -(-len(charts) // columns), 0.1 + 0.2 * len(lines)
     height = head + panel.shape[0] / DPI + rows * CHART[1]
     figure = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    figure.text(0.01, 1 - 0.05 / height, title, fontsize=FONT + 1, va="top")
+    figure.text(0.01, 1 - 0.05 / height, "\n".join(lines), fontsize=FONT + 1, va="top")
     figure.figimage(panel, 0, rows * CHART[1] * DPI)
     for index, (name, curves) in enumerate(charts.items()):
         row, column = divmod(index, columns)
