@@ -2,9 +2,9 @@
 
     python train.py --config=configs/own.py --config.data.root=DIR
 
-The schedule is the short one of `configs/phantom.py`; pixel size and image size follow from the data. One labelled
-case, two for validation and a fifth of the labelled cases for testing are drawn at random, and the others are used
-without their labels.
+The recipe is that of `configs/phantom.py`, with lengths as shares of the image; pixel size and image size follow
+from the data. One labelled case, two for validation and a fifth of the labelled cases for testing are drawn at random,
+and the others are used without their labels.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = "own"
     config.data.image_size = "auto"
     config.data.resolution = "auto"
+    config.model.control_mm = config.model.limit_mm = "auto"
+    config.transforms.elastic_mm = config.transforms.strong.elastic_mm = "auto"
     config.splits.random = {"labelled": 1, "validation": 2, "test": 0.2, "sets": 1}
     # 0.1 for background, and the rest shared by the structures, as the paper shares it by three.
     config.augment.class_weights = ()

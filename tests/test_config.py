@@ -105,7 +105,6 @@ def test_released_code_sets_every_switch():
         ("augment.adversarial_loss", "wgan", "non_saturating"),
         ("augment.warmup_steps", 10_000, "fewer"),
         ("augment.diversity", "volumes", "'difference' or 'volume'"),
-        ("augment.of_intensity", {"lambda_diversity": 0.1, "diversity": "volume", "big_limit_mm": 9.0}, "give one"),
         ("augment.of_intensity", {"warmup_steps": 10_000}, "fewer"),
         ("augment.of_intensity", {"pakc": 5}, "did you mean 'pack'"),
         ("augment.of_intensity", {"of_intensity": {}}, "did you mean 'intensity'"),
@@ -201,12 +200,12 @@ def test_splits_that_are_yet_to_be_drawn_or_read_are_not_checked():
 
 
 def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
-    config = phantom.get_config()
+    config = acdc.get_config()
     config.augment.of_intensity = {"pack": 5, "discriminator": "histogram", "lambda_big": 0}
     rules.check(config)
     deform, intensity = (rules.of_generator(config, name) for name in ("deform", "intensity_noreg"))
     assert (deform.augment.pack, deform.model.discriminator) == (1, "dcgan")
-    assert run_dir.differences(deform.to_dict(), phantom.get_config().to_dict()) == {}
+    assert run_dir.differences(deform.to_dict(), acdc.get_config().to_dict()) == {}
     changed = run_dir.differences(intensity.to_dict(), deform.to_dict())
     assert set(changed) == {"augment.pack", "augment.lambda_big", "model.discriminator"}
     assert rules.of_generator(intensity, "intensity") == intensity
@@ -214,6 +213,25 @@ def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
     config.augment.of_intensity = {"pack": 3}
     with pytest.raises(UserError, match="--config.augment.pack: packs of 3 do not fill"):
         rules.check(config)
+
+
+def test_a_reward_of_volume_needs_a_limit_of_the_generator_that_learns_by_it():
+    config = acdc.get_config()
+    config.augment.of_intensity = {"lambda_diversity": 0.1, "diversity": "volume", "big_limit_mm": 9.0}
+    rules.check(config)  # of G_V's training too, whose config is checked without G_I's
+    for name, refused in (("deform", False), ("deform_noreg", False), ("intensity", True), ("intensity_noreg", True)):
+        if refused:
+            with pytest.raises(UserError, match="--config.augment.big_limit_intensity: is 0.*give one"):
+                rules.check_generator(config, name)
+        else:
+            rules.check_generator(config, name)
+    config.augment.of_intensity = {"lambda_diversity": 0.1, "diversity": "volume", "big_limit_intensity": 0.1}
+    rules.check_generator(config, "intensity")
+    config.augment.lambda_diversity, config.augment.diversity = 1.0, "volume"
+    with pytest.raises(UserError, match="--config.augment.big_limit_mm: is 0"):
+        rules.check_generator(config, "deform")
+    config.augment.big_of = "strain"  # which has no unit
+    rules.check_generator(config, "deform")
 
 
 def test_flags_give_values_of_other_types():

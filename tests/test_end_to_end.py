@@ -29,7 +29,6 @@ TINY = [
     "--config.augment.num_steps=6",
     "--config.augment.warmup_steps=2",
     "--config.augment.eval_every=2",
-    "--config.augment.of_intensity={'r1': 0.5}",
     "--config.segment.num_steps=6",
     "--config.segment.eval_every=2",
     "--config.report_every=2",
@@ -90,7 +89,8 @@ def test_one_command_runs_all_stages_and_prints_the_table(trained):
     report = json.loads((folder / "runs" / NAMES[2] / "report.json").read_text())
     assert 0 <= report["best"] <= 1 and report["best_step"] in (2, 4, 6)
     configs = [json.loads((folder / "runs" / name / "config.json").read_text()) for name in NAMES[:2]]
-    assert [config["config"]["augment"]["r1"] for config in configs] == [0.0, 0.5]
+    losses = [config["config"]["augment"]["adversarial_loss"] for config in configs]
+    assert losses == ["non_saturating", "energy"]  # of G_V and G_I
 
 
 def test_v6_a_training_tells_first_what_computes_and_on_how_many_cases(trained):

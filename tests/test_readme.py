@@ -31,8 +31,9 @@ FLAGS = {
     "python evaluate.py --figures": (*HEART, *FAST),
     "python train.py --config=configs/acdc.py --config.data.root=HEARTS": (*TINY_HEART, *QUICK),
     "python train.py --config=configs/acdc_quick.py --config.data.root=HEARTS": (
-        *TINY_HEART,  # which have another augment.of_intensity
-        "--config.augment.big_limit_intensity=0.1",
+        *TINY_HEART,
+        "--config.augment.of_intensity={}",  # its own number of steps
+        "--config.augment.lambda_diversity=0",
         *QUICK,
     ),
     "python train.py --config=configs/own.py --config.data.root=OWN": (*OWN, *QUICK),

@@ -33,12 +33,8 @@ def check(config: Config) -> None:
         raise UserError(
             "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
         )
-    for name, key in (("deform", "big_limit_mm"), ("intensity", "big_limit_intensity")):
-        own = of_generator(config, name)
-        _check_values(own)
-        bounded = own.augment[key] or (name == "deform" and own.augment.big_of == "strain")
-        if own.augment.lambda_diversity and own.augment.diversity == "volume" and not bounded:
-            raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
+    for name in ("deform", "intensity"):
+        _check_values(of_generator(config, name))
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
         weights = config[stage].class_weights
@@ -89,6 +85,19 @@ def of_generator(config: Config, name: str) -> Config:
                 remedy = "give a value of the type that the config's has"
                 raise UserError("--config.augment.of_intensity", f"{key} cannot be {value!r}", remedy) from None
     return config
+
+
+def check_generator(config: Config, name: str) -> None:
+    """Refuses values with which one of `GENERATORS` cannot be learned; what others need, it does not ask.
+
+    Raises:
+      UserError: names the key and what is missing.
+    """
+    schedule, deform = of_generator(config, name).augment, name.startswith("deform")
+    key = "big_limit_mm" if deform else "big_limit_intensity"
+    bounded = schedule[key] or (deform and schedule.big_of == "strain")
+    if schedule.lambda_diversity and schedule.diversity == "volume" and not bounded:
+        raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
 
 
 def draws_of_a_slice(schedule: Config) -> int:

@@ -9,18 +9,13 @@ import tensorflow as tf
 from data_.patients import write_patient
 
 from tfaug.augment.methods import PAPER
-from tfaug.configs import acdc_quick, phantom
+from tfaug.configs import acdc_quick
 from tfaug.experiment import sources
 from tfaug.table1 import render, results
 from tfaug.table1.table import compute, load
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "results"
 FOLDER = DOCS / "phantom"
-
-
-@pytest.fixture(scope="module")
-def config():
-    return results.read_config(FOLDER)
 
 
 GRIDS = {"phantom": FOLDER, "hippocampus": DOCS / "hippocampus", "acdc": DOCS / "acdc/grid"}
@@ -34,24 +29,35 @@ def test_the_document_shows_what_the_results_give(name):
         assert section in text
 
 
-def test_the_default_config_continues_the_results(config, tmp_path, monkeypatch):
-    write_patient(tmp_path)
-    monkeypatch.setattr(sources, "root", lambda config: tmp_path)  # the cohort's layout, without its making
-    values = sources.resolve(phantom.get_config())
-    assert results.decisive(values, sources.task_of(values).names) == config
+def test_the_frozen_config_continues_the_results_on_acdc(tmp_path):
+    write_patient(tmp_path / "acdc", "patient002")
+    config = acdc_quick.get_config()
+    config.data.root, config.precision = str(tmp_path / "acdc"), "mixed_bfloat16"
+    values = sources.resolve(config)
+    assert results.decisive(values, sources.task_of(values).names) == results.read_config(GRIDS["acdc"])
 
 
-DEVELOPMENT = sorted(str(path) for path in (DOCS / "acdc/development").iterdir())
+DEVELOPMENT = {
+    page: sorted(str(path) for path in (DOCS / grid / "development").iterdir() if path.is_dir())
+    for page, grid in (
+        ("acdc/development.md", "acdc"),
+        ("../schedule.md", "phantom"),
+        ("table1-hippocampus.md", "hippocampus"),
+    )
+}
 
 
-def test_the_page_on_development_shows_what_its_results_give():
-    text = (DOCS / "acdc/development.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", DEVELOPMENT)
+def test_a_page_on_development_shows_what_its_results_give(page):
+    text, folders = (DOCS / page).read_text(encoding="utf-8"), DEVELOPMENT[page]
     develop = runpy.run_path(str(DOCS / "acdc/develop.py"))
-    tables = [develop["table"](DEVELOPMENT).to_string(float_format="{:.3f}".format)]
-    found = [develop["generators"](DEVELOPMENT, kind) for kind in develop["TELLING"]]
+    tables = [develop["table"](folders).to_string(float_format="{:.3f}".format)]
+    found = [develop["generators"](folders, kind) for kind in develop["TELLING"]]
     tables += [readings.to_string(float_format="{:.3g}".format) for readings in found if len(readings)]
     assert all(f"    {line}\n" in text for shown in tables for line in shown.splitlines())
-    settings = [line.partition(": ") for line in develop["settings"](DEVELOPMENT).splitlines()]
+    if page != "acdc/development.md":
+        return
+    settings = [line.partition(": ") for line in develop["settings"](folders).splitlines()]
     assert all(f"\n- `{name}`: {values}\n" in text for name, _, values in settings)
 
 
@@ -75,7 +81,10 @@ def test_readings_of_generators_are_their_last_ones(tmp_path):
     assert develop["generators"]([str(tmp_path / "setting")], "deform").empty  # it has the other kind alone
 
 
-@pytest.mark.parametrize("folder", [*GRIDS.values(), *DEVELOPMENT], ids=lambda folder: pathlib.Path(folder).name)
+FOLDERS = [*GRIDS.values(), *(folder for folders in DEVELOPMENT.values() for folder in folders)]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: "-".join(pathlib.Path(folder).parts[-3:]))
 def test_results_come_from_commits(folder):
     commits = {result.commit for result in results.load(folder)}
     assert commits and not any(commit is None or commit.endswith("-dirty") for commit in commits)

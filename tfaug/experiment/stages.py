@@ -15,7 +15,16 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import Config, cases, draws_of_a_slice, generator_path, of_generator, require, segmenter_path
+from tfaug.config import (
+    Config,
+    cases,
+    check_generator,
+    draws_of_a_slice,
+    generator_path,
+    of_generator,
+    require,
+    segmenter_path,
+)
 from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.event_log import EventLog
@@ -217,6 +226,7 @@ class LearnAugmentation(Stage):
     unread = ("segment", "generators", "methods")
 
     def __init__(self, config: Config, workdir, name: str, data: Data):
+        check_generator(config, name)
         config = of_generator(config, name)
         super().__init__(f"aug-{name}", generator_path(config, workdir, name), config, data, config.augment)
         self.generator_name, self.kind = name, GENERATORS[name][0]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tfaug.augment.methods import GENERATORS, Method
-from tfaug.config import Config, cases, check, generator_path, require, segmenter_path
+from tfaug.config import Config, cases, check, check_generator, generator_path, require, segmenter_path
 from tfaug.engine.errors import UserError
 from tfaug.experiment import identity
 from tfaug.table1.results import Result, file_name
@@ -95,7 +95,7 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
       stale: names of results' files that must be made again.
 
     Raises:
-      UserError: the config has no such set, or no test patients.
+      UserError: the config has no such set, or no test patients, or a generator cannot be learned with it.
     """
     require(cases(config, "test"), "test")
     jobs: list[Job] = []
@@ -114,6 +114,7 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
             f"--config.labelled_set={variant.labelled_set}",
         )
         for name, run in learned.items():
+            check_generator(variant, name)
             jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
         for method in todo:
             needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
