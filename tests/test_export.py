@@ -22,6 +22,7 @@ from test_faults import failed
 
 import tfaug
 from tfaug import api
+from tfaug import config as rules
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.engine import run_dir
 from tfaug.engine.checkpoint import Checkpoints
@@ -62,6 +63,8 @@ def make_run(folder, config, role, **changes):
     """A finished run whose network has weights that no training has made."""
     with config.ignore_type():
         config.update_from_flattened_dict(changes)
+    if role != "segmenter":
+        config = rules.of_generator(config, role)
     name = "seg-aff" if role == "segmenter" else f"aug-{role}"
     path = folder / f"own-n1-set1-{name}-seed0"
     unread = ("augment", "methods") if role == "segmenter" else ("segment", "generators", "methods")
@@ -278,7 +281,7 @@ def test_a_network_of_keras_own_layers_needs_no_other_file(world):
     "kind, changes",
     [
         ("deform", {"model.deformation": "velocity", "model.limit_mm": 8.0, "model.half_pixel_centers": False}),
-        ("intensity", {"model.intensity": "increasing"}),
+        ("intensity", {"model.intensity": "increasing", "model.curve_knots": 8}),
         ("intensity", {"model.intensity": "quantiles", "model.curve_knots": 16}),
     ],
 )
