@@ -23,6 +23,19 @@ def test_rate_and_time_left_are_those_of_this_session(monkeypatch):
     ]
 
 
+def test_what_is_unlike_the_others_is_left_out_of_the_rate(monkeypatch):
+    clock, stream = Clock(monkeypatch, progress), io.StringIO()
+    with Display("table1", 5, "job", stream=stream) as display:
+        for number, left_out in ((1, True), (2, False), (3, True), (4, False)):
+            clock.now += 10
+            if left_out:
+                display.leave_out()
+            display.update(number)
+    assert [line.split(", ", 1)[1] for line in stream.getvalue().splitlines()] == [
+        *("?job/s, ? left", "10.00s/job, 00:30 left", "20.00s/job, 00:40 left", "15.00s/job, 00:15 left")
+    ]
+
+
 def test_a_line_comes_now_and_then_and_at_the_end(monkeypatch, capsys):
     clock = Clock(monkeypatch, workers)
 

@@ -174,6 +174,16 @@ def test_what_fails_for_good_is_reported_and_the_rest_continues_until_it_is_mend
     assert "d: was done before" in capsys.readouterr().out
 
 
+def test_what_trains_nothing_is_left_out_of_the_time_left(stub, monkeypatch):
+    left_out = []
+    monkeypatch.setattr(grid.Display, "leave_out", lambda _: left_out.append(True))
+    data, training = Job("data", ("data", "ok")), job(stub, "a")
+    run(stub, data, training)
+    assert len(left_out) == 1
+    run(stub, data, training)
+    assert len(left_out) == 3
+
+
 def test_the_users_error_is_not_tried_again_and_gives_its_status(stub, where, capsys):
     with pytest.raises(UserError, match="2 of 2 jobs failed: [ab] and 1 more"):
         run(stub, job(stub, "a", "user"), job(stub, "b", "user"), **where)

@@ -29,7 +29,7 @@ class Display:
         self._stream = stream or sys.stdout
         self.on_terminal = self._stream.isatty()
         self._text = {"prefix": title, "unit": unit}
-        self._total, self._done, self._begun = total, done, time.monotonic()
+        self._total, self._done, self._begun, self._shown = total, done, time.monotonic(), done
         self._bar = tqdm.tqdm(
             desc=title,
             total=total,
@@ -46,8 +46,18 @@ class Display:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def leave_out(self) -> None:
+        """One is done that is unlike the others: rate and time left leave it out, and the time before the others."""
+        if self._shown <= self._done:
+            self._begun = time.monotonic()
+            if self.on_terminal:
+                self._bar.start_t = time.time()
+        self._done += 1
+        self._bar.initial = self._done
+
     def update(self, done: int, note: str = "") -> None:
         """Shows that `done` are done, and a note; on a bar the note stays until the next one."""
+        self._shown = done
         if self.on_terminal:
             self._bar.update(done - self._bar.n)
             if note:

@@ -68,6 +68,7 @@ class Outcome(NamedTuple):
     text: str
 
 
+WAS_DONE = Outcome(0, "was done before")
 SKIPPED = Outcome(None, "skipped, as a job that it needs is not done")
 
 
@@ -159,7 +160,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
     with Display("table1", len(jobs), "job") as display:
         while waiting:
             check_signals()
-            num_workers, lines = executor.num_workers(), []
+            num_workers, lines, quick = executor.num_workers(), [], 0
             for name, job in list(waiting.items()):
                 if any(need in not_done for need in job.needs):
                     outcome = SKIPPED
@@ -172,6 +173,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
                     continue
                 del waiting[name]
                 lines.append(f"{name}: {outcome.text}")
+                quick += job.run is None or outcome in (WAS_DONE, SKIPPED)
                 if outcome.status != 0:
                     not_done[name] = outcome
                     if display.on_terminal:
@@ -182,6 +184,8 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
             state = f"running: {', '.join(running) or 'none'}" if num_workers else "waiting for a worker"
             state += f"; {len(not_done)} not done" if not_done else ""
             num_ended = len(jobs) - len(waiting)
+            for _ in range(quick):  # of the trainings' time they say nothing
+                display.leave_out()
             if display.on_terminal or (had_workers and not num_workers and not lines):
                 display.update(num_ended, state)
             else:
@@ -231,7 +235,7 @@ def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
                 return Outcome(None, "was not started")
             time.sleep(POLL_SECONDS)
         if job.proof is not None and job.proof.exists():
-            return Outcome(0, "was done before")
+            return WAS_DONE
         start = time.monotonic()
         status = _attempt([sys.executable, *program.command, *job.flags], program.threads, file, wanted)
         seconds = time.monotonic() - start
