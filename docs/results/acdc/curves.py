@@ -63,10 +63,11 @@ def draw(found: pd.DataFrame, file: str) -> None:
     from matplotlib import pyplot, ticker
 
     methods = list(dict.fromkeys(found.method))
+    colours = {setting: f"C{k}" for k, setting in enumerate(dict.fromkeys(found.setting))}
     figure, axes = pyplot.subplots(1, len(methods), figsize=(4.2 * len(methods), 3.6), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods):
         for setting, one in found[found.method == method].groupby("setting", sort=False):
-            axis.plot(one.minutes, one["mean"], label=setting)
+            axis.plot(one.minutes, one["mean"], colours[setting], label=setting)
         axis.set(title=method, xlabel="minutes on two cores", xscale="log")
         least, most = found.minutes.min(), found.minutes.max()
         ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if least <= tick <= most]
@@ -74,7 +75,8 @@ def draw(found: pd.DataFrame, file: str) -> None:
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("mean Dice, 41 development patients")
-    axes[0][-1].legend(fontsize=7)
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    axes[0][0].legend(lines.values(), lines, fontsize=7)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
 
