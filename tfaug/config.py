@@ -161,10 +161,13 @@ def _once(key, names):
             raise UserError(key, f"names {case} {'twice' if count == 2 else f'{count} times'}", "leave one")
 
 
-def require(patients: Sequence, split: str, remedy: str = "name at least one patient") -> None:
-    """Raises a UserError that names the split, and the remedy, if `patients`, its names or scans, are none."""
+def require(patients: Sequence, split: str) -> None:
+    """Raises a UserError that names the split if `patients`, its names or scans, are none."""
     if not patients:
-        raise UserError(f"--config.splits.{split}", "is empty", remedy)
+        others = "leave some cases out of the other splits, to be learned from without their labels"
+        raise UserError(
+            f"--config.splits.{split}", "is empty", others if split == "unlabelled" else "name at least one patient"
+        )
 
 
 def _holds(allowed, value):

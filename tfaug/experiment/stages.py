@@ -232,8 +232,7 @@ class LearnAugmentation(Stage):
         self.generator_name, self.kind = name, GENERATORS[name][0]
         self.splits.append("unlabelled")
         if config.augment.real_pool != "all":
-            remedy = "leave some cases out of the other splits, for the generators to learn from"
-            require(cases(config, "unlabelled"), "unlabelled", remedy)
+            require(cases(config, "unlabelled"), "unlabelled")
         self.start = config.augment.warmup_steps + 1
 
     def build(self):  # noqa: D102 -- overrides what `Stage` documents
