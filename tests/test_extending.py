@@ -265,6 +265,9 @@ def test_without_an_unlabelled_case_nothing_begins(tmp_path):
     write_msd(tmp_path / "data", {"liver": 1}, num_cases=4, unlabelled=0)
     splits = "--config.splits.random={'labelled': 1, 'validation': 1, 'test': 2}"
     done = run("tfaug", "train", *TINY, splits, "--config.data.root=data", cwd=tmp_path)
-    assert "error: --config.splits.unlabelled: is empty; leave some cases out of the" in done.stderr
+    assert (
+        "error: --config.splits.unlabelled: is empty; name at least one patient, or leave some cases out of the"
+        in done.stderr
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()

@@ -164,10 +164,8 @@ def _once(key, names):
 def require(patients: Sequence, split: str) -> None:
     """Raises a UserError that names the split if `patients`, its names or scans, are none."""
     if not patients:
-        others = "leave some cases out of the other splits, to be learned from without their labels"
-        raise UserError(
-            f"--config.splits.{split}", "is empty", others if split == "unlabelled" else "name at least one patient"
-        )
+        others = ", or leave some cases out of the other splits" if split == "unlabelled" else ""
+        raise UserError(f"--config.splits.{split}", "is empty", f"name at least one patient{others}")
 
 
 def _holds(allowed, value):
