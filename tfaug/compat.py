@@ -7,6 +7,7 @@ release is 0.23, does not import.
 
 from __future__ import annotations
 
+import types
 import warnings
 from importlib import metadata
 
@@ -56,9 +57,14 @@ if metadata.version("keras").startswith("2."):
         # setup.py pins the last release, so its end-of-life notice leaves the user nothing to do.
         warnings.filterwarnings("ignore", message=r"\s*TensorFlow Addons \(TFA\) has ended development")
         from tensorflow_addons.image import dense_image_warp as _dense_image_warp
-    # Without its `tf.function`: no step of it depends on a tensor's value, and AutoGraph takes half a second a trace to
-    # find that out.
-    dense_image_warp = _dense_image_warp.python_function
+        from tensorflow_addons.image import interpolate_bilinear as _interpolate_bilinear
+
+    def _plain(function, **names):
+        """What a `tf.function` does, without AutoGraph, which takes half a second to find no step to convert."""
+        python = function.python_function
+        return types.FunctionType(python.__code__, {**python.__globals__, **names}, argdefs=python.__defaults__)
+
+    dense_image_warp = _plain(_dense_image_warp, interpolate_bilinear=_plain(_interpolate_bilinear))
 else:
     import tf_keras as keras
 

@@ -64,6 +64,11 @@ def test_iterating_from_the_middle_gives_what_iterating_from_the_start_gave():
     assert not np.array_equal(whole[0].z, whole[1].z)
 
 
+def test_ending_an_iterator_does_not_wait_for_a_tuner():
+    options = pipeline.dataset(lambda step: step, 0).options()
+    assert options.autotune.enabled is False
+
+
 def test_generator_batch_takes_labelled_and_real_from_their_own_pools():
     make = pipeline.generator_batches(
         numbered_slices(5), [numbered_slices(9, False, first=100)], CLASSES, 8, keep, seed=0

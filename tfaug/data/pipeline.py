@@ -174,6 +174,14 @@ def adversarial_batches(
 
 def iterate(make: Callable, start: int):
     """Iterates over make(start), make(start + 1), ..., prepared ahead of their use."""
+    return iter(dataset(make, start))
+
+
+def dataset(make: Callable, start: int) -> tf.data.Dataset:
+    """What `iterate` iterates over."""
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     make = tf.autograph.experimental.do_not_convert(make)
-    return iter(steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2))
+    options = tf.data.Options()
+    # There is nothing to tune, and the end of a training waited for the tuner, which sleeps longer and longer.
+    options.autotune.enabled = False
+    return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2).with_options(options)

@@ -324,7 +324,7 @@ class TrainSegmenter(Stage):
             self.batches = pipeline.adversarial_batches(slices, pipeline.slices(unlabelled), *arguments)
         self.keep = self.kept(segmenter=functools.partial(networks.segmenter, config, "seg"))
         self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
-        self._again = tf.function(supervised, autograph=False)
+        self._again = supervised  # not as a graph, which takes a second to make, for one batch now and then
 
     def draw(self, num_done):  # noqa: D102
         index = tf.constant(num_done - 1, tf.int64)
