@@ -49,7 +49,7 @@ DEVELOPMENT = {
 
 @pytest.fixture(scope="module")
 def develop():
-    return runpy.run_path(str(DOCS / "acdc/develop.py"))
+    return runpy.run_path(str(DOCS / "develop.py"))
 
 
 @pytest.mark.parametrize("page", DEVELOPMENT)

@@ -1,7 +1,7 @@
 """Prints what folders of results on the development patients hold, a line for each method of each.
 
-    python docs/results/acdc/develop.py FOLDER ...
-    python docs/results/acdc/develop.py --collect=RUNS FOLDER      # first: what the generators in RUNS do
+    python docs/results/develop.py FOLDER ...
+    python docs/results/develop.py --collect=RUNS FOLDER      # first: what the generators in RUNS do
 
 A folder is what `--stage=table1 --results=FOLDER` fills. The Dice of a run is its mean over patients and structures,
 the standard error that of the mean over labelled volumes, each the mean of its seeds. A second table has what the
