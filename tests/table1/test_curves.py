@@ -35,6 +35,7 @@ def test_validations_of_runs_become_a_table_against_minutes(script, tmp_path):
     assert found.to_dict("list") == {
         "setting": ["96-10-float32"] * 2,
         "method": ["aff_rd_ri"] * 2,
+        "set": [2] * 2,
         "step": [100, 200],
         "mean": pytest.approx([0.3, 0.5]),
         "size": [2, 2],

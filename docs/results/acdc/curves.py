@@ -24,7 +24,7 @@ from tfaug.engine import event_files
 
 SECONDS = "seconds.csv"
 TAG = "dice/mean"
-STEPS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # that the table shows
+STEPS = (100, 200, 300, 500, 700, 1000, 1500, 2000, 3000)  # that the table shows
 
 
 def collect(runs: str, file: pathlib.Path) -> None:
@@ -41,33 +41,36 @@ def collect(runs: str, file: pathlib.Path) -> None:
 
 
 def curves(folder: str) -> pd.DataFrame:
-    """One row a setting, method and step: mean Dice over labelled sets and seeds, their number, and minutes."""
+    """One row a setting, method, labelled set and step: mean Dice over seeds, their number, and minutes."""
     files = [file for file in sorted(pathlib.Path(folder).glob("*.csv")) if file.name != SECONDS]
     found = pd.concat([pd.read_csv(file).assign(setting=file.stem) for file in files])
-    found = found.groupby(["setting", "method", "step"], sort=False).dice.agg(["mean", "size"]).reset_index()
+    found = found.groupby(["setting", "method", "set", "step"], sort=False).dice.agg(["mean", "size"]).reset_index()
     seconds = pd.read_csv(pathlib.Path(folder) / SECONDS).set_index("setting").seconds
     return found.assign(minutes=found.step * found.setting.map(seconds) / 60)
 
 
 def table(found: pd.DataFrame, steps: Sequence[int]) -> str:
-    """Mean Dice at some steps, a row a setting and method, and the minutes of the last of them."""
-    shown = found[found.step.isin(steps)].set_index(["setting", "method", "step"])
+    """Mean Dice at some steps, a row a setting, method and labelled set, and the minutes of the last of them."""
+    shown = found[found.step.isin(steps)].set_index(["setting", "method", "set", "step"])
     by_step = {column: shown[column].unstack("step") for column in ("mean", "size", "minutes")}
     last = {"runs": by_step["size"].max(axis=1), "minutes": by_step["minutes"].max(axis=1)}
     return by_step["mean"].assign(**last).to_string(float_format="{:.3f}".format)
 
 
 def draw(found: pd.DataFrame, file: str) -> None:
-    """A panel a method, a line a setting, Dice against minutes."""
+    """A panel a method, a colour a setting, a kind of line a labelled set, Dice against minutes."""
     matplotlib.use("agg")
     from matplotlib import pyplot, ticker
 
     methods = list(dict.fromkeys(found.method))
     colours = {setting: f"C{k}" for k, setting in enumerate(dict.fromkeys(found.setting))}
+    styles = dict(zip(sorted(set(found["set"])), ("-", "--", ":")))
     figure, axes = pyplot.subplots(1, len(methods), figsize=(4.2 * len(methods), 3.6), sharey=True, squeeze=False)
     for axis, method in zip(axes[0], methods):
-        for setting, one in found[found.method == method].groupby("setting", sort=False):
-            axis.plot(one.minutes, one["mean"], colours[setting], label=setting)
+        for (setting, number), one in found[found.method == method].groupby(["setting", "set"], sort=False):
+            axis.plot(
+                one.minutes, one["mean"], colours[setting], linestyle=styles[number], label=f"{setting}, set {number}"
+            )
         axis.set(title=method, xlabel="minutes on two cores", xscale="log")
         least, most = found.minutes.min(), found.minutes.max()
         ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if least <= tick <= most]
