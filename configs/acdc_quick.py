@@ -2,7 +2,7 @@
 
     python train.py --config=configs/acdc_quick.py --config.data.root=DIR
 
-Frozen before any test patient was scored: docs/results/acdc/development.md has the runs behind it, all of them on
+Frozen before it was scored on any test patient: docs/results/acdc/development.md has the runs behind it, all of them on
 patients that no split of the paper names. docs/differences.md explains the keys. What departs from `configs/acdc.py`:
 
 - 64 x 64 pixels of 2.75 mm, batches of 10, 500 steps (G_I: 600): for time. Strengths in mm stay what they are.

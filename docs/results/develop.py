@@ -12,6 +12,7 @@ config differs from `configs/acdc_quick.py` or from that of another folder.
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import re
 
@@ -103,13 +104,19 @@ def settings(folders: list[str]) -> str:
 
 
 def _change(name: str, told: dict[str, dict], config: dict) -> tuple[str, list[str]]:
-    values = {key: change.partition(" -> ")[2] for key, change in run_dir.differences(told[name], config).items()}
+    differences = run_dir.differences(_rounded(told[name]), _rounded(config))
+    values = {key: change.partition(" -> ")[2] for key, change in differences.items()}
     values.pop("augment.of_intensity", None)  # empty on one side: the keys in it are told
     return name, [
         f"no {key}" if value == "absent" else f"{key}={value}"
         for key, value in values.items()
         if not _NOT_SHOWN.fullmatch(key)
     ]
+
+
+def _rounded(config: dict) -> dict:
+    """Without the last digits of what was computed."""
+    return json.loads(json.dumps(config), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
 # The data and their splits; what no training reads.
