@@ -5,7 +5,8 @@
 
 Trains MONAI's BasicUNet with MONAI's usual augmentation on the labelled volumes of each set, with the generated set as
 half of each batch and without, and scores both on the test cases of the config, on their own grids. Needs PyTorch and
-MONAI (`pip install monai`). Prints the mean Dice of each pair, the mean difference and its 95 % t-interval.
+MONAI (`pip install monai`). Prints the mean Dice of each pair, the mean difference and its 95 % t-interval over labelled
+sets, as the seeds of one set are not independent; of one set alone, over its seeds, which says nothing of other sets.
 """
 
 from __future__ import annotations
@@ -88,15 +89,18 @@ def compare(config: Config, folder: pathlib.Path, sets: Iterable[int], seeds: It
 
 def report(compared: pd.DataFrame) -> str:
     """The pairs, their difference, and what it says."""
-    mean, half = difference(compared["with"] - compared["without"])
-    verdict = "it helps" if mean > half else "it hurts" if mean < -half else "these pairs show no difference"
-    by_set = compared.groupby("set").mean().std()
+    gains = compared["with"] - compared["without"]
+    by_set = gains.groupby("set").mean()
+    sample, unit = (by_set, "labelled sets") if len(by_set) > 1 else (gains, "seeds of one labelled set")
+    mean, half = difference(sample)
+    verdict = "it helps" if mean > half else "it hurts" if mean < -half else "no difference is shown"
+    deviation = compared.groupby("set").mean().std()
     return "\n".join(
         [
             compared.to_string(float_format="{:.4f}".format),
             "",
-            *(f"{arm}: {compared[arm].mean():.4f}, standard deviation over sets {by_set[arm]:.4f}" for arm in ARMS),
-            f"difference {mean:+.4f} +- {half:.4f} (95 % t-interval, {len(compared)} pairs): {verdict}",
+            *(f"{arm}: {compared[arm].mean():.4f}, standard deviation over sets {deviation[arm]:.4f}" for arm in ARMS),
+            f"difference {mean:+.4f} +- {half:.4f} (95 % t-interval, {len(sample)} {unit}): {verdict}",
         ]
     )
 

@@ -332,11 +332,18 @@ def test_others_get_the_same_volumes_with_and_without_the_generated_set(tmp_path
 
 
 @pytest.mark.parametrize(
-    "gain, verdict",
-    [([0.1, 0.12, 0.11], "it helps"), ([-0.1, -0.12, -0.11], "it hurts"), ([-0.1, 0.1, 0.0], "no diff")],
+    "sets, gain, verdict",
+    [
+        ((1, 2, 3), [0.1, 0.12, 0.11], "3 labelled sets): it helps"),
+        ((1, 2, 3), [-0.1, -0.12, -0.11], "3 labelled sets): it hurts"),
+        ((1, 2, 3), [-0.1, 0.1, 0.0], "3 labelled sets): no difference is shown"),
+        ((1, 1, 1), [0.1, 0.12, 0.11], "3 seeds of one labelled set): it helps"),
+        # As so many independent pairs they would show it; but the seeds of a set repeat each other.
+        ((1, 1, 1, 1, 2, 2, 2, 2), [0.2, 0.2, 0.2, 0.2, 0.01, 0.01, 0.01, 0.01], "2 labelled sets): no difference"),
+    ],
 )
-def test_others_says_what_the_pairs_show(gain, verdict):
-    index = pd.MultiIndex.from_tuples([(1, 0), (2, 0), (3, 0)], names=["set", "seed"])
+def test_others_says_what_the_labelled_sets_show(sets, gain, verdict):
+    index = pd.MultiIndex.from_arrays([sets, range(len(sets))], names=["set", "seed"])
     compared = pd.DataFrame({"without": 0.5, "with": 0.5 + np.array(gain)}, index=index)
     text = others.report(compared)
     assert verdict in text and f"difference {np.mean(gain):+.4f}" in text
