@@ -1,6 +1,6 @@
 """Measures how many trainings an hour a grid gets done, beside what it did before.
 
-    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--workers=2 --threads=1] [--config=FILE ...]
+    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--only=TEXT,TEXT] [--workers=2 --threads=1] [--config=FILE ...]
 
 Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps. When the
 steps of the middle half were done, as their event files say, gives the time of a step; the rest is what each training
@@ -14,13 +14,14 @@ warm-up, which are shorter, count as the others. Each row is taken in turn with 
     bfloat16            this code in mixed_bfloat16; only with --bfloat16, as it is slow where the processor lacks it
     before              the code in the folder CLONE, as its own `train.py` runs it
 
-"ratio" is to the last row.
+"ratio" is to the last row. With --only, those rows alone whose "work code" has one of the texts in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import pathlib
 import statistics
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=pathlib.Path, help="the folder of another clone")
     parser.add_argument("--bfloat16", action="store_true", help="a row in mixed_bfloat16")
+    parser.add_argument("--only", default="", help='rows to measure, as "bfloat16,before" or "segmenters now"')
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
     parser.add_argument("--steps", type=int, default=80, help="of each training, a multiple of 4")
@@ -59,39 +61,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         **({"bfloat16": Row(ROOT, *both, flags=["--config.precision=mixed_bfloat16"])} if arguments.bfloat16 else {}),
         **({"before": Row(arguments.before.resolve(), *both)} if arguments.before else {}),
     }
-    print(measure(rows, arguments.steps, arguments.repeats, flags))
+    print(measure(rows, arguments.steps, arguments.repeats, flags, arguments.only))
     return 0
 
 
-def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[str]) -> str:
-    """The table."""
+def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[str], only: str = "") -> str:
+    """The table; of the rows that `only` asks for."""
+    asked = [
+        (work, name) for work in WORK for name in rows if any(text in f"{work} {name}" for text in only.split(","))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         cache = f"--config.data.cache_dir={folder}/cache"
         for row in rows.values():
             row.run(f"{folder}/check", 1, ["--check", *flags, cache])  # prepares the data
         calls = {
-            (work, name): functools.partial(
-                _timed,
-                row,
-                folder,
-                steps,
-                [*flags, cache, *job, *(f"--config.{part}.{key}={steps}" for key in ("num_steps", "eval_every"))],
-            )
-            for work, (part, *job) in WORK.items()
-            for name, row in rows.items()
+            (work, name): functools.partial(_timed, rows[name], folder, steps, [*flags, cache, *_job(work, steps)])
+            for work, name in asked
         }
         medians = timing.side_by_side(calls, repeats)
     lines = []
-    for work, (part, *_) in WORK.items():
-        rates = {}
-        for name, row in rows.items():
-            step = medians[work, name]["step"]
+    for work, of_work in itertools.groupby(asked, key=lambda row: row[0]):
+        measured = []
+        for _, name in of_work:
+            row, step = rows[name], medians[work, name]["step"]
             besides = medians[work, name]["seconds"] - steps * step
-            rates[name] = 3600 * row.workers / (besides + full_steps(part, flags) * step)
-            lines.append([work, name, row.workers, row.threads, 1e3 * step, besides, rates[name]])
-        for line in lines[-len(rows) :]:
-            line.append(line[-1] / rates[next(reversed(rates))])
+            rate = 3600 * row.workers / (besides + full_steps(WORK[work][0], flags) * step)
+            measured.append([work, name, row.workers, row.threads, 1e3 * step, besides, rate])
+        lines += [[*line, line[-1] / measured[-1][-1]] for line in measured]
     return timing.table(["work", "code", "workers", "threads", "ms/step", "s besides", "an hour", "ratio"], lines)
+
+
+def _job(work: str, steps: int) -> list[str]:
+    part, *job = WORK[work]
+    return [*job, *(f"--config.{part}.{key}={steps}" for key in ("num_steps", "eval_every"))]
 
 
 def full_steps(part: str, flags: Sequence[str]) -> int:

@@ -400,6 +400,9 @@ def test_a_grids_trainings_an_hour_follow_from_what_a_step_takes_and_what_a_trai
     rates = [7200 / 110, 3600 / 60, 7200 / 210, 7200 / 110, 7200 / 210, 3600 / 110, 7200 / 410, 7200 / 210]
     assert list(map(float, column(table, "an hour"))) == pytest.approx(rates, rel=1e-2)
     assert column(table, "ratio") == ["1.00", "0.917", "0.524", "1.00", "1.00", "0.955", "0.512", "1.00"]
+    assert grid.main(["--repeats=1", "--steps=20", "--before=elsewhere", "--only=segmenters now,before", *flags]) == 0
+    some = capsys.readouterr().out.strip()
+    assert rows(some)[1:] == [rows(table)[k] for k in (1, 4, 8)]
     trained = [command for command, _ in started.commands if "--check" not in command]
     assert {command[1] for command in trained} == {str(grid.ROOT / "train.py"), os.path.abspath("elsewhere/train.py")}
     assert {"--config.seed=0", "--config.seed=1"} <= {flag for command in trained for flag in command}
