@@ -1,6 +1,6 @@
 """Measures how many trainings an hour a grid gets done, beside what it did before.
 
-    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--only=TEXT,TEXT] [--workers=2 --threads=1] [--config=FILE ...]
+    python -m benchmarks.grid [--before=CLONE] [--bfloat16] [--only=TEXT,TEXT] [--workers=2 --threads=1] [--config=FILE]
 
 Runs `train.py` as the grid does, `workers` at a time, each a process of `threads` threads, for a few steps. When the
 steps of the middle half were done, as their event files say, gives the time of a step; the rest is what each training
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[str], only: str = "") -> str:
     """The table; of the rows that `only` asks for."""
-    asked = [
-        (work, name) for work in WORK for name in rows if any(text in f"{work} {name}" for text in only.split(","))
-    ]
+    asked = [(work, name) for work in WORK for name in rows]
+    asked = [row for row in asked if any(text in " ".join(row) for text in only.split(","))]
     with tempfile.TemporaryDirectory() as folder:
         cache = f"--config.data.cache_dir={folder}/cache"
         for row in rows.values():

@@ -5,8 +5,8 @@
 
 Trains MONAI's BasicUNet with MONAI's usual augmentation on the labelled volumes of each set, with the generated set as
 half of each batch and without, and scores both on the test cases of the config, on their own grids. Needs PyTorch and
-MONAI (`pip install monai`). Prints the mean Dice of each pair, the mean difference and its 95 % t-interval over labelled
-sets, as the seeds of one set are not independent; of one set alone, over its seeds, which says nothing of other sets.
+MONAI (`pip install monai`). Prints the mean Dice of each pair, the mean difference and its 95 % t-interval: over
+labelled sets, as the seeds of one set are not independent, or over the seeds of the only one.
 """
 
 from __future__ import annotations
