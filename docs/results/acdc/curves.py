@@ -4,7 +4,7 @@
     python docs/results/acdc/curves.py docs/results/acdc/curves --figure=FILE.png
     python docs/results/acdc/curves.py FOLDER --collect=RUNS --setting=NAME       # first: adds NAME.csv to FOLDER
 
-Dice is the mean over structures and over the 41 patients, on the network's grid, of the model of each step. RUNS holds
+Dice is the mean over structures and over the 41 patients, on their own grids, of the model of each step. RUNS holds
 segmenters that were trained with curves.json, so that these patients were validated and none was tested. Minutes are
 steps times the seconds a step in the folder's seconds.csv, which `python -m benchmarks.steps --size=64 --batch=10
 --only="S iteration"` measured on two cores that did nothing else.
