@@ -71,8 +71,8 @@ def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[s
     asked = [row for row in asked if any(text in " ".join(row) for text in only.split(","))]
     with tempfile.TemporaryDirectory() as folder:
         cache = f"--config.data.cache_dir={folder}/cache"
-        for row in rows.values():
-            row.run(f"{folder}/check", 1, ["--check", *flags, cache])  # prepares the data
+        for name in dict.fromkeys(name for _, name in asked):
+            rows[name].run(f"{folder}/check", 1, ["--check", *flags, cache])  # prepares the data
         calls = {
             (work, name): functools.partial(_timed, rows[name], folder, steps, [*flags, cache, *_job(work, steps)])
             for work, name in asked

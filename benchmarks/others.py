@@ -89,12 +89,11 @@ def compare(config: Config, folder: pathlib.Path, sets: Iterable[int], seeds: It
 
 def report(compared: pd.DataFrame) -> str:
     """The pairs, their difference, and what it says."""
-    gains = compared["with"] - compared["without"]
-    by_set = gains.groupby("set").mean()
-    sample, unit = (by_set, "labelled sets") if len(by_set) > 1 else (gains, "seeds of one labelled set")
-    mean, half = difference(sample)
+    by_set = compared.groupby("set").mean()
+    sample, unit = (by_set, "labelled sets") if len(by_set) > 1 else (compared, "seeds of one labelled set")
+    mean, half = difference(sample["with"] - sample["without"])
     verdict = "it helps" if mean > half else "it hurts" if mean < -half else "no difference is shown"
-    deviation = compared.groupby("set").mean().std()
+    deviation = by_set.std()
     return "\n".join(
         [
             compared.to_string(float_format="{:.4f}".format),

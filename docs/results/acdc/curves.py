@@ -53,7 +53,7 @@ def table(found: pd.DataFrame, steps: Sequence[int]) -> str:
     """Mean Dice at some steps, a row a setting, method and labelled set, and the minutes of the last of them."""
     shown = found[found.step.isin(steps)].set_index(["setting", "method", "set", "step"])
     by_step = {column: shown[column].unstack("step") for column in ("mean", "size", "minutes")}
-    last = {"runs": by_step["size"].max(axis=1), "minutes": by_step["minutes"].max(axis=1)}
+    last = {"runs": by_step["size"].max(axis=1).astype(int), "minutes": by_step["minutes"].max(axis=1)}
     return by_step["mean"].assign(**last).to_string(float_format="{:.3f}".format)
 
 
