@@ -14,7 +14,9 @@ warm-up, which are shorter, count as the others. Each row is taken in turn with 
     bfloat16            this code in mixed_bfloat16; only with --bfloat16, as it is slow where the processor lacks it
     before              the code in the folder CLONE, as its own `train.py` runs it
 
-"ratio" is to the last row. With --only, those rows alone whose "work code" has one of the texts in it.
+"ratio" is to the last row. Rows of "labelled sets" are computed from the others: how many sets an hour get all that the
+table's rows ask for on one of them, a segmenter a method and the four generators. With --only, those rows alone whose
+"work code" has one of the texts in it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 from benchmarks import timing
+from tfaug.augment import methods
 from tfaug.engine import event_files
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -38,6 +41,7 @@ WORK = {
     "segmenters": ("segment", "--stage=seg", "--aug=aff_rd_ri"),
     "generators": ("augment", "--stage=aug", "--gen=deform", "--config.augment.warmup_steps=0"),
 }
+SET = {"segmenters": len(methods.METHODS), "generators": len(methods.GENERATORS)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,15 +82,30 @@ def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[s
             for work, name in asked
         }
         medians = timing.side_by_side(calls, repeats)
-    lines = []
+    lines, rates = [], {}
     for work, of_work in itertools.groupby(asked, key=lambda row: row[0]):
         measured = []
         for _, name in of_work:
             row, step = rows[name], medians[work, name]["step"]
             besides = medians[work, name]["seconds"] - steps * step
             rate = 3600 * row.workers / (besides + full_steps(WORK[work][0], flags) * step)
+            rates[work, name] = rate
             measured.append([work, name, row.workers, row.threads, 1e3 * step, besides, rate])
         lines += [[*line, line[-1] / measured[-1][-1]] for line in measured]
+    measured = [
+        [
+            "labelled sets",
+            name,
+            row.workers,
+            row.threads,
+            None,
+            None,
+            1 / sum(SET[work] / rates[work, name] for work in SET),
+        ]
+        for name, row in rows.items()
+        if all((work, name) in rates for work in SET)
+    ]
+    lines += [[*line, line[-1] / measured[-1][-1]] for line in measured]
     return timing.table(["work", "code", "workers", "threads", "ms/step", "s besides", "an hour", "ratio"], lines)
 
 

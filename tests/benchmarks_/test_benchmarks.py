@@ -394,15 +394,21 @@ def test_a_grids_trainings_an_hour_follow_from_what_a_step_takes_and_what_a_trai
     flags = ["--config=phantom", "--config.segment.num_steps=100", "--config.augment.num_steps=200"]
     assert grid.main(["--repeats=1", "--steps=20", "--before=elsewhere", *flags]) == 0
     table = capsys.readouterr().out.strip()
-    assert column(table, "code") == ["now", "one at a time", "without oneDNN", "before"] * 2
-    assert column(table, "ms/step") == ["1000", "500", "2000", "1000"] * 2
-    assert set(column(table, "s besides")) == {"10.0"}
+    assert column(table, "code") == ["now", "one at a time", "without oneDNN", "before"] * 3
+    assert column(table, "ms/step") == ["1000", "500", "2000", "1000"] * 2 + [""] * 4
+    assert column(table, "s besides") == ["10.0"] * 8 + [""] * 4
     rates = [7200 / 110, 3600 / 60, 7200 / 210, 7200 / 110, 7200 / 210, 3600 / 110, 7200 / 410, 7200 / 210]
-    assert list(map(float, column(table, "an hour"))) == pytest.approx(rates, rel=1e-2)
-    assert column(table, "ratio") == ["1.00", "0.917", "0.524", "1.00", "1.00", "0.955", "0.512", "1.00"]
+    sets = [1 / (17 / segmenters + 4 / generators) for segmenters, generators in zip(rates[:4], rates[4:], strict=True)]
+    assert list(map(float, column(table, "an hour"))) == pytest.approx(rates + sets, rel=1e-2)
+    ratios = [[float(ratio) for ratio in column(table, "ratio")][k : k + 4] for k in (0, 4, 8)]
+    assert ratios == [
+        [1, 0.917, 0.524, 1],
+        [1, 0.955, 0.512, 1],
+        [1, pytest.approx(sets[1] / sets[0], rel=1e-2), pytest.approx(sets[2] / sets[0], rel=1e-2), 1],
+    ]
     assert grid.main(["--repeats=1", "--steps=20", "--before=elsewhere", "--only=segmenters now,before", *flags]) == 0
     some = capsys.readouterr().out.strip()
-    assert rows(some)[1:] == [rows(table)[k] for k in (1, 4, 8)]
+    assert rows(some)[1:] == [rows(table)[k] for k in (1, 4, 8, 12)]
     trained = [command for command, _ in started.commands if "--check" not in command]
     assert {command[1] for command in trained} == {str(grid.ROOT / "train.py"), os.path.abspath("elsewhere/train.py")}
     assert {"--config.seed=0", "--config.seed=1"} <= {flag for command in trained for flag in command}
