@@ -127,12 +127,13 @@ def test_tests_compare_the_same_patient_of_the_same_run():
     found = grid({"aff_gd": 0.51, "aff_rd": 0.50})
     right = table.tests(scores(found)).p["aff_gd", "aff_rd", 1, "mean"]
     assert right < 1e-4
-    for key in ("patient", "seed", "labelled_set"):
+    for key in ("case", "seed", "labelled_set"):
         shuffled = scores(found).reset_index()
         mine = shuffled.method == "aff_gd"
         renamed = dict(zip(shuffled[key].unique(), np.roll(shuffled[key].unique(), 1)))
         shuffled.loc[mine, key] = shuffled.loc[mine, key].map(renamed)
-        shuffled = shuffled.set_index(["method", "num_labelled", "labelled_set", "seed", "patient"])
+        shuffled["patient"] = shuffled["case"]
+        shuffled = shuffled.set_index(["method", "num_labelled", "labelled_set", "seed", "patient", "case"])
         assert table.tests(shuffled).p["aff_gd", "aff_rd", 1, "mean"] > 100 * right, key
 
 
@@ -156,6 +157,20 @@ def test_tests_use_common_pairs_and_average_over_runs_for_patients():
     assert myo.runs == 2 and myo.runs_p == pytest.approx(1 / 2)  # 0 and 0.2; the test leaves the zero out
     rv = tests.loc[("aff_gd", "aff_rd", 1, "RV")]
     assert (rv.pairs, rv.patients) == (5, 3) and rv.patients_p == pytest.approx(5 / 8)  # -0.3 has the largest rank
+
+
+def test_both_phases_of_a_patient_are_one_patient():
+    """Ten of ten cases are better, which are five patients; their order is drawn by patient, too."""
+    names = [f"patient{number:03d}" for number in range(5)]
+    cases = {f"{name}_{phase}": 0.5 + k / 100 for k, name in enumerate(names) for phase in ("ED", "ES")}
+    found = [result("aff_rd", cases), result("aff_ri", cases), result("none", cases)]
+    found.append(result("aff_gd", {case: dice + 0.1 + dice / 100 for case, dice in cases.items()}))
+    data = {"data.root": "acdc", "data.reader": "acdc"}
+    both = compute(found, **data, **{"data.phase": "both"})
+    mean = both.tests.loc[("aff_gd", "aff_rd", 1, "mean")]
+    assert (mean.pairs, mean.patients) == (10, 5)
+    assert mean.p == pytest.approx(2**-10) and mean.patients_p == pytest.approx(2**-5)
+    assert compute(found, **data).tests.loc[("aff_gd", "aff_rd", 1, "mean")].patients == 10
 
 
 def test_what_two_runs_of_three_show_is_no_matter_of_many_patients():
@@ -395,7 +410,7 @@ def test_all_statistics_follow_from_the_csv_of_dice(folder):
     dice = rows((folder / "table1_dice.csv").read_text())
     values = {}
     for row in dice:
-        key = row["labelled_set"], row["seed"], row["patient"]
+        key = row["labelled_set"], row["seed"], row["case"]
         values.setdefault(row["method"], {})[key] = [float(row[name]) for name in ("RV", "Myo", "LV")]
     gd, rd = (np.array([values[method][key] for key in sorted(values["aff_gd"])]) for method in ("aff_gd", "aff_rd"))
     numbers = {row["structure"]: row for row in rows((folder / "table1.csv").read_text()) if row["method"] == "aff_gd"}

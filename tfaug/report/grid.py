@@ -55,7 +55,7 @@ def render_page(folder: pathlib.Path, table: Table, shared: Mapping[str, Any]) -
 
 
 def _sentence(table, shared):
-    runs = len(table.scores.index.droplevel("patient").unique())
+    runs = len(table.scores.index.droplevel(["patient", "case"]).unique())
     counts = " or ".join(map(str, table.counts))
     text = (
         f"{len(table.methods)} method{'s' * (len(table.methods) != 1)} of training a segmenter of "
@@ -78,7 +78,7 @@ def _key_figures(table):
     for n in table.counts:
         method, mean = _best(table, n)
         yield f"Highest mean Dice, {n} labelled", f"{mean:.3f}", method
-    yield "Runs", len(table.scores.index.droplevel("patient").unique()), None
+    yield "Runs", len(table.scores.index.droplevel(["patient", "case"]).unique()), None
 
 
 def _table(table):
@@ -125,7 +125,7 @@ def _box_plots(table):
         for method in table.methods:
             chosen = table.of(method, n)
             if len(chosen):
-                names = [f"{patient}, set {k}, seed {seed}" for *_, k, seed, patient in chosen.index]
+                names = [f"{case}, set {k}, seed {seed}" for *_, k, seed, _, case in chosen.index]
                 rows[method] = {name: dict(zip(names, chosen[name])) for name in table.task.names}
         title, caption = f"{n} labelled", "Every test case of every run; points are outliers."
         drawn.append(charts.boxes(title, rows, table.task.colours, "test Dice", points=False, caption=caption))
@@ -143,10 +143,7 @@ def _tests(table):
             difference = page.with_minus(f"{row.difference:+.3f}")
             lines.append([f"{key[0]} > {key[1]}", difference, *cells])
         if lines:
-            counts = [
-                f"p of {int(frame[unit].max())} {what}"
-                for unit, what in (("pairs", "pairs"), ("patients", "cases"), ("runs", "runs"))
-            ]
+            counts = [f"p of {int(frame[unit].max())} {unit}" for unit in ("pairs", "patients", "runs")]
             caption = f"{n} labelled, mean over structures: one-sided p-values, in brackets after Holm's correction"
             tables.append(page.table(caption, ["alternative", "difference", *counts], lines))
     text = el("p", render.TESTS_TEXT)

@@ -118,8 +118,8 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
         raise UserError(workdir, f"has no evaluated run for N_L = {num_labelled}", "give the --workdir of the grid")
     scores = _scores(table, variant)
     scores = scores[scores.index.get_level_values("method").isin(list(runs[variant]))]
-    by_patient = scores["mean"].groupby(level="patient").mean().sort_values(kind="stable")
-    case = by_patient.index[(len(by_patient) - 1) // 2]
+    by_case = scores["mean"].groupby(level="case").mean().sort_values(kind="stable")
+    case = by_case.index[(len(by_case) - 1) // 2]
     data = sources.Data(config)
     if data.task.names != table.task.names:
         found, expected = (", ".join(task.names) for task in (data.task, table.task))
@@ -197,7 +197,7 @@ def _first_generator(table, name, config, workdir):
 
 def _variants(table, num_labelled=None):
     """The cells of the grid that have results, in order."""
-    rows = table.scores.index.droplevel(["method", "patient"]).unique()
+    rows = table.scores.index.droplevel(["method", "patient", "case"]).unique()
     variants = sorted(Variant(*map(int, row)) for row in rows)
     return [variant for variant in variants if num_labelled in (None, variant.num_labelled)]
 

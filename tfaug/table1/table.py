@@ -11,7 +11,7 @@ Holm's correction is over all tests of one N_L: every comparison, on every struc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from tfaug.augment.methods import Method
+from tfaug.data import readers
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.table1 import paper, results
@@ -36,7 +37,7 @@ MARKS = {**paper.MARKS, "aff_rd_ri": "‡", "aff_strong": "§"}
 
 _CELL = ["method", "num_labelled"]
 _RUN = ["labelled_set", "seed"]
-_PAIRED = [*_RUN, "patient"]
+_PAIRED = [*_RUN, "patient", "case"]
 DRAWS = 2000
 LEVEL = 95  # per cent, of the bootstrap's interval
 
@@ -106,7 +107,7 @@ class Table(NamedTuple):
 
     def num_runs(self, method: str, num_labelled: int) -> int:
         """How many runs one method and N_L have."""
-        return len(self.of(method, num_labelled).index.droplevel("patient").unique())
+        return len(self.of(method, num_labelled).index.droplevel(["patient", "case"]).unique())
 
 
 def load(folder) -> list[Result]:
@@ -133,15 +134,15 @@ def compute(found: Iterable[Result], config: Mapping[str, Any], methods: Mapping
     left_out = sorted({result.method for result in found} - {*methods})
     if not shown:
         raise UserError("--config.methods", f"has none of the results' methods ({', '.join(left_out)})", "name some")
-    by_patient = scores(shown, task.names)
+    by_case = scores(shown, task.names, readers.patient_of(config["data"]))
     counts = sorted({result.num_labelled for result in shown}) if any(m in paper.ROWS for m in methods) else []
     return Table(
         task,
         tuple(methods),
-        by_patient,
-        cells(by_patient),
-        tests(by_patient),
-        {n: rank_correlation(by_patient, n) for n in counts if n in paper.COUNTS},
+        by_case,
+        cells(by_case),
+        tests(by_case),
+        {n: rank_correlation(by_case, n) for n in counts if n in paper.COUNTS},
         is_acdc(config),
         _notes(shown, left_out, config),
     )
@@ -159,45 +160,50 @@ def is_acdc(config: Mapping[str, Any]) -> bool:
     return bool(config["data"]["root"]) and same_structures and same_patients and config["name"].startswith("acdc")
 
 
-def scores(found: Iterable[Result], structures: Sequence[str]) -> pd.DataFrame:
-    """The Dice of every test patient of every run.
+def scores(found: Iterable[Result], structures: Sequence[str], patient_of: Callable[[str], str] = str) -> pd.DataFrame:
+    """The Dice of every test case of every run.
+
+    Args:
+      found: the results.
+      structures: the names of what was segmented.
+      patient_of: gives the patient of a case; by default each case is a patient.
 
     Returns:
-      by (method, num_labelled, labelled_set, seed, patient): Dice of each structure, and "mean", which is NaN if one of
-      them is. The keys are the index, as a structure may have the name of one.
+      by (method, num_labelled, labelled_set, seed, patient, case): Dice of each structure, and "mean", which is NaN if
+      one of them is. The keys are the index, as a structure may have the name of one.
     """
     rows = [
-        (r.method, r.num_labelled, r.labelled_set, r.seed, patient, *dice, np.mean(dice))
+        (r.method, r.num_labelled, r.labelled_set, r.seed, patient_of(case), case, *dice, np.mean(dice))
         for r in found
-        for patient, dice in r.dice.items()
+        for case, dice in r.dice.items()
     ]
     keys = [*_CELL, *_PAIRED]
     index = pd.MultiIndex.from_tuples([row[: len(keys)] for row in rows], names=keys)
     return pd.DataFrame([row[len(keys) :] for row in rows], index, columns=[*structures, "mean"])
 
 
-def cells(by_patient: pd.DataFrame) -> pd.DataFrame:
+def cells(by_case: pd.DataFrame) -> pd.DataFrame:
     """The table's numbers.
 
-    A run's value is the mean over its test patients, undefined ones left out; a run's "mean" that of its structures.
+    A run's value is the mean over its test cases, undefined ones left out; a run's "mean" that of its structures.
 
     Returns:
       by (method, num_labelled, structure): mean and std (of a sample; NaN for one run) over runs, runs: their number,
-      undefined: how many patients' values were left out.
+      undefined: how many cases' values were left out.
     """
-    runs = by_patient.drop(columns="mean").groupby(level=[*_CELL, *_RUN]).mean()
+    runs = by_case.drop(columns="mean").groupby(level=[*_CELL, *_RUN]).mean()
     runs["mean"] = runs.mean(axis=1, skipna=False)
     columns = {}
-    for name in by_patient.columns:
+    for name in by_case.columns:
         of_runs = runs[name].groupby(level=_CELL)
-        undefined = by_patient[name].isna().groupby(level=_CELL).sum()
+        undefined = by_case[name].isna().groupby(level=_CELL).sum()
         columns[name] = pd.DataFrame(
             {"mean": of_runs.mean(), "std": of_runs.std(), "runs": of_runs.count(), "undefined": undefined}
         )
     return pd.concat(columns, names=["structure"]).reorder_levels([*_CELL, "structure"]).sort_index()
 
 
-def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
+def tests(by_case: pd.DataFrame) -> pd.DataFrame:
     """Wilcoxon's signed-rank test of `COMPARISONS`, on the pairs that both methods have in common.
 
     Returns:
@@ -206,7 +212,7 @@ def tests(by_patient: pd.DataFrame) -> pd.DataFrame:
       with one a run. No row where no pairs are.
     """
     rows = []
-    for n, of_n in by_patient.groupby(level="num_labelled"):
+    for n, of_n in by_case.groupby(level="num_labelled"):
         by_method = {method: frame.droplevel(_CELL) for method, frame in of_n.groupby(level="method")}
         for method, reference in COMPARISONS:
             if method in by_method and reference in by_method:
@@ -253,19 +259,19 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def rank_correlation(by_patient: pd.DataFrame, num_labelled: int, draws: int = DRAWS) -> Correlation:
+def rank_correlation(by_case: pd.DataFrame, num_labelled: int, draws: int = DRAWS) -> Correlation:
     """How well our order of methods agrees with the paper's, by mean Dice, for one N_L.
 
     The interval is a percentile bootstrap of what chose our numbers: labelled sets are drawn with replacement, then
     runs (seeds) within each, and test patients; the same draws for all methods. The paper's numbers are held fixed.
 
     Args:
-      by_patient: rows of `scores`.
+      by_case: rows of `scores`.
       num_labelled: N_L.
       draws: resamples.
     """
-    levels = by_patient.index.get_level_values
-    frame = by_patient[(levels("num_labelled") == num_labelled) & levels("method").isin(list(paper.ROWS))]
+    levels = by_case.index.get_level_values
+    frame = by_case[(levels("num_labelled") == num_labelled) & levels("method").isin(list(paper.ROWS))]
     present = set(frame.index.get_level_values("method"))
     methods = [method for method in paper.ROWS if method in present]
     if len(methods) < 3:
@@ -302,9 +308,10 @@ def _spearman(ours, theirs):
 
 def _as_array(frame, methods):
     """Mean Dice [method, labelled set, seed, patient]; NaN where there is no run."""
+    frame = frame.groupby(level=["method", *_RUN, "patient"]).mean()
     levels = frame.index.get_level_values
     indices = [pd.Categorical(levels("method"), methods).codes]
-    indices += [pd.factorize(levels(key))[0] for key in _PAIRED]
+    indices += [pd.factorize(levels(key))[0] for key in (*_RUN, "patient")]
     values = np.full([len(methods), *(index.max() + 1 for index in indices[1:])], np.nan)
     values[tuple(indices)] = frame["mean"]
     return values

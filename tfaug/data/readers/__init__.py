@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfaug import plugins
@@ -69,6 +69,18 @@ def find(path: pathlib.Path, options: Mapping[str, Any]) -> Reader:
                 return reader
     kinds = (kind for kind in READERS.values() if kind.recognises(path))
     return next(kinds, scans.Reader)(path, options)
+
+
+def patient_of(options: Mapping[str, Any]) -> Callable[[str], str]:
+    """Gives the patient of a case, without the data.
+
+    Of the built-in layouts, ACDC's alone has several cases a patient. For a reader of the user's own, which may need
+    the data to tell, each case is a patient.
+
+    Args:
+      options: the section `data` of a config whose `reader` is known.
+    """
+    return acdc.Reader(pathlib.Path(), options).patient if options.get("reader") == "acdc" else str
 
 
 def name_of(reader: Reader) -> str:
