@@ -119,7 +119,8 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
         for method in todo:
             needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
-            jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proofs[method]))
+            proof = None if proofs[method].name in stale else proofs[method]  # a stale one proves nothing
+            jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proof))
         if todo:
             sizes.add(variant.num_labelled)
             sets.add(variant.labelled_set)
