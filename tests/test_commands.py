@@ -62,8 +62,10 @@ def test_every_page_that_names_configs_names_all():
 
 def test_an_error_names_commands_as_this_one_was_called(monkeypatch):
     text = "x: is missing; first run `python train.py --stage=table1`, or `train.py --stage=aug`, not train.py"
+    text += "; the table: python evaluate.py --table1"
     monkeypatch.setattr("sys.argv", ["clone/evaluate.py"])
-    assert cli._as_called(text) == text
+    assert cli.as_called(text) == text
     monkeypatch.setattr("sys.argv", ["bin/tfaug"])
     expected = "x: is missing; first run `tfaug train --stage=table1`, or `tfaug train --stage=aug`, not train.py"
-    assert cli._as_called(text) == expected
+    expected += "; the table: tfaug evaluate --table1"
+    assert cli.as_called(text) == expected

@@ -57,10 +57,12 @@ def table(folders: list[str]) -> pd.DataFrame:
 
 
 def collect(runs: str, folder: str) -> None:
-    """Writes the last readings of the generators in a folder of runs into a folder of results."""
+    """Writes the last readings of the generators with regularisation in a folder of runs into a folder of results."""
     rows = []
     for file in sorted(pathlib.Path(runs).glob("*-aug-*/diagnostics.csv")):
-        number, kind = re.search(r"-set(\d+)-aug-(\w+?)(?:_noreg)?-seed", file.parent.name).groups()
+        number, kind = re.search(r"-set(\d+)-aug-(\w+)-seed", file.parent.name).groups()
+        if kind not in SOURCES:
+            continue
         last = pd.read_csv(file).iloc[-1]
         for source in SOURCES[kind]:
             values = {key: last[f"{source}/{key}"] for key in TELLING[kind]}

@@ -88,7 +88,7 @@ def _status(work: Callable[[], None]) -> int:
     try:
         work()
     except TfaugError as error:
-        print(f"error: {_as_called(str(error))}", file=sys.stderr)
+        print(f"error: {as_called(str(error))}", file=sys.stderr)
         return error.exit_status
     except Interrupted as interrupted:
         print(f"{interrupted}; the same command resumes from here", file=sys.stderr)
@@ -96,11 +96,11 @@ def _status(work: Callable[[], None]) -> int:
     return 0
 
 
-def _as_called(text: str) -> str:
+def as_called(text: str) -> str:
     """A message whose commands are called as this one was: without a clone there is no train.py."""
     if _in_clone():
         return text
-    return re.sub(r"`(?:python )?(train|evaluate)\.py", r"`tfaug \1", text)
+    return re.sub(r"(?:python |(?<=`))(train|evaluate)\.py", r"tfaug \1", text)
 
 
 def _in_clone() -> bool:

@@ -93,7 +93,7 @@ def fill(workdir: pathlib.Path) -> None:
 
         command = ["-m", "tfaug", "train", f"--config={rules.write(config, workdir / 'logs')}", f"--workdir={workdir}"]
         runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
-    print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}")
+    print(cli.as_called(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}"))
 
 
 def refuse_one_set() -> None:

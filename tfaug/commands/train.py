@@ -96,7 +96,7 @@ def main() -> None:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
         result = results.of_run(segmenter, config, name, commit=commit, data=scans, **runs.provenance(segmenter))
         results.save(cli.results(), result, config, data.task.names)
-        print(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}")
+        print(cli.as_called(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}"))
     for folder in folders:
         print(f"pictures of training: {folder}")
     if stage != "data":

@@ -91,6 +91,8 @@ if __name__ == "__main__":
     parser.add_argument("--setting")
     parser.add_argument("--figure", metavar="FILE")
     options = parser.parse_args()
+    if options.collect and not options.setting:
+        parser.error("--collect needs --setting, the name of the table")
     if options.collect:
         collect(options.collect, pathlib.Path(options.folder) / f"{options.setting}.csv")
     found = curves(options.folder)
