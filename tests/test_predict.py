@@ -6,6 +6,8 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import weakref
 
 import nibabel
@@ -165,6 +167,15 @@ def test_a_scan_unlike_the_training_data_is_a_warning_and_one_that_cannot_be_use
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {"coarse.nii", "like.nii", "predict.json", "lock"}
     record = json.loads((tmp_path / "masks/predict.json").read_text())
     assert record["cases"]["coarse"]["warnings"] == ["coarse: slices are 20 mm apart, in the training data 6"]
+
+
+def test_c17_a_tilde_is_the_users_folder(world, tmp_path):
+    """In --flag=~/folder the shell leaves it alone; all masks are there, so that no network is loaded."""
+    command = [sys.executable, "-m", "tfaug", "predict", "--input=~/data", "--output=~/out", f"--run=~/{RUN}"]
+    environment = {**os.environ, "HOME": str(world)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, f"{world / 'out'}: 0 masks made, 6 there before\n"), done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def unfinished(world, folder):
