@@ -455,6 +455,61 @@ def test_finished_masks_stay_unless_they_are_to_be_overwritten_or_more_is_wanted
     assert job(folder, out, Options(overwrite=True), ("b",)).waiting == ["a", "b"]
 
 
+def corrected(out, name, number=7):
+    """Makes a mask another one, as by hand; returns its bytes."""
+    images.write(out / name, np.roll(images.read(out / name, None).array, number, axis=0), out / name)
+    return (out / name).read_bytes()
+
+
+def test_a_corrected_mask_stays_when_more_is_wanted_and_its_picture_shows_it(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    more = Options(probabilities=True, overlay=True)
+    job(folder, out).run(Oracle())
+    job(folder, tmp_path / "other", more).run(Oracle())
+    before = corrected(out, "a.nii")
+    assert job(folder, out, more).run(Oracle()) == f"{out}: 0 masks made, 1 there before"
+    assert (out / "a.nii").read_bytes() == before
+    assert (out / "a.npz").read_bytes() == (tmp_path / "other/a.npz").read_bytes()
+    assert (out / "pictures/a.png").read_bytes() != (tmp_path / "other/pictures/a.png").read_bytes()
+    assert job(folder, out, more).waiting == []
+
+
+def test_the_picture_of_a_mask_that_is_there_is_that_of_a_new_one(tmp_path):
+    """Also of a series of frames."""
+    label = np.stack([answer(seed)[0] for seed in range(2)], -1)
+    (tmp_path / "in").mkdir()
+    write_nifti(tmp_path / "in/cine.nii", np.moveaxis(label, 2, 0), (6.0, 1.5, 1.5))
+    plain(tmp_path / "in", "a.nii")
+    job(tmp_path / "in", tmp_path / "later").run(Oracle())
+    for out in ("later", "at_once"):
+        job(tmp_path / "in", tmp_path / out, Options(overlay=True)).run(Oracle())
+    for name in ("a", "cine"):
+        pictures = [(tmp_path / out / f"pictures/{name}.png").read_bytes() for out in ("later", "at_once")]
+        assert pictures[0] == pictures[1]
+
+
+def test_a_corrected_mask_that_cannot_be_drawn_is_one_line(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    write(out / "a.nii", np.full((30, 28, 4), 9, np.uint8))
+    before = (out / "a.nii").read_bytes()
+    with pytest.raises(UserError, match="out/a.nii: holds the label 9 in 3360 voxels; use 0 background, 85 anterior"):
+        job(folder, out, Options(overlay=True)).run(Oracle())
+    assert (out / "a.nii").read_bytes() == before
+
+
+@pytest.mark.parametrize("name, options", [("b.nii", MASKS), ("a.npz", Options(probabilities=True))])
+def test_a_file_that_is_not_in_the_record_is_not_replaced(tmp_path, name, options):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    plain(folder, "a.nii", "b.nii")
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match=rf"out/{name}: is there already, and no .* recorded it; move it away, .*"):
+        job(folder, out, options)
+    job(folder, out, options._replace(overwrite=True)).run(Oracle())
+    assert (out / name).read_bytes() != b"mine"
+
+
 @pytest.mark.parametrize("call", ["write", "savez", "save"])
 def test_a_full_disk_is_the_machines_fault_and_the_same_command_resumes(tmp_path, monkeypatch, call):
     folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
