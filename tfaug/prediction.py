@@ -4,7 +4,7 @@
     OUT/NAME.npz              on request: `probabilities`, float16 [classes, Z, Y, X] as nnU-Net has them
     OUT/pictures/NAME.png     on request: the scan with the mask's contours
     OUT/dice.csv, indices.csv, agreement.png, summary.txt    on request: scores, where there are labels
-    OUT/predict.json          what has made the masks, and what is odd about each scan
+    OUT/predict.json          what has made the masks, of which scans, and what is odd about each
     OUT/lock                  locked while a process works here
 
 Needs no TensorFlow: a segmenter is handed over, see `experiment.segmenters`.
@@ -147,6 +147,7 @@ class Job:
     def _make(self, case: str, segmenter) -> bool:
         """Writes what is missing of a scan; returns whether it made a mask."""
         try:
+            digest = self._digest(case)
             with cache.explained(case):
                 series = self._dataset.series(case)
             found, odd = [], {}
@@ -166,7 +167,7 @@ class Job:
             entry = self._record["cases"].setdefault(case, {"files": []})
             entry.update(files=sorted({*entry["files"], *files}), warnings=warnings)
             if anew:
-                entry["unfinished"] = True
+                entry.update(scan=digest, unfinished=True)
             self._save_record()  # before there is a file: after a kill it is known whose it is
             with cache.explained(case):
                 self._write(series, [one.probabilities for one in found], masks, files)
@@ -205,19 +206,20 @@ class Job:
         return found
 
     def _files(self, case: str) -> _Paths:
-        """All files that are wanted of a scan."""
+        """All files that there may be of a scan."""
         mask = self._masks[case]
         name = mask.name[: -len(images.suffix(mask))]
-        files = {"mask": mask}
-        if self._options.probabilities:
-            files["probabilities"] = self._folder / f"{name}.npz"
-        if self._options.overlay:
-            files["overlay"] = self._folder / "pictures" / f"{name}.png"
-        return files
+        extras = {"probabilities": self._folder / f"{name}.npz", "overlay": self._folder / "pictures" / f"{name}.png"}
+        return {"mask": mask, **extras}
+
+    def _wanted(self, case: str) -> _Paths:
+        """Those that the options ask for."""
+        options = {"mask": True, "probabilities": self._options.probabilities, "overlay": self._options.overlay}
+        return {what: path for what, path in self._files(case).items() if options[what]}
 
     def _find_missing(self, case: str) -> _Paths:
         """The files that are to be written of a scan: all, or those that are not there beside its finished mask."""
-        files = self._files(case)
+        files = self._wanted(case)
         stays = not self._options.overwrite and self._is_finished(case) and files["mask"].is_file()
         return {what: path for what, path in files.items() if not (stays and path.is_file())}
 
@@ -226,17 +228,35 @@ class Job:
         return case in self._record["cases"] and not self._record["cases"][case].get("unfinished")
 
     def _check_files(self) -> None:
-        """Refuses to replace files that are not in the record.
+        """Refuses to replace files that are not in the record, and to take those of another scan for this one's.
 
         Raises:
           UserError: there is one.
         """
+        there = {}
         for case in self._masks:
             recorded = self._record["cases"].get(case, {"files": []})["files"]
-            for what, path in self._files(case).items():
-                if path.exists() and what not in recorded:
+            there[case] = {what: path for what, path in self._files(case).items() if path.exists()}
+            for what, path in self._wanted(case).items():
+                if what in there[case] and what not in recorded:
                     problem = "is there already, and no `tfaug predict` has recorded it"
                     raise UserError(path, problem, f"move it away, {_OTHERWISE}")
+        # A record of an earlier version does not tell the scan.
+        known = {case: entry["scan"] for case, entry in self._record["cases"].items() if "scan" in entry}
+        compared = [case for case, files in there.items() if files and case in known]
+        for case in workers.progress(compared, len(compared), "comparison", "scan") if compared else ():
+            try:
+                digest = self._digest(case)
+            except UserError as error:
+                self._fail(case, error)
+                continue
+            if digest != known[case]:
+                scan = self._dataset.locate(case, label=False).images[0]
+                problem = f"was made of another scan than {scan}, or before that was changed"
+                raise UserError(next(iter(there[case].values())), problem, f"move it away, {_OTHERWISE}")
+
+    def _digest(self, case: str) -> str:
+        return cache.digests(self._dataset, [cache.Request(case, label=False)])[case]
 
     def _check_folder(self, inputs: set[pathlib.Path]) -> None:
         """Refuses what is no folder, and one in which masks would mingle with scans or labels."""
@@ -298,6 +318,7 @@ class Job:
             return
         print(text)
         if len(self._errors) > 1:
+            errors = list(self._errors.items())
             errors = list(self._errors.items())
             findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), errors)
             print(check.report(findings))
