@@ -561,6 +561,83 @@ def test_a_scan_that_cannot_be_compared_is_reported_and_its_mask_stays(tmp_path)
     assert (out / "a.nii").read_bytes() == before
 
 
+def labelled_data(folder):
+    """A data set of two scans with labels, in nnU-Net's layout."""
+    write_msd(folder, TASK.structures, num_cases=2, unlabelled=0)
+    for number in range(2):
+        image, label = answer(number)
+        write(folder / f"imagesTr/scan{number:02d}_0000.nii.gz", image)
+        write(folder / f"labelsTr/scan{number:02d}.nii.gz", label)
+    return folder
+
+
+ALL = Options(probabilities=True, overlay=True, score=True)
+BESIDE = {"scan00.npz", "scan01.npz", "pictures/scan00.png", "pictures/scan01.png"}
+SCORES = {"dice.csv", "indices.csv", "agreement.png", "summary.txt"}
+
+
+def names(out):
+    """All that lies in a folder of two masks, but for these and what is always there."""
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    always = {"scan00.nii.gz", "scan01.nii.gz", "predict.json", "lock"}
+    assert found >= always
+    return found - always
+
+
+@pytest.mark.parametrize("runs", [("a",), ("b",)])
+@pytest.mark.parametrize("options", [MASKS, Options(overlay=True, score=True)])
+def test_nothing_stays_beside_masks_that_was_made_with_those_before(tmp_path, runs, options):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, ALL, task=task).run(Oracle())
+    (out / "notes.txt").write_text("mine")
+    assert names(out) == BESIDE | SCORES | {"notes.txt"}
+    before = (out / "dice.csv").stat().st_ino
+    job(data, out, options._replace(overwrite=True), runs, task).run(Oracle())
+    made = {"pictures/scan00.png", "pictures/scan01.png"} | SCORES if options.score else set()
+    assert names(out) == made | {"notes.txt"}
+    assert not options.score or (out / "dice.csv").stat().st_ino != before
+    assert job(data, out, options, runs, task).waiting == []
+
+
+def test_what_lies_beside_masks_and_is_not_in_the_record_stays(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, task=task).run(Oracle())
+    mine = {"scan00.npz", *SCORES}
+    for name in mine:
+        (out / name).write_text("mine")
+    for runs in ("a", "b"):
+        job(data, out, Options(overwrite=True), runs, task).run(Oracle())
+    assert names(out) == mine and {(out / name).read_text() for name in mine} == {"mine"}
+
+
+def test_scores_go_when_a_mask_that_was_moved_away_is_made_again_and_stay_when_one_is_added(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, Options(score=True), task=task).run(Oracle())
+    write(data / "imagesTr/scan02_0000.nii.gz", answer(2)[0])
+    job(data, out, task=task).run(Oracle())
+    assert names(out) == SCORES | {"scan02.nii.gz"}
+    (out / "scan00.nii.gz").unlink()
+    job(data, out, task=task).run(Oracle())
+    assert names(out) == {"scan02.nii.gz"}
+
+
+def test_when_overwriting_stops_what_is_still_of_other_runs_is_made_again_and_its_files_go(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, ALL, task=task).run(Oracle())
+    before = (data / "imagesTr/scan00_0000.nii.gz").read_bytes()
+    write(data / "imagesTr/scan00_0000.nii.gz", np.full((30, 28, 4), 7, np.int16))
+    overwriting = job(data, out, Options(overwrite=True, score=True), ("b",), task)
+    with pytest.raises(UserError, match="scan00_0000.nii.gz: has no contrast"):
+        overwriting.run(Oracle())
+    assert {*pd.read_csv(out / "dice.csv").case} == {"scan01"}  # the other mask is not of these runs
+    assert names(out) == {"scan00.npz", "pictures/scan00.png"} | SCORES
+    (data / "imagesTr/scan00_0000.nii.gz").write_bytes(before)
+    again = job(data, out, runs=("b",), task=task)
+    assert again.waiting == ["scan00"]
+    again.run(Oracle())
+    assert names(out) == set()
+
+
 @pytest.mark.parametrize("call", ["write", "savez", "save"])
 def test_a_full_disk_is_the_machines_fault_and_the_same_command_resumes(tmp_path, monkeypatch, call):
     folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"

@@ -17,7 +17,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import check_writable, replacing, write_json
+from tfaug.engine.files import check_writable, machine_errors, replacing, write_json
 from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Options(NamedTuple):
       probabilities: the probabilities of all classes.
       overlay: a picture of each scan.
       score: scores of the scans that have a label.
-      overwrite: masks that are there already are made again.
+      overwrite: masks that are there already are made again; what was made beside them before goes.
       keep_largest: structures of which only the largest connected component is kept.
       distances: the definition of HD95 and ASSD in the scores, a key of `metrics.DISTANCES`.
     """
@@ -134,6 +134,10 @@ class Job:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
+            again = any("mask" in files and case in self._record["cases"] for case, files in self._missing.items())
+            if self._record["scored"] and (again or self._options.overwrite):
+                _remove(self._folder / name for name in evaluation.SCORES)
+                self._record["scored"] = False
             self._save_record()
             done = (self._make(case, segmenter) for case in self.waiting)
             made = sum(workers.progress(done, len(self.waiting), "prediction", "scan"))
@@ -165,10 +169,12 @@ class Job:
             for warning in warnings:
                 logger.warning(warning)
             entry = self._record["cases"].setdefault(case, {"files": []})
+            outdated = {*entry["files"]} - {*files} if anew else set()
             entry.update(files=sorted({*entry["files"], *files}), warnings=warnings)
             if anew:
                 entry.update(scan=digest, unfinished=True)
             self._save_record()  # before there is a file: after a kill it is known whose it is
+            _remove(path for what, path in self._files(case).items() if what in outdated)
             with cache.explained(case):
                 self._write(series, [one.probabilities for one in found], masks, files)
         except UserError as error:
@@ -176,6 +182,7 @@ class Job:
             return False
         if anew:
             del entry["unfinished"]
+            entry["files"] = sorted(files)
             self._save_record()
         return anew
 
@@ -272,17 +279,20 @@ class Job:
         Raises:
           UserError: the folder holds masks of something else, and they are not to be overwritten.
         """
-        path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "cases": {}}
+        path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         record = _read(path)
         if record is None:
             return new
+        new["scored"] = bool(record.get("scored"))
         made = {key: record.get(key) for key in self._settings}
         if made == self._settings:
             return {**new, "cases": record["cases"]}
         if not self._options.overwrite:
             changed = run_dir.in_one_line(run_dir.differences(made, self._settings))
             raise UserError(path, f"tells that the masks here were made otherwise ({changed})", _OTHERWISE)
-        return new
+        # Their files are known still, and go when they are made again.
+        cases = {case: {**one, "unfinished": True} for case, one in record["cases"].items() if case in self._masks}
+        return {**new, "cases": cases}
 
     def _save_record(self) -> None:
         write_json(self._folder / RECORD, self._record, _ROOM)
@@ -305,6 +315,8 @@ class Job:
         if not rows:
             return []
         measured = indices.compute(volumes, self._dataset.reader.hearts(self._labelled))
+        self._record["scored"] = True
+        self._save_record()
         text = evaluation.write_scores(pd.DataFrame(rows), measured, self._folder, task, _ROOM)
         return ["", text, "", printable(str(self._folder / "dice.csv"))]
 
@@ -362,6 +374,12 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     entries = record["cases"].values() if ours else ()
     sound = all(isinstance(one, dict) and isinstance(one.get("files"), list) for one in entries)
     return record if ours and sound else None
+
+
+def _remove(paths: Iterable[pathlib.Path]) -> None:
+    for path in paths:
+        with machine_errors(path, "remove it, then run the command again"):
+            path.unlink(missing_ok=True)
 
 
 def _counted(number: int, noun: str) -> str:
