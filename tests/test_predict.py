@@ -6,6 +6,8 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import weakref
 
 import nibabel
@@ -165,6 +167,16 @@ def test_a_scan_unlike_the_training_data_is_a_warning_and_one_that_cannot_be_use
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {"coarse.nii", "like.nii", "predict.json", "lock"}
     record = json.loads((tmp_path / "masks/predict.json").read_text())
     assert record["cases"]["coarse"]["warnings"] == ["coarse: slices are 20 mm apart, in the training data 6"]
+
+
+def test_c17_a_tilde_is_the_users_folder(world, tmp_path):
+    """In --flag=~/folder the shell leaves it alone; all masks are there, so that no network is loaded."""
+    command = [sys.executable, "-m", "tfaug", "predict", "--input=~/data", "--output=~/out", f"--run=~/{RUN}"]
+    environment = {**os.environ, "HOME": str(world)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"{world / 'out'}: 0 masks made, 6 there before\n")
+    assert not list(tmp_path.iterdir())
 
 
 def unfinished(world, folder):
@@ -442,6 +454,188 @@ def test_finished_masks_stay_unless_they_are_to_be_overwritten_or_more_is_wanted
         with pytest.raises(UserError, match="predict.json: tells that the masks here were made otherwise"):
             job(folder, out, **changed)
     assert job(folder, out, Options(overwrite=True), ("b",)).waiting == ["a", "b"]
+
+
+def corrected(out, name, number=7):
+    """Makes a mask another one, as by hand; returns its bytes."""
+    images.write(out / name, np.roll(images.read(out / name, None).array, number, axis=0), out / name)
+    return (out / name).read_bytes()
+
+
+def test_a_corrected_mask_stays_when_more_is_wanted_and_its_picture_shows_it(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    more = Options(probabilities=True, overlay=True)
+    job(folder, out).run(Oracle())
+    job(folder, tmp_path / "other", more).run(Oracle())
+    before = corrected(out, "a.nii")
+    assert job(folder, out, more).run(Oracle()) == f"{out}: 0 masks made, 1 there before"
+    assert (out / "a.nii").read_bytes() == before
+    assert (out / "a.npz").read_bytes() == (tmp_path / "other/a.npz").read_bytes()
+    assert (out / "pictures/a.png").read_bytes() != (tmp_path / "other/pictures/a.png").read_bytes()
+    assert job(folder, out, more).waiting == []
+
+
+def test_the_picture_of_a_mask_that_is_there_is_that_of_a_new_one(tmp_path):
+    """Also of a series of frames."""
+    label = np.stack([answer(seed)[0] for seed in range(2)], -1)
+    (tmp_path / "in").mkdir()
+    write_nifti(tmp_path / "in/cine.nii", np.moveaxis(label, 2, 0), (6.0, 1.5, 1.5))
+    plain(tmp_path / "in", "a.nii")
+    job(tmp_path / "in", tmp_path / "later").run(Oracle())
+    for out in ("later", "at_once"):
+        job(tmp_path / "in", tmp_path / out, Options(overlay=True)).run(Oracle())
+    for name in ("a", "cine"):
+        pictures = [(tmp_path / out / f"pictures/{name}.png").read_bytes() for out in ("later", "at_once")]
+        assert pictures[0] == pictures[1]
+
+
+def test_a_corrected_mask_that_cannot_be_drawn_is_one_line(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    write(out / "a.nii", np.full((30, 28, 4), 9, np.uint8))
+    before = (out / "a.nii").read_bytes()
+    with pytest.raises(UserError, match="out/a.nii: holds the label 9 in 3360 voxels; use 0 background, 85 anterior"):
+        job(folder, out, Options(overlay=True)).run(Oracle())
+    assert (out / "a.nii").read_bytes() == before
+
+
+@pytest.mark.parametrize("name, options", [("b.nii", MASKS), ("a.npz", Options(probabilities=True))])
+def test_a_file_that_is_not_in_the_record_is_not_replaced(tmp_path, name, options):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    plain(folder, "a.nii", "b.nii")
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match=rf"out/{name}: is there already, and no .* recorded it; move it away, .*"):
+        job(folder, out, options)
+    job(folder, out, options._replace(overwrite=True)).run(Oracle())
+    assert (out / name).read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("options", [MASKS, Options(overlay=True)])
+def test_a_mask_of_another_scan_of_that_name_is_not_taken_for_this_ones(tmp_path, options):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    before = (out / "a.nii").read_bytes()
+    for other in (tmp_path / "elsewhere", folder):  # in another folder, and changed where it is
+        other.mkdir(exist_ok=True)
+        write(other / "a.nii", answer(5)[0])
+        problem = "a.nii: was made of another scan than .*/a.nii, or before that was changed"
+        with pytest.raises(UserError, match=rf"{out}/{problem}; move it away, choose another --output, or add --over"):
+            job(other, out, options)
+    assert (out / "a.nii").read_bytes() == before
+    job(folder, out, options._replace(overwrite=True)).run(Oracle())
+    np.testing.assert_array_equal(images.read(out / "a.nii", None).array, answer(5)[1])
+    assert job(folder, out, options).waiting == []
+
+
+def test_probabilities_of_another_scan_are_not_lost_when_a_mask_has_been_moved_away(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out, Options(probabilities=True)).run(Oracle())
+    write(folder / "a.nii", answer(5)[0])
+    (out / "a.nii").unlink()
+    with pytest.raises(UserError, match="out/a.npz: was made of another scan"):
+        job(folder, out)
+    (out / "a.npz").unlink()
+    assert job(folder, out).run(Oracle()) == f"{out}: 1 mask made"
+
+
+def test_a_renamed_folder_of_scans_and_a_record_without_scans_keep_their_masks(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    assert job(folder.rename(tmp_path / "renamed"), out).waiting == []
+    record = json.loads((out / "predict.json").read_text())
+    del record["cases"]["a"]["scan"]  # as an earlier version has written it
+    (out / "predict.json").write_text(json.dumps(record))
+    write(tmp_path / "renamed/a.nii", answer(5)[0])
+    assert job(tmp_path / "renamed", out).waiting == []
+
+
+def test_a_scan_that_cannot_be_compared_is_reported_and_its_mask_stays(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    before = (out / "a.nii").read_bytes()
+    (folder / "a.nii").unlink()
+    (folder / "a.nii").mkdir()
+    with pytest.raises(UserError, match="in/a.nii: is not a regular file"):
+        job(folder, out).run(None)
+    assert (out / "a.nii").read_bytes() == before
+
+
+def labelled_data(folder):
+    """A data set of two scans with labels, in nnU-Net's layout."""
+    write_msd(folder, TASK.structures, num_cases=2, unlabelled=0)
+    for number in range(2):
+        image, label = answer(number)
+        write(folder / f"imagesTr/scan{number:02d}_0000.nii.gz", image)
+        write(folder / f"labelsTr/scan{number:02d}.nii.gz", label)
+    return folder
+
+
+ALL = Options(probabilities=True, overlay=True, score=True)
+BESIDE = {"scan00.npz", "scan01.npz", "pictures/scan00.png", "pictures/scan01.png"}
+SCORES = {"dice.csv", "indices.csv", "agreement.png", "summary.txt"}
+
+
+def names(out):
+    """All that lies in a folder of two masks, but for these and what is always there."""
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    always = {"scan00.nii.gz", "scan01.nii.gz", "predict.json", "lock"}
+    assert found >= always
+    return found - always
+
+
+@pytest.mark.parametrize("runs", [("a",), ("b",)])
+@pytest.mark.parametrize("options", [MASKS, Options(overlay=True, score=True)])
+def test_nothing_stays_beside_masks_that_was_made_with_those_before(tmp_path, runs, options):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, ALL, task=task).run(Oracle())
+    (out / "notes.txt").write_text("mine")
+    assert names(out) == BESIDE | SCORES | {"notes.txt"}
+    before = (out / "dice.csv").stat().st_ino
+    job(data, out, options._replace(overwrite=True), runs, task).run(Oracle())
+    made = {"pictures/scan00.png", "pictures/scan01.png"} | SCORES if options.score else set()
+    assert names(out) == made | {"notes.txt"}
+    assert not options.score or (out / "dice.csv").stat().st_ino != before
+    assert job(data, out, options, runs, task).waiting == []
+
+
+def test_what_lies_beside_masks_and_is_not_in_the_record_stays(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, task=task).run(Oracle())
+    mine = {"scan00.npz", *SCORES}
+    for name in mine:
+        (out / name).write_text("mine")
+    for runs in ("a", "b"):
+        job(data, out, Options(overwrite=True), runs, task).run(Oracle())
+    assert names(out) == mine and {(out / name).read_text() for name in mine} == {"mine"}
+
+
+def test_scores_go_when_a_mask_that_was_moved_away_is_made_again_and_stay_when_one_is_added(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, Options(score=True), task=task).run(Oracle())
+    write(data / "imagesTr/scan02_0000.nii.gz", answer(2)[0])
+    job(data, out, task=task).run(Oracle())
+    assert names(out) == SCORES | {"scan02.nii.gz"}
+    (out / "scan00.nii.gz").unlink()
+    job(data, out, task=task).run(Oracle())
+    assert names(out) == {"scan02.nii.gz"}
+
+
+def test_when_overwriting_stops_what_is_still_of_other_runs_is_made_again_and_its_files_go(tmp_path):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, ALL, task=task).run(Oracle())
+    before = (data / "imagesTr/scan00_0000.nii.gz").read_bytes()
+    write(data / "imagesTr/scan00_0000.nii.gz", np.full((30, 28, 4), 7, np.int16))
+    overwriting = job(data, out, Options(overwrite=True, score=True), ("b",), task)
+    with pytest.raises(UserError, match="scan00_0000.nii.gz: has no contrast"):
+        overwriting.run(Oracle())
+    assert {*pd.read_csv(out / "dice.csv").case} == {"scan01"}  # the other mask is not of these runs
+    assert names(out) == {"scan00.npz", "pictures/scan00.png"} | SCORES
+    (data / "imagesTr/scan00_0000.nii.gz").write_bytes(before)
+    again = job(data, out, runs=("b",), task=task)
+    assert again.waiting == ["scan00"]
+    again.run(Oracle())
+    assert names(out) == set()
 
 
 @pytest.mark.parametrize("call", ["write", "savez", "save"])

@@ -22,6 +22,7 @@ from tfaug.engine.workers import progress
 from tfaug.types import Hearts, Volume
 
 Predict = Callable[[np.ndarray], np.ndarray]
+SCORES = ("dice.csv", "indices.csv", "agreement.png", "summary.txt")  # what `write_scores` writes
 
 _ROOM = "make room or choose another folder, then run the command again"
 _replacing = functools.partial(replacing, remedy=_ROOM)

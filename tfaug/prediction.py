@@ -4,7 +4,7 @@
     OUT/NAME.npz              on request: `probabilities`, float16 [classes, Z, Y, X] as nnU-Net has them
     OUT/pictures/NAME.png     on request: the scan with the mask's contours
     OUT/dice.csv, indices.csv, agreement.png, summary.txt    on request: scores, where there are labels
-    OUT/predict.json          what has made the masks, and what is odd about each scan
+    OUT/predict.json          what has made the masks, of which scans, and what is odd about each
     OUT/lock                  locked while a process works here
 
 Needs no TensorFlow: a segmenter is handed over, see `experiment.segmenters`.
@@ -17,7 +17,7 @@ import functools
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import check_writable, replacing, write_json
+from tfaug.engine.files import check_writable, machine_errors, replacing, write_json
 from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ _MARK = "tfaug_predict"  # tells our record from another program's file
 _FORMAT = 1
 _ROOM = "make room or choose another --output, then run the command again"
 _FOLDER = "choose an --output that can be written"
+_OTHERWISE = "choose another --output, or add --overwrite"
+
+_Paths = dict[str, pathlib.Path]  # what there is of a scan: "mask", or an option's name
 
 _replacing = functools.partial(replacing, remedy=_ROOM)
 
@@ -52,7 +55,7 @@ class Options(NamedTuple):
       probabilities: the probabilities of all classes.
       overlay: a picture of each scan.
       score: scores of the scans that have a label.
-      overwrite: masks that are there already are made again.
+      overwrite: masks that are there already are made again; what was made beside them before goes.
       keep_largest: structures of which only the largest connected component is kept.
       distances: the definition of HD95 and ASSD in the scores, a key of `metrics.DISTANCES`.
     """
@@ -76,7 +79,7 @@ class Job:
       tag: a part of the masks' names, as "ES".
 
     Attributes:
-      waiting: the scans that have no mask yet.
+      waiting: the scans of which a mask, or a file that the options want beside it, is not there yet.
 
     Raises:
       UserError: there are no scans, or the folder is not one for their masks.
@@ -86,7 +89,7 @@ class Job:
     def __init__(self, dataset: DataSet, folder: pathlib.Path, runs: Sequence[Any], options: Options, tag: str = ""):
         self._dataset, self._folder, self._options, self._tag = dataset, pathlib.Path(folder), options, tag
         self._settings = {"runs": list(runs), "keep_largest": sorted(options.keep_largest)}
-        self._errors: list[tuple[str, UserError]] = []
+        self._errors: dict[str, UserError] = {}
         self._masks: dict[str, pathlib.Path] = {}
         inputs = set()
         for case in dataset.reader.scans():
@@ -110,7 +113,10 @@ class Job:
                 inputs.add(dataset.locate(case).label.parent.resolve())
         self._check_folder(inputs)
         self._record = self._open_record()
-        self.waiting = [case for case in self._masks if not self._is_done(case)]
+        if not options.overwrite:
+            self._check_files()
+        self._missing = {case: self._find_missing(case) for case in self._masks}
+        self.waiting = [case for case, files in self._missing.items() if files]
 
     def run(self, segmenter) -> str:
         """Makes the masks that are missing, and what the options ask for.
@@ -128,19 +134,24 @@ class Job:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
+            again = any("mask" in files and case in self._record["cases"] for case, files in self._missing.items())
+            if self._record["scored"] and (again or self._options.overwrite):
+                _remove(self._folder / name for name in evaluation.SCORES)
+                self._record["scored"] = False
             self._save_record()
             done = (self._make(case, segmenter) for case in self.waiting)
             made = sum(workers.progress(done, len(self.waiting), "prediction", "scan"))
             scores = self._score() if self._options.score else []
-        before = len(self._masks) - len(self.waiting)
+        before = sum("mask" not in files for files in self._missing.values())
         counts = _counted(made, "mask") + " made" + (f", {before} there before" if before else "")
         text = "\n".join([printable(f"{self._folder}: {counts}"), *scores])
         self._refuse(text)
         return text
 
     def _make(self, case: str, segmenter) -> bool:
-        """Writes what is wanted of a scan, its mask last; returns whether it could."""
+        """Writes what is missing of a scan; returns whether it made a mask."""
         try:
+            digest = self._digest(case)
             with cache.explained(case):
                 series = self._dataset.series(case)
             found, odd = [], {}
@@ -150,53 +161,109 @@ class Job:
                     prepared = segmenter.prepare(frame)
                 odd = {**segmenter.unlike(prepared), **odd}
                 found.append(self._cleaned(segmenter(prepared, self._options.probabilities)))
+            files = self._missing[case]
+            anew = "mask" in files
+            with cache.explained(case):
+                masks = [one.classes for one in found] if anew else self._read_masks(case, series.frames[0].axis)
+            warnings = [printable(f"{case}: {line}") for line in odd.values()]
+            for warning in warnings:
+                logger.warning(warning)
+            entry = self._record["cases"].setdefault(case, {"files": []})
+            outdated = {*entry["files"]} - {*files} if anew else set()
+            entry.update(files=sorted({*entry["files"], *files}), warnings=warnings)
+            if anew:
+                entry.update(scan=digest, unfinished=True)
+            self._save_record()  # before there is a file: after a kill it is known whose it is
+            _remove(path for what, path in self._files(case).items() if what in outdated)
+            with cache.explained(case):
+                self._write(series, [one.probabilities for one in found], masks, files)
         except UserError as error:
             self._fail(case, error)
             return False
-        warnings = [printable(f"{case}: {line}") for line in odd.values()]
-        for warning in warnings:
-            logger.warning(warning)
-        self._write(case, series, found)
-        before = self._record["cases"].get(case, {"files": []})["files"]
-        self._record["cases"][case] = {"files": sorted({*before, *self._files(case)}), "warnings": warnings}
-        self._save_record()
-        return True
+        if anew:
+            del entry["unfinished"]
+            entry["files"] = sorted(files)
+            self._save_record()
+        return anew
 
-    def _write(self, case: str, series: Series, found: Sequence[Segmentation]) -> None:
-        masks = [one.classes for one in found]
-        if self._options.probabilities:
-            probabilities = series.in_file_order([one.probabilities for one in found])
-            with _replacing(self._files(case)["probabilities"]) as path:
-                np.savez_compressed(path, probabilities=probabilities.T)
-        if self._options.overlay:
+    def _write(self, series: Series, probabilities, masks: Sequence[np.ndarray], files: _Paths) -> None:
+        """Writes those of `files`, the mask last."""
+        if "probabilities" in files:
+            with _replacing(files["probabilities"]) as path:
+                np.savez_compressed(path, probabilities=series.in_file_order(probabilities).T)
+        if "overlay" in files:
             shown = picture(series, masks, self._dataset.task.colours)
-            with _replacing(self._files(case)["overlay"]) as path:
+            with _replacing(files["overlay"]) as path:
                 pictures.save(shown, path)
-        with _replacing(self._masks[case]) as path:
-            values = self._dataset.task.to_values(series.in_file_order(masks))
-            images.write(path, values, series.frames[0].path)
+        if "mask" in files:
+            with _replacing(files["mask"]) as path:
+                values = self._dataset.task.to_values(series.in_file_order(masks))
+                images.write(path, values, series.frames[0].path)
+
+    def _read_masks(self, case: str, axis: int) -> list[np.ndarray]:
+        """The mask that is there of a scan, or one for each frame, as classes with the sliced axis last."""
+        path = self._masks[case]
+        classes = self._dataset.task.to_classes(images.read(path, None, channels=None).array, path)
+        frames = np.moveaxis(classes, 3, 0) if classes.ndim == 4 else [classes]
+        return [np.moveaxis(frame, axis, 2) for frame in frames]
 
     def _cleaned(self, found: Segmentation) -> Segmentation:
         for structure in self._options.keep_largest:
             keep_largest(found.classes, self._dataset.task.classes[structure])
         return found
 
-    def _files(self, case: str) -> dict[str, pathlib.Path]:
-        """All files that are wanted of a scan, by their option."""
+    def _files(self, case: str) -> _Paths:
+        """All files that there may be of a scan."""
         mask = self._masks[case]
         name = mask.name[: -len(images.suffix(mask))]
-        files = {"mask": mask}
-        if self._options.probabilities:
-            files["probabilities"] = self._folder / f"{name}.npz"
-        if self._options.overlay:
-            files["overlay"] = self._folder / "pictures" / f"{name}.png"
-        return files
+        extras = {"probabilities": self._folder / f"{name}.npz", "overlay": self._folder / "pictures" / f"{name}.png"}
+        return {"mask": mask, **extras}
 
-    def _is_done(self, case: str) -> bool:
-        if self._options.overwrite or case not in self._record["cases"]:
-            return False
-        files = self._files(case)
-        return {*files} <= {*self._record["cases"][case]["files"]} and all(path.is_file() for path in files.values())
+    def _wanted(self, case: str) -> _Paths:
+        """Those that the options ask for."""
+        options = {"mask": True, "probabilities": self._options.probabilities, "overlay": self._options.overlay}
+        return {what: path for what, path in self._files(case).items() if options[what]}
+
+    def _find_missing(self, case: str) -> _Paths:
+        """The files that are to be written of a scan: all, or those that are not there beside its finished mask."""
+        files = self._wanted(case)
+        stays = not self._options.overwrite and self._is_finished(case) and files["mask"].is_file()
+        return {what: path for what, path in files.items() if not (stays and path.is_file())}
+
+    def _is_finished(self, case: str) -> bool:
+        """Whether the record has a mask of a scan, written to its end."""
+        return case in self._record["cases"] and not self._record["cases"][case].get("unfinished")
+
+    def _check_files(self) -> None:
+        """Refuses to replace files that are not in the record, and to take those of another scan for this one's.
+
+        Raises:
+          UserError: there is one.
+        """
+        there = {}
+        for case in self._masks:
+            recorded = self._record["cases"].get(case, {"files": []})["files"]
+            there[case] = {what: path for what, path in self._files(case).items() if path.exists()}
+            for what, path in self._wanted(case).items():
+                if what in there[case] and what not in recorded:
+                    problem = "is there already, and no `tfaug predict` has recorded it"
+                    raise UserError(path, problem, f"move it away, {_OTHERWISE}")
+        # A record of an earlier version does not tell the scan.
+        known = {case: entry["scan"] for case, entry in self._record["cases"].items() if "scan" in entry}
+        compared = [case for case, files in there.items() if files and case in known]
+        for case in workers.progress(compared, len(compared), "comparison", "scan") if compared else ():
+            try:
+                digest = self._digest(case)
+            except UserError as error:
+                self._fail(case, error)
+                continue
+            if digest != known[case]:
+                scan = self._dataset.locate(case, label=False).images[0]
+                problem = f"was made of another scan than {scan}, or before that was changed"
+                raise UserError(next(iter(there[case].values())), problem, f"move it away, {_OTHERWISE}")
+
+    def _digest(self, case: str) -> str:
+        return cache.digests(self._dataset, [cache.Request(case, label=False)])[case]
 
     def _check_folder(self, inputs: set[pathlib.Path]) -> None:
         """Refuses what is no folder, and one in which masks would mingle with scans or labels."""
@@ -212,21 +279,20 @@ class Job:
         Raises:
           UserError: the folder holds masks of something else, and they are not to be overwritten.
         """
-        remedy = "choose another --output, or add --overwrite"
-        path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "cases": {}}
+        path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         record = _read(path)
         if record is None:
-            there = [path for case in self._masks for path in self._files(case).values() if path.exists()]
-            if there and not self._options.overwrite:
-                raise UserError(there[0], "is there already, and no `tfaug predict` has recorded it", remedy)
             return new
+        new["scored"] = bool(record.get("scored"))
         made = {key: record.get(key) for key in self._settings}
         if made == self._settings:
             return {**new, "cases": record["cases"]}
         if not self._options.overwrite:
             changed = run_dir.in_one_line(run_dir.differences(made, self._settings))
-            raise UserError(path, f"tells that the masks here were made otherwise ({changed})", remedy)
-        return new
+            raise UserError(path, f"tells that the masks here were made otherwise ({changed})", _OTHERWISE)
+        # Their files are known still, and go when they are made again.
+        cases = {case: {**one, "unfinished": True} for case, one in record["cases"].items() if case in self._masks}
+        return {**new, "cases": cases}
 
     def _save_record(self) -> None:
         write_json(self._folder / RECORD, self._record, _ROOM)
@@ -237,12 +303,11 @@ class Job:
         task = self._dataset.task
         for case in self._labelled:
             check_signals()
-            if case in self._record["cases"]:
+            if self._is_finished(case):
                 try:
                     with cache.explained(case):
                         volume = self._dataset.read(case)
-                        classes = task.to_classes(images.read(self._masks[case], None).array, case)
-                        mask = np.moveaxis(classes, volume.axis, 2)
+                        (mask,) = self._read_masks(case, volume.axis)
                         rows += evaluation.score(mask, volume, task, self._options.distances)
                         volumes += evaluation.volumes(mask, volume, task)
                 except UserError as error:
@@ -250,12 +315,14 @@ class Job:
         if not rows:
             return []
         measured = indices.compute(volumes, self._dataset.reader.hearts(self._labelled))
+        self._record["scored"] = True
+        self._save_record()
         text = evaluation.write_scores(pd.DataFrame(rows), measured, self._folder, task, _ROOM)
         return ["", text, "", printable(str(self._folder / "dice.csv"))]
 
     def _fail(self, case: str, error: UserError) -> None:
         """Keeps an error for the end; a copy, as its traceback would keep the scan."""
-        self._errors.append((case, UserError(error.subject, error.problem, error.remedy)))
+        self._errors[case] = UserError(error.subject, error.problem, error.remedy)
 
     def _refuse(self, text: str) -> None:
         """Ends with the scans that could not be used, if there are any, after all has been printed."""
@@ -263,9 +330,11 @@ class Job:
             return
         print(text)
         if len(self._errors) > 1:
-            findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), self._errors)
+            errors = list(self._errors.items())
+            errors = list(self._errors.items())
+            findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), errors)
             print(check.report(findings))
-        cache.refuse([error for _, error in self._errors], listing="all are listed above")
+        cache.refuse(self._errors.values(), listing="all are listed above")
 
 
 def keep_largest(classes: np.ndarray, index: int) -> None:
@@ -303,7 +372,14 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
         return None
     ours = isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)
     entries = record["cases"].values() if ours else ()
-    return record if ours and all(isinstance(one, dict) and "files" in one for one in entries) else None
+    sound = all(isinstance(one, dict) and isinstance(one.get("files"), list) for one in entries)
+    return record if ours and sound else None
+
+
+def _remove(paths: Iterable[pathlib.Path]) -> None:
+    for path in paths:
+        with machine_errors(path, "remove it, then run the command again"):
+            path.unlink(missing_ok=True)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -46,18 +46,18 @@ def main() -> None:
     distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
     if not SCORE.value:
         cli.refuse_ignored("a prediction that is not scored", ["distances"], "leave it out, or add --score")
-    runs = [pathlib.Path(run) for run in RUNS.value]
+    runs = [pathlib.Path(run).expanduser() for run in RUNS.value]
     config = sources.configs_of_segmenters(runs)[0]
     structures = sources.task_of(config).names
     kept = structures if KEEP_LARGEST.value == ["all"] else KEEP_LARGEST.value
     for name in kept:
         cli.choose("--keep-largest", name, structures)
-    dataset = sources.scans_to_segment(pathlib.Path(INPUT.value), config)
+    dataset = sources.scans_to_segment(cli.path(INPUT), config)
     options = prediction.Options(
         PROBABILITIES.value, OVERLAY.value, SCORE.value, OVERWRITE.value, tuple(kept), distances
     )
     made_by = sorted(f"{run.absolute().name} {run_dir.identity(run)}" for run in runs)
-    job = prediction.Job(dataset, pathlib.Path(OUTPUT.value), made_by, options, sources.tag_of(dataset.reader, config))
+    job = prediction.Job(dataset, cli.path(OUTPUT), made_by, options, sources.tag_of(dataset.reader, config))
     segmenter = None
     if job.waiting:
         cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
