@@ -243,6 +243,14 @@ def test_runs_of_another_config_are_not_taken_for_this_one(trained, command, coh
     assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
 
 
+def mend(root, case):
+    """Takes a structure out of a label."""
+    label = es_label(root, case)
+    image = nibabel.load(label)
+    values = np.asarray(image.dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.where(values == 1, 0, values), image.affine, image.header), label)
+
+
 def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scored(trained, cohort, tmp_path):
     folder, _ = trained
     shutil.copytree(folder / "runs" / NAMES[2], tmp_path / "runs" / NAMES[2])
@@ -254,10 +262,7 @@ def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scor
     result = run("evaluate.py", *flags, cwd=tmp_path)
     assert result.returncode == 0 and "evaluated before" in result.stdout
 
-    label = es_label(tmp_path / "renamed", "patient007")
-    image = nibabel.load(label)
-    mended = np.where(np.asarray(image.dataobj) == 1, 0, np.asarray(image.dataobj))
-    nibabel.save(nibabel.Nifti1Image(mended, image.affine, image.header), label)
+    mend(tmp_path / "renamed", "patient007")
     result = run("evaluate.py", *flags, cwd=tmp_path)
     assert result.returncode == 0 and "evaluated before" not in result.stdout
     assert table.read_text() != before
@@ -273,6 +278,59 @@ def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scor
     shutil.copytree(folder / "runs" / NAMES[0], tmp_path / "runs" / NAMES[0])
     line = error_line(run("train.py", "--stage=aug", *flags, cwd=tmp_path))
     assert "was trained on other data (scan of patient002: changed)" in line
+
+
+def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, tmp_path):
+    """A result of the grid is of the scans whose digest it has: of a mended copy, and of other cases."""
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copytree(cohort, tmp_path / "renamed")
+    mend(tmp_path / "renamed", "patient007")
+    flags = ["--stage=seg", "--aug=aff_gd_gi", "--results=results", "--config.data.root=renamed", *TINY]
+    flags.append(f"--config.data.cache_dir={folder / 'cache'}")
+
+    def result():
+        done = run("train.py", *flags, cwd=tmp_path)
+        assert done.returncode == 0 and "finished before" in done.stdout, done.stderr
+        (file,) = (tmp_path / "results").glob("*-seed0.json")
+        content = json.loads(file.read_text())
+        shutil.rmtree(tmp_path / "results")
+        return content
+
+    before = pd.read_csv(folder / "runs" / NAMES[2] / "evaluation/test/dice.csv").groupby("case").dice.mean()
+    mended = result()["dice"]
+    assert np.mean(mended["patient027"]) == pytest.approx(before["patient027"], abs=1e-4)
+    assert np.mean(mended["patient007"]) != pytest.approx(before["patient007"], abs=1e-4)
+    flags.append("--config.splits.test=('patient027',)")
+    assert set(result()["dice"]) == {"patient027"}
+
+
+def test_a_finished_segmenter_is_not_taken_for_one_of_other_generators_or_another_method(trained, command, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    cache = f"--config.data.cache_dir={folder / 'cache'}"
+    named = [*command, cache, "--stage=seg", "--aug=aff_gd_gi"]
+    line = error_line(run("train.py", *named, "--config.generators.deform=nowhere", cwd=tmp_path))
+    assert "there is no trained generator 'deform'" in line
+    line = error_line(run("train.py", *named, f"--config.generators.deform=runs/{NAMES[2]}", cwd=tmp_path))
+    assert "has not learned 'deform'; name a run of `train.py --stage=aug --gen=deform`" in line
+    line = error_line(run("train.py", *named, f"--config.generators.deform=runs/{NAMES[1]}", cwd=tmp_path))
+    assert "has not learned 'deform'" in line
+
+    other = ["--stage=aug", "--gen=deform", "--config.seed=1", "--workdir=other"]
+    assert run("train.py", *command, cache, *other, cwd=tmp_path).returncode == 0
+    (other,) = (tmp_path / "other").iterdir()
+    line = error_line(run("train.py", *named, f"--config.generators.deform={other}", cwd=tmp_path))
+    assert "was trained with another generator 'deform'" in line
+    copy = f"--config.generators.deform={folder / 'runs' / NAMES[0]}"
+    assert "finished before" in run("train.py", *named, copy, cwd=tmp_path).stdout
+    shutil.rmtree(tmp_path / "runs" / NAMES[0])  # it has served
+    assert "finished before" in run("train.py", *named, cwd=tmp_path).stdout
+
+    for rotation in ("first=('affine',)", "first=('affine', 'elastic')"):
+        (tmp_path / "rows.py").write_text(f"from tfaug.augment.methods import Method\nmine = Method({rotation})\n")
+        last = run("train.py", *command, cache, "--stage=seg", "--aug=rows:mine", cwd=tmp_path)
+    assert "was trained with another method 'mine'" in error_line(last)
 
 
 def test_another_definition_of_distances_is_another_evaluation(trained, cohort, tmp_path):

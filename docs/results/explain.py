@@ -69,7 +69,11 @@ def main() -> None:
     tables = [by_method(asked.results, asked.num_labelled), sets.T, sets.std().rename("deviation of the sets")]
     kept = asked.results / f"generators-n{asked.num_labelled}.csv"
     if asked.workdir:
-        generators(asked.workdir, asked.num_labelled).to_csv(kept, float_format="%.6g")
+        found = generators(asked.workdir, asked.num_labelled)
+        if kept.exists():  # of other runs
+            before = pd.read_csv(kept, index_col=0)
+            found = pd.concat([before.drop(found.index, errors="ignore"), found]).sort_index()
+        found.to_csv(kept, float_format="%.6g")
         tables.append(discriminators(asked.workdir, asked.num_labelled))
     if kept.exists():
         tables.append(pd.read_csv(kept, index_col=0))

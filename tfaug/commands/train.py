@@ -91,7 +91,7 @@ def main() -> None:
     while trainings:
         trainings.pop(0).run()  # its networks go with it
     if evaluated:
-        print(runs.evaluate(segmenter, "test"))
+        print(runs.evaluate(segmenter, "test", config))
     if stage == "seg" and cli.RESULTS.value:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
         result = results.of_run(segmenter, config, name, commit=commit, data=scans, **runs.provenance(segmenter))

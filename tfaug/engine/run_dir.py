@@ -55,7 +55,8 @@ class RunDir:
             self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.path))
-            if not (self.path / "config.json").exists():
+            # Nothing has been done with a config that an earlier session may have left.
+            if {path.name for path in self.path.iterdir()} <= _EMPTY:
                 write_json(self.path / "config.json", sealed({MARK: _FORMAT, "config": config}))
             self.config = read_config(self.path)
             refuse_difference(self.path, self.config, config, keys)

@@ -6,13 +6,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.config import Config, cases, check_splits, generator_path, of_generator, require
-from tfaug.engine import checkpoint, determinism, memory, run_dir
+from tfaug.engine import checkpoint, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
@@ -26,19 +24,26 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
     """The trained generator that the second stage of a config uses, built as its own run's config says.
 
     Raises:
-      UserError: it has not been trained, or with another config or image size.
+      UserError: it has not been trained, or with another config; or one that the user names does not fit.
     """
     named = config.generators[name]
     path = pathlib.Path(named or generator_path(config, workdir, name))
-    if run_dir.read_report(path) is None:
+    report = run_dir.read_report(path)
+    if report is None:
         raise UserError(
             path,
             f"there is no trained generator {name!r}",
             f"first run `python train.py --stage=aug --gen={name}` with the same config",
         )
     saved = run_dir.read_config(path)
-    # Of one that the user names, only what must fit must be equal.
     asked = of_generator(config, name).to_dict()
+    if named:  # only what must fit must be equal
+        kind = GENERATORS[name][0]
+        if "segment" in saved or GENERATORS[report.get("generator", name)][0] != kind:
+            raise UserError(path, f"has not learned {name!r}", f"name a run of `train.py --stage=aug --gen={kind}`")
+        has, needs = (len(one["data"]["channels"]) for one in (saved, asked))
+        if has != needs:
+            raise UserError(path, f"generates {has} channels, and the data have {needs}", "name another generator")
     run_dir.refuse_difference(path, saved, asked, ["data.image_size"] if named else identity.GENERATOR)
     return generator_of(path, GENERATORS[name][0])
 
@@ -117,6 +122,6 @@ def evaluate(
 
 
 def provenance(path) -> dict[str, Any]:
-    """How long a finished run took in seconds, and what decides the last bits of its numbers."""
-    threads = int(determinism.num_threads())
-    return {"seconds": EventLog(path).seconds(), "threads": threads, "tensorflow": tf.__version__}
+    """How long a finished run took in seconds, and what decided the last bits of its numbers."""
+    made_on = run_dir.read_report(path)["environment"]
+    return {"seconds": EventLog(path).seconds(), "threads": made_on["threads"], "tensorflow": made_on["tensorflow"]}

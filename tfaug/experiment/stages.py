@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
+import json
 import logging
 import pathlib
 import pprint
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +30,7 @@ from tfaug.config import (
 )
 from tfaug.data import pipeline, traits
 from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
+from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.engine.loop import fit
@@ -74,6 +78,14 @@ class Stage:
     def find(self) -> None:
         """Loads what earlier trainings have made, before the data, which may take long."""
 
+    def refuse_other(self, report: Mapping[str, Any]) -> None:
+        """Refuses a finished run, by its report, that was trained on other data or with other parts than there are now.
+
+        Raises:
+          UserError: names them.
+        """
+        identity.refuse_other_scans(self.path, report, self.data.digests(self.splits))
+
     def build(self) -> None:
         """Makes step, batches and keep, now that the data are loaded."""
         raise NotImplementedError
@@ -112,7 +124,7 @@ class Stage:
         saved = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
         with run_dir.RunDir(self.path, saved, self.keys) as run, _warnings_into(run):
             if run.report is not None:
-                identity.refuse_other_scans(run.path, run.report, self.data.digests(self.splits))
+                self.refuse_other(run.report)
                 print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
                 return
             self.find()
@@ -131,7 +143,7 @@ class Stage:
                     run.warn(f"{run.path}/diagnostics.csv: has damaged rows, which the pictures of the run lack")
                 for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
-            made_from = {"digests": self.data.digests(self.splits), **self._generators()}
+            made_from = {"digests": self.data.digests(self.splits), **self.parts()}
             made_on = {"environment": self._environment()}
             run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from, **made_on})
 
@@ -200,7 +212,7 @@ class Stage:
     def _fingerprint(self, config):
         return {
             "config": identity.select(config, self.keys),
-            "data": {"scans": self.data.digests(self.splits), **self._generators()},
+            "data": {"scans": self.data.digests(self.splits), **self.parts()},
             "environment": self._environment(),
         }
 
@@ -215,7 +227,8 @@ class Stage:
             "precision": self.config.precision,
         }
 
-    def _generators(self):
+    def parts(self) -> Mapping[str, Any]:
+        """What tells the parts of the training, beside config and data, from others, as JSON has it."""
         return {"generators": {name: _digest(model) for name, model in self.learned.items()}}
 
 
@@ -302,8 +315,29 @@ class TrainSegmenter(Stage):
         networks.check_transforms(config, method)
 
     def find(self):  # noqa: D102
-        config, workdir = self.config, self._workdir
-        self.learned = {name: runs.load_generator(config, workdir, name) for name in self.method.generators}
+        self._load(self.method.generators)
+
+    def refuse_other(self, report):  # noqa: D102
+        super().refuse_other(report)
+        paths = {name: generator_path(self.config, self._workdir, name) for name in self.method.generators}
+        # Without a name in the config, one that has been removed since is no other one.
+        self._load([name for name, path in paths.items() if self.config.generators[name] or run_dir.read_report(path)])
+        now = self.parts()
+        then = {"generators": {}, "row": now["row"], **report}  # the runs of before have no row
+        other = [
+            f"generator {name!r}" for name, one in now["generators"].items() if then["generators"].get(name) != one
+        ]
+        if then["row"] != now["row"]:
+            other.append(f"method {self.method_name!r}")
+        if other:
+            remedy = "choose another --workdir or --config.name"
+            raise UserError(self.path, f"was trained with another {' and another '.join(other)}", remedy)
+
+    def _load(self, names):
+        self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in names}
+
+    def parts(self):  # noqa: D102
+        return {**super().parts(), "row": json.loads(json.dumps(dataclasses.asdict(self.method)))}
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
