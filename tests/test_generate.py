@@ -173,6 +173,28 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     assert (root.parent / "out/mine.txt").read_text() == "mine"
 
 
+def test_scans_of_another_data_set_or_changed_ones_are_not_mixed_in(root):
+    """As with another --input, where the cases have the same names."""
+    job(root).run(Shift())
+    before = contents(root.parent / "out")
+    path = root / "patient002/patient002_frame12_gt.nii.gz"
+    write_nifti(path, np.minimum(anatomy(1)[1], 2))
+    with pytest.raises(UserError, match="generate.json: .* made otherwise .sources.patient002: .*; choose") as error:
+        job(root, number=6)
+    assert "patient001" not in str(error.value) and "\n" not in str(error.value)
+    assert contents(root.parent / "out") == before
+
+
+def test_a_folder_without_digests_of_its_sources_is_taken_as_it_is_and_gets_them(root):
+    job(root).run(Shift())
+    whole = contents(root.parent / "out")
+    record = json.loads(whole["generate.json"])
+    assert list(record.pop("sources")) == list(CASES)
+    (root.parent / "out/generate.json").write_text(json.dumps(record))
+    job(root).run(None)
+    assert contents(root.parent / "out") == whole
+
+
 def test_sources_of_two_formats_are_refused(root):
     path = root / "patient002/patient002_frame12.nii.gz"
     write_nifti(path.with_suffix(""), anatomy(1)[0])

@@ -79,7 +79,7 @@ class Job:
       waiting: the names of the scans that are not there yet.
 
     Raises:
-      UserError: the sources are not in one format, or the folder is not one for this data set.
+      UserError: a source cannot be read, the sources are not in one format, or the folder is not one for this data set.
       MachineError: the folder cannot be written.
     """
 
@@ -105,7 +105,13 @@ class Job:
         width = max(4, len(str(options.number)))
         made = ((index, cases[(index - 1) % len(cases)]) for index in range(1, options.number + 1))
         self._wanted = [*originals, *((f"{case}_g{index:0{width}}", case, index) for index, case in made)]
-        settings = {"runs": list(runs), "seed": options.seed, "per_slice": options.per_slice}
+        digests = cache.digests(dataset, map(cache.Request, cases))
+        settings = {
+            "runs": list(runs),
+            "seed": options.seed,
+            "per_slice": options.per_slice,
+            "sources": {case: digest[:16] for case, digest in digests.items()},
+        }
         self._record = self._open(settings)
         self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
 
@@ -244,6 +250,7 @@ class Job:
             record = None
         if not (isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)):
             raise UserError(path, "is damaged", f"remove the folder, or {_OTHER}")
+        record = {"sources": settings["sources"], **record}  # older versions have not written them
         made = {key: record.get(key) for key in settings}
         if made != settings:
             changed = run_dir.in_one_line(run_dir.differences(made, settings))
