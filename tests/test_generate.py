@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, write_nifti, write_patient
 
-from tfaug import generation
+from tfaug import generation, pictures
 from tfaug.data import images, readers
 from tfaug.data.preprocess import Grid, Spec, prepare_volume
 from tfaug.engine.errors import UserError
@@ -143,6 +143,24 @@ def test_each_scan_has_one_z_or_one_a_slice_and_the_table_tells_it(root):
         told = np.float32([[float(value) for value in part.split()] for part in row.z.split(";")])
         np.testing.assert_array_equal(told, z[:rows])
         assert (row.case, row.source) == ("patient001_g0001", "patient001")
+
+
+@pytest.mark.parametrize("number, empty", [(1, ["patient002"]), (5, ["patient002"]), (8, [])])
+def test_a_row_of_the_sheet_is_one_original_and_what_was_generated_from_it(root, monkeypatch, number, empty):
+    drawn, overlay = [], pictures.overlay
+
+    def drawing(shown, masks, titles, colours, columns):
+        drawn[:] = shown, titles, columns
+        return overlay(shown, masks, titles, colours, columns=columns)
+
+    monkeypatch.setattr(pictures, "overlay", drawing)
+    job(root, number=number).run(Shift())
+    shown, titles, columns = drawn
+    rows = [titles[k : k + columns] for k in range(0, len(titles), columns)]
+    assert [row[0] for row in rows] == list(CASES)
+    assert all(not title or title.startswith(row[0]) for row in rows for title in row)
+    assert [row[0] for row in rows if "" in row] == empty
+    assert [image is None for image in shown] == [title == "" for title in titles]
 
 
 def test_it_resumes_and_more_may_be_added(root):

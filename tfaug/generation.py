@@ -207,7 +207,8 @@ class Job:
         write_json(self._folder / "dataset.json", described, _ROOM)
 
     def _draw(self) -> None:
-        """Each original, then what was generated from it, in the middle of its labelled slices."""
+        """A row for each original and what was generated from it, in the middle of its labelled slices."""
+        columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
         tiles = []
         for case in list(self._sources)[:SOURCES_SHOWN]:
             volume = self._dataset.read(case)
@@ -221,8 +222,8 @@ class Job:
                     for path in (self._files(name)[0], self._files(name)[-1])
                 )
                 tiles.append((image, label.astype(np.uint8), name))
+            tiles += [(None, None, "")] * (columns - 1 - len(names))
         shown, masks, titles = zip(*tiles)
-        columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
         sheet = pictures.overlay(shown, masks, titles, self._dataset.task.colours, columns=columns)
         with _replacing(self._folder / "sheet.png") as path:
             pictures.save(sheet, path)
