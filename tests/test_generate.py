@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from data_.patients import anatomy, patients, write_nifti, write_patient
+from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 
 from tfaug import generation, pictures
 from tfaug.data import images, readers
@@ -211,6 +211,14 @@ def test_a_folder_without_digests_of_its_sources_is_taken_as_it_is_and_gets_them
     (root.parent / "out/generate.json").write_text(json.dumps(record))
     job(root).run(None)
     assert contents(root.parent / "out") == whole
+
+
+def test_d37_a_source_whose_header_contradicts_itself_is_a_warning(root, caplog):
+    for name, array in zip(("frame12", "frame12_gt"), anatomy(1)):
+        write_nifti(root / f"patient002/patient002_{name}.nii.gz", array, (1, 1, 1), **sform((1.5, 1.25, 8)))
+    job(root).run(Shift())
+    (record,) = caplog.records
+    assert record.message.startswith("patient002: voxels are 1 x 1 x 1 mm by pixdim (used), 1.5 x 1.25 x 8 mm by the")
 
 
 def test_sources_of_two_formats_are_refused(root):

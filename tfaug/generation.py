@@ -26,7 +26,7 @@ import pandas as pd
 from scipy import ndimage
 
 from tfaug import evaluation, pictures
-from tfaug.data import cache, images
+from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
 from tfaug.engine import run_dir, workers
@@ -149,6 +149,7 @@ class Job:
             ((_, prepared),) = cache.load_each(self._dataset, [request], self._spec, self._cache_dir, 1)
             if isinstance(prepared, UserError):
                 raise prepared
+            oddities.warn(oddities.of_header(prepared))
             volume, num_slices = prepared.volume, len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
