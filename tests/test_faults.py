@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from data_.patients import anatomy, patients, write_nifti, write_patient
+from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 from fast_networks import FAST
 from matplotlib.image import imread
 from programs import run
@@ -370,7 +370,7 @@ def test_d23_so_does_that_of_a_run_whose_data_were_loaded_before_it_began(fresh)
     assert result.stderr.splitlines() == ["warning: patient002: no pixel of its prepared label is LV"]  # once
 
 
-def test_d31_d33_d34_d35_what_is_odd_is_said_before_the_training_and_kept_in_its_report(fresh, tmp_path):
+def test_d31_d33_d34_d35_d37_what_is_odd_is_said_before_the_training_and_kept_in_its_report(fresh, tmp_path):
     """With scans of 30 mm and a crop of 13 mm; the last case is a copy, stored with its slices first."""
     data = tmp_path / "odd"
     shutil.copytree(fresh.data, data)
@@ -380,14 +380,20 @@ def test_d31_d33_d34_d35_what_is_odd_is_said_before_the_training_and_kept_in_its
     for name, array in (("frame12", image), ("frame12_gt", label)):
         path = data / f"patient004/patient004_{name}.nii.gz"
         write_nifti(path, np.moveaxis(array, 2, 0), (8.0, 1.5, 1.25))
+    for name, array in zip(("frame12", "frame12_gt"), anatomy(3)):
+        write_nifti(data / f"patient003/patient003_{name}.nii.gz", array, (1, 1, 1), **sform((1.5, 1.25, 8)))
     odd = World(fresh.folder, data)
-    flags = ("--config.data.resolution=0.4", "--config.splits.validation=('patient004',)", "--config.splits.test=()")
+    flags = (
+        *("--config.data.resolution=0.4", "--config.splits.validation=('patient004', 'patient003')"),
+        *("--config.splits.unlabelled=('patient002',)", "--config.splits.test=()"),
+    )
     result = odd.do(*flags)
     assert result.returncode == 0, result.stderr
     expected = [
         r"patient001: the crop cuts off \d+ % of RV and \d+ % of Myo; .*data.image_size or data.resolution",
         r"patient001: RV encloses 100 % of LV, Myo only 0 % of LV; .*data.structures",
         r"patient004: the crop cuts off \d+ % of RV and ",
+        r"patient003: voxels are 1 x 1 x 1 mm by pixdim .used., 1.5 x 1.25 x 8 mm by the sform of patient003_frame12",
         r"patient004: is sliced across axis 0 of its file, most other cases across axis 2",
         r"patient001 and patient004 are the same image",
     ]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from data_.patients import anatomy, patients, write_nifti, write_patient
+from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 
-from tfaug import generation
+from tfaug import generation, pictures
 from tfaug.data import images, readers
 from tfaug.data.preprocess import Grid, Spec, prepare_volume
 from tfaug.engine.errors import UserError
@@ -145,6 +145,24 @@ def test_each_scan_has_one_z_or_one_a_slice_and_the_table_tells_it(root):
         assert (row.case, row.source) == ("patient001_g0001", "patient001")
 
 
+@pytest.mark.parametrize("number, empty", [(1, ["patient002"]), (5, ["patient002"]), (8, [])])
+def test_a_row_of_the_sheet_is_one_original_and_what_was_generated_from_it(root, monkeypatch, number, empty):
+    drawn, overlay = [], pictures.overlay
+
+    def drawing(shown, masks, titles, colours, columns):
+        drawn[:] = shown, titles, columns
+        return overlay(shown, masks, titles, colours, columns=columns)
+
+    monkeypatch.setattr(pictures, "overlay", drawing)
+    job(root, number=number).run(Shift())
+    shown, titles, columns = drawn
+    rows = [titles[k : k + columns] for k in range(0, len(titles), columns)]
+    assert [row[0] for row in rows] == list(CASES)
+    assert all(not title or title.startswith(row[0]) for row in rows for title in row)
+    assert [row[0] for row in rows if "" in row] == empty
+    assert [image is None for image in shown] == [title == "" for title in titles]
+
+
 def test_it_resumes_and_more_may_be_added(root):
     job(root, number=5).run(Shift())
     whole = contents(root.parent / "out")
@@ -171,6 +189,36 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     with pytest.raises(UserError, match="holds the scans"):
         job(root, folder="data")
     assert (root.parent / "out/mine.txt").read_text() == "mine"
+
+
+def test_scans_of_another_data_set_or_changed_ones_are_not_mixed_in(root):
+    """As with another --input, where the cases have the same names."""
+    job(root).run(Shift())
+    before = contents(root.parent / "out")
+    path = root / "patient002/patient002_frame12_gt.nii.gz"
+    write_nifti(path, np.minimum(anatomy(1)[1], 2))
+    with pytest.raises(UserError, match="generate.json: .* made otherwise .sources.patient002: .*; choose") as error:
+        job(root, number=6)
+    assert "patient001" not in str(error.value) and "\n" not in str(error.value)
+    assert contents(root.parent / "out") == before
+
+
+def test_a_folder_without_digests_of_its_sources_is_taken_as_it_is_and_gets_them(root):
+    job(root).run(Shift())
+    whole = contents(root.parent / "out")
+    record = json.loads(whole["generate.json"])
+    assert list(record.pop("sources")) == list(CASES)
+    (root.parent / "out/generate.json").write_text(json.dumps(record))
+    job(root).run(None)
+    assert contents(root.parent / "out") == whole
+
+
+def test_d37_a_source_whose_header_contradicts_itself_is_a_warning(root, caplog):
+    for name, array in zip(("frame12", "frame12_gt"), anatomy(1)):
+        write_nifti(root / f"patient002/patient002_{name}.nii.gz", array, (1, 1, 1), **sform((1.5, 1.25, 8)))
+    job(root).run(Shift())
+    (record,) = caplog.records
+    assert record.message.startswith("patient002: voxels are 1 x 1 x 1 mm by pixdim (used), 1.5 x 1.25 x 8 mm by the")
 
 
 def test_sources_of_two_formats_are_refused(root):

@@ -147,6 +147,15 @@ def test_overlay_takes_slices_of_different_shapes():
     assert two_rows.shape[1] < one_row.shape[1]
 
 
+def test_overlay_leaves_a_place_empty():
+    image, mask = slices(1)
+    tiles = pictures.overlay([image[0], None, image[0]], [mask[0], None, mask[0]], ["a", "", "b"], COLOURS, columns=3)
+    left, middle, right = np.array_split(tiles[: int(pictures.TILE * pictures.DPI)], 3, axis=1)
+    assert (middle[:, 20:-20] == 255).all() and left.mean() < 200 > right.mean()
+    full = pictures.overlay([image[0]] * 3, [mask[0]] * 3, ["a", "", "b"], COLOURS, columns=3)
+    assert full.shape == tiles.shape
+
+
 def test_a_saved_picture_is_read_back(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
     pictures.save(picture, tmp_path / "picture.png")

@@ -16,7 +16,7 @@ import pandas as pd
 import programs
 import pytest
 import SimpleITK as sitk
-from data_.patients import write_nifti
+from data_.patients import sform, write_nifti
 from test_extending import TINY, scan, tfaug, write, write_msd
 from test_faults import failed, no_tensorflow
 
@@ -105,7 +105,7 @@ def test_probabilities_are_laid_out_as_nnu_net_has_them(world, tested):
     np.testing.assert_array_equal(np.array([0, 85, 300])[probabilities.argmax(0)][sure], mask[sure])
 
 
-def test_the_front_door_gives_the_same_mask(world, tested):
+def test_the_front_door_gives_the_same_mask(world, tested, caplog):
     from tfaug.api import load_segmenter
 
     segmenter = load_segmenter(world / RUN)
@@ -115,6 +115,11 @@ def test_the_front_door_gives_the_same_mask(world, tested):
     cine = write_nifti(world / "cine.nii.gz", np.stack([array, array[::-1]], axis=-1).astype(np.int16), SPACING)
     assert segmenter(cine).shape == (*array.shape, 2)
     np.testing.assert_array_equal(segmenter(cine)[..., 0], segmenter(path))
+    assert not caplog.records
+    odd = write_nifti(world / "odd.nii.gz", array.astype(np.int16), (1, 1, 1), **sform(SPACING))
+    segmenter(odd)
+    (record,) = caplog.records  # D37
+    assert record.message.startswith(f"{odd}: voxels are 1 x 1 x 1 mm by pixdim (used), 1.5 x 1.5 x 6 mm by the sform")
 
 
 def test_probabilities_of_several_runs_are_averaged_on_the_scans_grid(world, tmp_path, tested):
@@ -344,6 +349,16 @@ def test_a_mask_has_the_scans_name_format_and_geometry(tmp_path, ending):
     array = sitk.GetArrayFromImage(ours).T
     assert array.dtype == np.uint16
     np.testing.assert_array_equal(array, answer()[1])
+
+
+def test_d37_a_header_that_contradicts_itself_is_a_warning_that_is_recorded(tmp_path, caplog):
+    plain(tmp_path / "in", "sound.nii")
+    write_nifti(tmp_path / "in/odd.nii", answer()[0], (1, 1, 1), **sform(SPACING))
+    job(tmp_path / "in", tmp_path / "out").run(Oracle())
+    expected = "odd: voxels are 1 x 1 x 1 mm by pixdim (used), 1.5 x 1.5 x 6 mm by the sform of odd.nii"
+    assert [record.message for record in caplog.records] == [expected]
+    record = json.loads((tmp_path / "out/predict.json").read_text())
+    assert {case: one["warnings"] for case, one in record["cases"].items()} == {"odd": [expected], "sound": []}
 
 
 @pytest.mark.parametrize("axis", [0, 2])

@@ -3,11 +3,12 @@ import pathlib
 
 import numpy as np
 import pytest
-from data_.patients import anatomy, write_nifti, write_patient
+from data_.patients import anatomy, sform, write_nifti, write_patient
 
 from tfaug import config as rules
 from tfaug.config import Config
 from tfaug.configs import acdc, own, phantom
+from tfaug.data import images
 from tfaug.data.preprocess import Spec
 from tfaug.engine.errors import UserError
 from tfaug.experiment import sources
@@ -201,6 +202,20 @@ def test_volumes_come_in_the_order_of_the_split_whatever_is_cached(root, tmp_pat
     found = list(sources.Data(config).with_volumes("test"))
     assert [scan.case for scan in found] == ["e", "d", "g"]
     assert all(scan.volume.case == scan.case and scan.volume.label.max() == 2 for scan in found)
+
+
+def test_d37_an_evaluation_warns_of_headers_that_contradict_themselves(tmp_path, caplog):
+    write_case(tmp_path, "a")
+    for folder in ("images", "labels"):
+        path = tmp_path / folder / "a.nii"
+        write_nifti(path, images.read(path, None).array, (1, 1, 1), **sform((1.5, 1.5, 6)))
+    config = config_of(tmp_path, tmp_path / "cache")
+    config.data.channels, config.splits.test = ("image",), ("a",)
+    for _ in range(2):  # from the cache, too
+        list(sources.Data(config).with_volumes("test"))
+        assert [record.message.split(":")[0] for record in caplog.records] == ["a"]
+        assert caplog.records[0].message.endswith("1.5 x 1.5 x 6 mm by the sform of a.nii")
+        caplog.clear()
 
 
 def test_a_case_that_is_missing_stops_an_evaluation_and_a_check_lists_all(root, tmp_path):

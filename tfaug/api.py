@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from tfaug.data import images
 from tfaug.data.dataset import Series, arranged, read_series
 from tfaug.data.readers import base
 from tfaug.engine import run_dir
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, printable
 from tfaug.experiment import networks, runs, segmenters
 from tfaug.types import Z_DIM
+
+logger = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -62,7 +65,10 @@ class Segmenter:
         if isinstance(scan, (str, os.PathLike, list, tuple)):
             paths = scan if isinstance(scan, (list, tuple)) else [scan]
             files = base.Files(tuple(map(pathlib.Path, paths)), None)
-            return read_series(files.images[0].name, files, self.task, slice_axis)
+            series = read_series(files.images[0].name, files, self.task, slice_axis)
+            if series.contradiction:
+                logger.warning(printable(f"{files.images[0]}: {series.contradiction}"))
+            return series
         image = np.asarray(scan, np.float32)
         image = image[..., np.newaxis] if image.ndim == 3 else image
         if spacing is None or len(spacing) != 3 or image.ndim != 4:

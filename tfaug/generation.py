@@ -26,7 +26,7 @@ import pandas as pd
 from scipy import ndimage
 
 from tfaug import evaluation, pictures
-from tfaug.data import cache, images
+from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
 from tfaug.engine import run_dir, workers
@@ -79,7 +79,7 @@ class Job:
       waiting: the names of the scans that are not there yet.
 
     Raises:
-      UserError: the sources are not in one format, or the folder is not one for this data set.
+      UserError: a source cannot be read, the sources are not in one format, or the folder is not one for this data set.
       MachineError: the folder cannot be written.
     """
 
@@ -105,7 +105,13 @@ class Job:
         width = max(4, len(str(options.number)))
         made = ((index, cases[(index - 1) % len(cases)]) for index in range(1, options.number + 1))
         self._wanted = [*originals, *((f"{case}_g{index:0{width}}", case, index) for index, case in made)]
-        settings = {"runs": list(runs), "seed": options.seed, "per_slice": options.per_slice}
+        digests = cache.digests(dataset, map(cache.Request, cases))
+        settings = {
+            "runs": list(runs),
+            "seed": options.seed,
+            "per_slice": options.per_slice,
+            "sources": {case: digest[:16] for case, digest in digests.items()},
+        }
         self._record = self._open(settings)
         self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
 
@@ -143,6 +149,7 @@ class Job:
             ((_, prepared),) = cache.load_each(self._dataset, [request], self._spec, self._cache_dir, 1)
             if isinstance(prepared, UserError):
                 raise prepared
+            oddities.warn(oddities.of_header(prepared))
             volume, num_slices = prepared.volume, len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
@@ -201,7 +208,8 @@ class Job:
         write_json(self._folder / "dataset.json", described, _ROOM)
 
     def _draw(self) -> None:
-        """Each original, then what was generated from it, in the middle of its labelled slices."""
+        """A row for each original and what was generated from it, in the middle of its labelled slices."""
+        columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
         tiles = []
         for case in list(self._sources)[:SOURCES_SHOWN]:
             volume = self._dataset.read(case)
@@ -215,8 +223,8 @@ class Job:
                     for path in (self._files(name)[0], self._files(name)[-1])
                 )
                 tiles.append((image, label.astype(np.uint8), name))
+            tiles += [(None, None, "")] * (columns - 1 - len(names))
         shown, masks, titles = zip(*tiles)
-        columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
         sheet = pictures.overlay(shown, masks, titles, self._dataset.task.colours, columns=columns)
         with _replacing(self._folder / "sheet.png") as path:
             pictures.save(sheet, path)
@@ -244,6 +252,7 @@ class Job:
             record = None
         if not (isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)):
             raise UserError(path, "is damaged", f"remove the folder, or {_OTHER}")
+        record = {"sources": settings["sources"], **record}  # older versions have not written them
         made = {key: record.get(key) for key in settings}
         if made != settings:
             changed = run_dir.in_one_line(run_dir.differences(made, settings))

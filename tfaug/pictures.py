@@ -103,8 +103,8 @@ def arrows(deformation: np.ndarray, step: int, enlarge: float = 1.0) -> Arrows:
 
 @in_our_style
 def overlay(
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    images: Sequence[np.ndarray | None],
+    masks: Sequence[np.ndarray | None],
     titles: Sequence[str],
     colours: Colours,
     references: Sequence[np.ndarray] | None = None,
@@ -115,7 +115,7 @@ def overlay(
     """Tiles of scans with the contours of their masks.
 
     Args:
-      images: scans, each [X, Y]; their shapes may differ.
+      images: scans, each [X, Y]; their shapes may differ; None leaves a place empty.
       masks: integer masks of the same shapes, drawn in the structures' colours.
       titles: one for each tile.
       colours: of the structures.
@@ -125,10 +125,11 @@ def overlay(
       frames: the colour of a frame around each tile and of its title, or None for those that need none.
     """
     columns = min(columns, len(images))
-    shared = _window(np.concatenate([np.ravel(image) for image in images])) if one_window else None
+    shown = [np.ravel(image) for image in images if image is not None]
+    shared = _window(np.concatenate(shown)) if one_window else None
     figure, tiles = _canvas(-(-len(images) // columns), columns, colours, titled_rows=True)
     for k, tile in enumerate(tiles.flat):
-        if k >= len(images):
+        if k >= len(images) or images[k] is None:
             tile.set_visible(False)
             continue
         _scan(tile, images[k], shared if one_window else _window(images[k]))

@@ -154,7 +154,7 @@ class Job:
             digest = self._digest(case)
             with cache.explained(case):
                 series = self._dataset.series(case)
-            found, odd = [], {}
+            found, odd = [], {"header": series.contradiction} if series.contradiction else {}
             for frame in series.frames:
                 check_signals()
                 with cache.explained(case):

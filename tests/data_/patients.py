@@ -28,6 +28,11 @@ def write_nifti(path, array, spacing=(1.5, 1.25, 8.0), **fields):
     return path
 
 
+def sform(spacing):
+    """Header fields of an sform with this voxel size."""
+    return {"sform_code": 1, **{f"srow_{axis}": row for axis, row in zip("xyz", np.diag([*spacing, 1.0]))}}
+
+
 def anatomy(seed=0, shape=(20, 23, 3)):
     """An image [X, Y, Z] int16 and a label uint8 that holds every structure."""
     rng = np.random.default_rng(seed)

@@ -304,6 +304,24 @@ def test_a_label_lies_where_its_scan_lies(tmp_path, suffix, dtype):
     assert ours.IsSameImageGeometryAs(theirs, 1e-9, 1e-9)
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("scan.nrrd", nrrd({"endian": "big"}, IMAGE.astype(">i2"))),
+        ("scan.mha", mha({"BinaryDataByteOrderMSB": "True"}, IMAGE.astype(">i2"))),
+    ],
+)
+def test_an_image_can_be_written_in_the_voxel_type_of_a_big_endian_scan(tmp_path, name, content):
+    """As `tfaug generate` does."""
+    (tmp_path / name).write_bytes(content)
+    source = images.read(tmp_path / name, None).array
+    assert source.dtype == np.dtype(">i2")
+    images.write(tmp_path / f"made-{name}", (IMAGE + 1).astype(source.dtype), tmp_path / name)
+    made = images.read(tmp_path / f"made-{name}", None).array
+    assert made.dtype == np.int16
+    np.testing.assert_array_equal(made, IMAGE + 1)
+
+
 def headers():
     """Of NIfTI scans; the first is as ACDC's are, with a true qform beside a unit sform."""
     found = {name: nibabel.Nifti1Header() for name in ("acdc", "both", "qform only")}

@@ -5,7 +5,7 @@ import tracemalloc
 import nibabel
 import numpy as np
 import pytest
-from patients import nifti_bytes, write_nifti
+from patients import nifti_bytes, sform, write_nifti
 
 from tfaug.data import images
 from tfaug.engine.errors import UserError
@@ -246,9 +246,17 @@ def test_random_damage_of_an_uncompressed_file_never_ends_in_a_traceback(tmp_pat
         assert min(scan.spacing) > 0
 
 
-def test_d37_an_sform_that_knows_better_than_a_pixdim_of_1_is_a_warning(tmp_path, caplog):
-    rows = {"sform_code": 1, "srow_x": [0.7, 0, 0, 0], "srow_y": [0, 0.7, 0, 0], "srow_z": [0, 0, 3, 0]}
-    image = np.zeros((12, 12, 3), np.uint8)
-    assert images.read(write_nifti(tmp_path / "image.nii", image, spacing=(1, 1, 1), **rows)).spacing == (1, 1, 1)
-    (record,) = caplog.records
-    assert record.getMessage().endswith("1 x 1 x 1 mm by pixdim (used), 0.7 x 0.7 x 3 mm by the sform")
+@pytest.mark.parametrize(
+    "spacing, fields, expect",
+    [
+        ((1, 1, 1), sform((0.7, 0.7, 3)), "voxels are 1 x 1 x 1 mm by pixdim (used), 0.7 x 0.7 x 3 mm by the sform"),
+        ((1, 1, 1), {**sform((0.7, 0.7, 3)), "sform_code": 0}, ""),
+        ((1, 1, 1), sform((1, 1, 1.001)), ""),
+        ((1, 1, 1), {}, ""),
+        ((1.5, 1.25, 8), sform((1, 1, 1)), ""),  # as ACDC's, see D14
+    ],
+)
+def test_d37_an_sform_that_knows_better_than_a_pixdim_of_1_is_a_contradiction(tmp_path, spacing, fields, expect):
+    path = write_nifti(tmp_path / "image.nii.gz", np.zeros((12, 12, 3), np.uint8), spacing, **fields)
+    assert images.read(path).spacing == spacing
+    assert images.contradiction(path) == images.contradiction(path, path.read_bytes()) == expect

@@ -3,7 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
-from patients import anatomy, nifti_bytes, patients, write_nifti, write_patient
+from patients import anatomy, nifti_bytes, patients, sform, write_nifti, write_patient
 
 from tfaug.data import cache, check, oddities
 from tfaug.data.preprocess import Grid, Prepared, Spec
@@ -148,3 +148,38 @@ def test_d35_one_scan_under_two_names_is_named_however_it_was_saved(tmp_path):
     expected = "patient001 and copy are the same image; scores mean nothing if it is in two splits"
     assert lines(findings.warnings) == [expected]
     assert findings.problems() == {"patient001": [expected], "copy": [expected]}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_d37_a_header_that_contradicts_itself_is_named_whoever_reads_it_and_whether_it_is_cached(
+    tmp_path, num_workers, caplog
+):
+    names = ["patient001", "patient002", "patient003"]
+    for seed, case in enumerate(names):
+        folder, (image, label) = write_patient(tmp_path / "data", case, seed), anatomy(seed)
+        known = {} if case == "patient002" else sform((1.5, 1.25, 8))
+        for name, array in (("frame12", image), ("frame12_gt", label)):
+            write_nifti(folder / f"{case}_{name}.nii.gz", array, (1, 1, 1), **known)
+    expected = [
+        f"{case}: voxels are 1 x 1 x 1 mm by pixdim (used), 1.5 x 1.25 x 8 mm by the sform of {case}_frame12.nii.gz"
+        for case in ("patient001", "patient003")
+    ]
+    requests = [cache.Request(case, label=case != "patient003") for case in names]  # nor does it need a label
+    splits = {"labelled": names[:2], "unlabelled": names[2:]}
+    dataset, spec = patients(tmp_path / "data"), Spec(32, 1.0, 0)
+    for _ in range(2):
+        scans = cache.load_requests(dataset, requests, spec, tmp_path / "cache", num_workers)
+        assert [record.message for record in caplog.records] == lines(oddities.of_scans(HEART, scans)) == expected
+        caplog.clear()
+        found = check.examine(dataset, splits, spec, tmp_path / "another cache", num_workers)
+        assert lines(found.warnings) == expected
+        assert {oddity.kind for oddity in found.warnings} == {oddities.VOXEL_SIZE} and not caplog.records
+
+
+def test_d37_the_header_of_a_label_counts_too(tmp_path):
+    path = write_patient(tmp_path / "data") / "patient001_frame12.nii.gz"
+    write_nifti(path, anatomy()[0], (1, 1, 1))
+    write_nifti(path.with_name("patient001_frame12_gt.nii.gz"), anatomy()[1], (1, 1, 1), **sform((1.5, 1.25, 8)))
+    (scan,) = cache.load(patients(tmp_path / "data"), ["patient001"], Spec(32, 1.0, 0), tmp_path / "cache")
+    (line,) = lines(oddities.of_scan(HEART, scan))
+    assert line.endswith("1.5 x 1.25 x 8 mm by the sform of patient001_frame12_gt.nii.gz")

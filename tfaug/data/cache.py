@@ -27,6 +27,7 @@ import skimage
 from tfaug.data import oddities, preprocess, scan
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Grid, Prepared, Spec
+from tfaug.data.readers import base
 from tfaug.data.readers.base import Files
 from tfaug.engine import workers
 from tfaug.engine.errors import MachineError, TfaugError, UserError, printable
@@ -113,8 +114,7 @@ def load_requests(
         else:
             found[request] = result
     refuse(errors[request] for request in requests if request in errors)  # workers finish in any order
-    for warning in oddities.of_scans(dataset.task, [found[request] for request in dict.fromkeys(requests)]):
-        logger.warning(str(warning))
+    oddities.warn(oddities.of_scans(dataset.task, [found[request] for request in dict.fromkeys(requests)]))
     return [found[request] for request in requests]
 
 
@@ -242,7 +242,7 @@ def _job(dataset: DataSet, request: Request, files: Files, spec: Spec, cache_dir
 
 
 def _contents(files: Files) -> dict[pathlib.Path, bytes]:
-    return {path: _read(path) for path in (*files.images, *([files.label] if files.label else []))}
+    return {path: _read(path) for path in files.paths}
 
 
 def _digest_of(files: Files, contents: dict[pathlib.Path, bytes]) -> str:
@@ -285,6 +285,7 @@ def _load_entry(job: _Job) -> Prepared | None:
     except Exception as error:  # whatever a damaged file leads to, it is made again
         logger.warning(printable(f"{job.entry}: damaged cache entry of {case}, made again ({error})"))
         return None
+    prepared = dataclasses.replace(prepared, contradiction=base.contradiction(job.files, job.contents))
     if job.request.volume:
         prepared = dataclasses.replace(prepared, volume=job.dataset.decode(case, job.files, job.contents))
     return prepared
@@ -386,7 +387,9 @@ def _make(job: _Job) -> Prepared | TfaugError | None:
             volume = job.dataset.decode(job.request.case, job.files, job.contents)
             if not job.prepare:
                 return preprocess.check(volume)
-            prepared = dataclasses.replace(preprocess.prepare_volume(volume, job.spec), digest=job.digest)
+            contradiction = base.contradiction(job.files, job.contents)
+            prepared = preprocess.prepare_volume(volume, job.spec)
+            prepared = dataclasses.replace(prepared, digest=job.digest, contradiction=contradiction)
             _store(prepared, job.entry)
             return dataclasses.replace(prepared, volume=volume) if job.request.volume else prepared
     except TfaugError as error:

@@ -80,10 +80,12 @@ class Series(NamedTuple):
     Attributes:
       frames: one volume; or those of a 4D file, a cine stack for example.
       is_4d: which of them.
+      contradiction: as in `preprocess.Prepared`.
     """
 
     frames: tuple[Volume, ...]
     is_4d: bool
+    contradiction: str = ""
 
     def in_file_order(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """Arrays [X, Y, Z, ...], one a frame, as one in the order of the file's axes: [X, Y, Z, (T,) ...]."""
@@ -97,8 +99,9 @@ def read_series(case: str, files: Files, task: Task, slice_axis: int | str) -> S
     Raises:
       UserError: see `base.read_frames`.
     """
-    frames, is_4d = base.read_frames(files, task)
-    return Series(tuple(arranged(case, content, slice_axis) for content in frames), is_4d)
+    contents, is_4d = base.read_frames(files, task)
+    frames = tuple(arranged(case, content, slice_axis) for content in contents)
+    return Series(frames, is_4d, base.contradiction(files))
 
 
 def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume:

@@ -63,9 +63,21 @@ def write(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
     module = _format(like)
     if _format(path) is not module:
         raise UserError(path, f"is not in the format of {like.name}", f"end its name in {suffix(like)}")
-    with _explained(like), opened(like, None) as stream:
-        geometry = module.geometry(like, stream)
-    module.write(path, values, geometry)
+    module.write(path, values, _geometry(like))
+
+
+def contradiction(path: pathlib.Path, content: bytes | None = None) -> str:
+    """What the header of a scan that can be read says against itself about the voxel size; "" if nothing.
+
+    Args:
+      path: the file.
+      content: its bytes, if they have been read already.
+
+    Raises:
+      UserError: the header cannot be read.
+    """
+    path = pathlib.Path(path)
+    return _format(path).contradiction(_geometry(path, content))
 
 
 def suffix(path: pathlib.Path) -> str | None:
@@ -79,6 +91,12 @@ def _format(path: pathlib.Path) -> types.ModuleType:
     if found is None:
         raise UserError(path, "is in no format that tfaug reads", f"give one of {', '.join(SUFFIXES)}")
     return FORMATS[found]
+
+
+def _geometry(path: pathlib.Path, content: bytes | None = None):
+    """A scan's header, as the module of its format knows it."""
+    with _explained(path), opened(path, content) as stream:
+        return _format(path).geometry(path, stream)
 
 
 @contextlib.contextmanager

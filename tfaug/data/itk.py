@@ -83,8 +83,14 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> Header:
     return header
 
 
+def contradiction(header: Header) -> str:
+    """As that of `nifti`; these formats give the voxel size once."""
+    return ""
+
+
 def write(path: pathlib.Path, values: np.ndarray, like: Header) -> None:
     """Writes a label or an image [X, Y, Z] with the geometry of the scan whose header is `like`."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)  # SimpleITK takes no other order
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetSpacing(like.spacing)
     for axes, origin in like.frames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import pathlib
 from typing import BinaryIO
@@ -13,9 +12,7 @@ import numpy as np
 
 from tfaug.data import scan
 from tfaug.data.scan import REPLACE, RESAVE, Frame, Scan
-from tfaug.engine.errors import UserError, printable
-
-logger = logging.getLogger(__name__)
+from tfaug.engine.errors import UserError
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -52,6 +49,16 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan
 def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
     """The header of a scan, as `write` takes it: nibabel itself objects to headers that say enough."""
     return _header(path, _decompressed(path, stream))
+
+
+def contradiction(header: nibabel.Nifti1Header) -> str:
+    """What a sound header says against itself about the voxel size: an sform that knows better than a `pixdim` of 1."""
+    if not header["sform_code"] or _spacing(header) != (1, 1, 1):
+        return ""
+    lengths = np.linalg.norm(_sform(header)[:, :3], axis=0)
+    if _are_spacing(lengths, header):
+        return ""
+    return f"voxels are 1 x 1 x 1 mm by pixdim (used), {' x '.join(f'{mm:.4g}' for mm in lengths)} mm by the sform"
 
 
 def write(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
@@ -136,16 +143,22 @@ def _frames(path: pathlib.Path, header: nibabel.Nifti1Header) -> tuple[Frame, ..
         axes = nibabel.quaternions.quat2mat([math.sqrt(max(0, 1 - (b * b + c * c + d * d))), b, c, d])
         frames.append(Frame(axes * [1, 1, -1 if header["pixdim"][0] < 0 else 1], origin))
     if header["sform_code"]:
-        matrix = np.stack([header[f"srow_{axis}"] for axis in "xyz"]).astype(np.float64)
+        matrix = _sform(header)
         axes, lengths = scan.unit_axes(path, matrix[:, :3], "an sform"), np.linalg.norm(matrix[:, :3], axis=0)
         if not np.isfinite(matrix).all():
             raise UserError(path, "has an sform that is not finite", RESAVE)
-        if np.allclose(lengths, _spacing(header), rtol=1e-2):
+        if _are_spacing(lengths, header):
             frames.append(Frame(axes, matrix[:, 3]))
-        elif _spacing(header) == (1, 1, 1):
-            sform = " x ".join(f"{length:.4g}" for length in lengths)
-            logger.warning(printable(f"{path}: voxels are 1 x 1 x 1 mm by pixdim (used), {sform} mm by the sform"))
     return tuple(frames)
+
+
+def _sform(header: nibabel.Nifti1Header) -> np.ndarray:
+    return np.stack([header[f"srow_{axis}"] for axis in "xyz"]).astype(np.float64)
+
+
+def _are_spacing(lengths: np.ndarray, header: nibabel.Nifti1Header) -> bool:
+    """Whether the axes of an sform are as long as `pixdim` says."""
+    return np.allclose(lengths, _spacing(header), rtol=1e-2)
 
 
 def _scaled(path: pathlib.Path, voxels: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,12 +14,15 @@ from tfaug.data.preprocess import Prepared
 from tfaug.data.task import Task
 from tfaug.engine.errors import printable
 
+logger = logging.getLogger(__name__)
+
 # Shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution.
 ENCLOSED, NOT_ENCLOSED = 0.8, 0.5
 DIRECTIONS = {"x": "left-right", "y": "front-back", "z": "foot-head"}
 
 
 # Kinds.
+VOXEL_SIZE = "the header contradicts itself about the voxel size"
 ABSENT = "a structure is not in the prepared label"
 CUT = "the crop cuts off a part of a structure"
 MIXED_UP = "the values of structures may be mixed up"
@@ -66,9 +70,9 @@ def of_scans(task: Task, scans: Sequence[Prepared]) -> list[Oddity]:
 
 
 def of_scan(task: Task, scan: Prepared) -> list[Oddity]:
-    """What is odd about one scan; nothing of one without a label."""
+    """What is odd about one scan; of one without a label only what its header says."""
     if scan.label is None:
-        return []
+        return of_header(scan)
     found = {}
     absent = task.absent(scan.label)
     if absent:
@@ -80,7 +84,18 @@ def of_scan(task: Task, scan: Prepared) -> list[Oddity]:
     mixed_up = _heart(task, scan)
     if mixed_up:
         found[MIXED_UP] = mixed_up
-    return [Oddity(kind, (scan.case,), f"{scan.case}: {text}") for kind, text in found.items()]
+    return [*of_header(scan), *(Oddity(kind, (scan.case,), f"{scan.case}: {text}") for kind, text in found.items())]
+
+
+def of_header(scan: Prepared) -> list[Oddity]:
+    """What is odd about the header of one scan."""
+    return [Oddity(VOXEL_SIZE, (scan.case,), f"{scan.case}: {scan.contradiction}")] if scan.contradiction else []
+
+
+def warn(found: Iterable[Oddity]) -> None:
+    """Warns of each in a line of its own."""
+    for oddity in found:
+        logger.warning(str(oddity))
 
 
 def traits(scan: Prepared) -> Traits:

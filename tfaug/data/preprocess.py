@@ -79,6 +79,7 @@ class Prepared:
         with the last class that the label has.
       order: of its `Volume`.
       digest: SHA-256 of the contents of its files, "" if unknown.
+      contradiction: what a header of its files says against itself about the voxel size; "" if nothing, or unknown.
       volume: the scan on its own grid, if it was asked for.
     """
 
@@ -90,6 +91,7 @@ class Prepared:
     cut: np.ndarray | None = None
     order: str = ""
     digest: str = ""
+    contradiction: str = ""
     volume: Volume | None = None
 
 

@@ -358,7 +358,7 @@ class Data:
         return [str(oddity) for oddity in oddities.of_scans(self.task, [scan for name in names for scan in self[name]])]
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:
-        """The scans of a split with their native volumes, in order, without holding all of them.
+        """The scans of a split with their native volumes, in order, without holding all of them; warns of odd headers.
 
         Raises:
           UserError: a case cannot be used; those before it have been passed on.
@@ -374,6 +374,7 @@ class Data:
             found[request] = result
             while wanted in found:
                 self._digests[wanted.case] = found[wanted].digest
+                oddities.warn(oddities.of_header(found[wanted]))
                 yield found.pop(wanted)
                 wanted = next(waiting, None)
 

@@ -33,6 +33,11 @@ class Files(NamedTuple):
     images: tuple[pathlib.Path, ...]
     label: pathlib.Path | None
 
+    @property
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """All of them."""
+        return self.images if self.label is None else (*self.images, self.label)
+
 
 class Listing(NamedTuple):
     """The cases of a data set, sorted by name.
@@ -223,6 +228,13 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     arrays = [scan.array if scan.array.ndim == 4 else scan.array[..., None] for scan in scans]
     image = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
     return CaseData(image, classes, first.spacing, files.images[0], _order(first))
+
+
+def contradiction(files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> str:
+    """What the first header that contradicts itself says, see `images.contradiction`; arguments as of `read_files`."""
+    contents = contents or {}
+    found = ((path, images.contradiction(path, contents.get(path))) for path in files.paths)
+    return next((f"{problem} of {path.name}" for path, problem in found if problem), "")
 
 
 def _order(scan: Scan) -> str:
