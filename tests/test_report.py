@@ -19,7 +19,7 @@ from test_faults import failed, no_tensorflow
 
 from tfaug.data.task import Task
 from tfaug.engine import event_files, run_dir
-from tfaug.report import cases, charts, page
+from tfaug.report import cases, charts, generators, page, runs
 
 HIPPOCAMPUS = ROOT / "docs/results/hippocampus"
 EVIL = "<img src=x onerror=document.title=666>"  # a case; no slash, as it is a file's name
@@ -230,6 +230,16 @@ def test_an_evaluation_that_is_not_as_it_was_written_is_not_told(world, copied, 
         (folder / name).write_text(intact)
     change(folder / "evaluated.json", model="of another training")
     assert "evaluation/test: is not as it was written" in refused()
+
+
+def test_without_sound_diagnostics_a_generator_has_no_numbers(copied):
+    file = copied / "diagnostics.csv"
+    report = {"generator": "deform", "warnings": [], "best_step": 2, "verdict": "sane"}
+    for damage in ("stp,generator/folded\n2,0.1\n", "step,generator/folded\n2,few\n", ""):
+        file.write_text(damage)
+        config = runs.read(copied).config
+        text = generators.described(copied, config, report, runs.read(copied).rows)
+        assert "diagnostics.csv is gone or damaged" in text
 
 
 def test_what_cannot_be_told_is_one_line_and_leaves_no_file(world, copied, tmp_path):

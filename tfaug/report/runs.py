@@ -532,9 +532,10 @@ def _whole_config(config: Config, others: Sequence[Config]) -> Config:
 def _diagnostics(path):
     """The rows of diagnostics.csv; none if it is missing or damaged."""
     try:
-        return [dict(row) for row in pd.read_csv(path / "diagnostics.csv").astype(float).to_dict("records")]
+        table = pd.read_csv(path / "diagnostics.csv").astype(float)
     except (OSError, ValueError):
         return []
+    return table.to_dict("records") if "step" in table else []
 
 
 def _data_name(config):
