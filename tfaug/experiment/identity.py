@@ -95,6 +95,11 @@ def is_of(out_dir: pathlib.Path, model: str) -> bool:
     return _made_from(out_dir).get("model") == model
 
 
+def scans_of(out_dir: pathlib.Path) -> dict[str, str]:
+    """Digests by case of the scans that an evaluation has scored; empty if it is not complete and as it was written."""
+    return _made_from(out_dir).get("scans", {})
+
+
 def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -> None:
     """Writes down what a complete evaluation was made from; None: that there is none."""
     if made_from is None:
