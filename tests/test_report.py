@@ -198,6 +198,9 @@ def test_scores_of_other_cases_than_the_configs_are_called_so(world, copied, tmp
     flags = (f"--run={copied}", "--config.data.root=others", "--config.splits.test=('other01',)")
     tfaug("evaluate", *flags, cwd=tmp_path)
     tfaug("report", copied, "-o", "r.html", cwd=tmp_path)
+    (mask,) = (copied / "evaluation/test/masks").iterdir()  # that of the evaluation before is gone
+    assert mask.name == "other01_prediction.nii.gz"
+    assert {path.name for path in (copied / "evaluation/test/pictures").iterdir()} == {"other01.png", "overview.png"}
     texts = read(tmp_path / "r.html").texts
     (sentence,) = [text for text in texts if "its mean Dice is" in text]
     assert "These are not the test cases of its config, and may be of another data set: other01." in sentence
