@@ -271,6 +271,20 @@ def test_an_interrupted_evaluation_is_run_again(tmp_path, capsys):
     assert files[0] == files[1]
 
 
+def test_masks_and_pictures_of_earlier_evaluations_go_and_the_users_own_stay(tmp_path):
+    names = ("patient001", "patient002", "overview")
+    cases, out = [make_case(tmp_path, name) for name in names], tmp_path / "out"
+    evaluation.evaluate(oracle(*cases), cases, 3, out, HEART, "ED")
+    own = {out / name for name in ("masks/patient001_mended.nii.gz", "masks/notes.txt", "pictures/patient009.png")}
+    for path in own:
+        path.touch()
+    again = itertools.islice(cases, 1, 2)
+    evaluation.evaluate(oracle(*cases), again, 1, out, HEART, "ES", before=(*names, "patient003"))
+    left = {path for folder in ("masks", "pictures") for path in (out / folder).iterdir()}
+    new = ("masks/patient002_ES_prediction.nii.gz", "pictures/patient002.png", "pictures/overview.png")
+    assert left == own | {out / name for name in new}
+
+
 def test_a_folder_that_cannot_be_written_is_the_machines_fault(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(MachineError, match="cannot be written"):

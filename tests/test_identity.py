@@ -138,8 +138,11 @@ def test_an_evaluation_is_made_again_unless_it_was_made_from_the_same(tmp_path):
     assert not identity.is_evaluated(tmp_path, {**made_from, "scans": {"a": "3"}})
     assert not identity.is_evaluated(tmp_path, {**made_from, "model": "0"})
     assert not identity.is_evaluated(tmp_path, identity.of_evaluation("1", {"a": "2"}, "medpy"))
-    identity.mark_evaluated(tmp_path, None)
-    identity.mark_evaluated(tmp_path, None)
-    assert not identity.is_evaluated(tmp_path, made_from)
-    (tmp_path / "evaluated.json").write_text("{")
+    for case in ("b", "a", "c"):
+        identity.note_case(tmp_path, case, "make room")
+        assert not identity.is_evaluated(tmp_path, made_from) and not identity.scans_of(tmp_path)
+    assert identity.noted_cases(tmp_path) == ["a", "b", "c"]  # those of the evaluation before too
+    for damaged in ("{", "[]", '{"scans": 5}', '{"begun": null}'):
+        (tmp_path / "evaluated.json").write_text(damaged)
+        assert identity.noted_cases(tmp_path) == [] and identity.scans_of(tmp_path) == {}
     assert not identity.is_evaluated(tmp_path, made_from)

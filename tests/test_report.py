@@ -18,8 +18,8 @@ from test_extending import TINY, tfaug, write, write_msd
 from test_faults import failed, no_tensorflow
 
 from tfaug.data.task import Task
-from tfaug.engine import event_files
-from tfaug.report import cases, charts, page
+from tfaug.engine import event_files, run_dir
+from tfaug.report import cases, charts, generators, page, runs
 
 HIPPOCAMPUS = ROOT / "docs/results/hippocampus"
 EVIL = "<img src=x onerror=document.title=666>"  # a case; no slash, as it is a file's name
@@ -137,18 +137,23 @@ def test_the_commands_of_a_report_find_the_very_same_run(world, tmp_path):
 @pytest.fixture
 def copied(world, tmp_path):
     """A copy of the run, whose scans are elsewhere now."""
-    path = tmp_path / SEGMENTER
-    shutil.copytree(world / "runs" / SEGMENTER, path)
+    path = shutil.copytree(world / "runs" / SEGMENTER, tmp_path / SEGMENTER)
     return moved(path, tmp_path / "gone")
 
 
 def moved(path, data):
-    """The run in `path`, which now looks for its scans in `data`."""
+    """The run in `path` with its evaluation, as if it had been trained on `data`."""
     content = json.loads((path / "config.json").read_text())
     content["config"]["data"]["root"] = str(data)
     del content["sha256"]
     (path / "config.json").write_text(json.dumps(content))
+    change(path / "evaluation/test/evaluated.json", model=run_dir.identity(path))
     return path
+
+
+def change(file, **values):
+    """Sets keys of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def test_without_scans_the_evaluations_pictures_take_their_place(copied, tmp_path):
@@ -185,6 +190,61 @@ def test_scans_that_have_changed_are_not_shown(world, tmp_path):
     assert "has changed since it was evaluated" in " ".join(read(tmp_path / "r.html").texts)
 
 
+def test_scores_of_other_cases_than_the_configs_are_called_so(world, copied, tmp_path):
+    assert "Scored as" not in (world / "segmenter.html").read_text()
+    shutil.copytree(world / "data", tmp_path / "others")
+    for path in [*(tmp_path / "others").rglob("*.nii.gz")]:
+        path.rename(path.with_name(path.name.replace(EVIL, "other")))
+    flags = (f"--run={copied}", "--config.data.root=others", "--config.splits.test=('other01',)")
+    tfaug("evaluate", *flags, cwd=tmp_path)
+    tfaug("report", copied, "-o", "r.html", cwd=tmp_path)
+    (mask,) = (copied / "evaluation/test/masks").iterdir()  # that of the evaluation before is gone
+    assert mask.name == "other01_prediction.nii.gz"
+    assert {path.name for path in (copied / "evaluation/test/pictures").iterdir()} == {"other01.png", "overview.png"}
+    texts = read(tmp_path / "r.html").texts
+    (sentence,) = [text for text in texts if "its mean Dice is" in text]
+    assert "These are not the test cases of its config, and may be of another data set: other01." in sentence
+    assert texts[texts.index("Scored as test cases") + 1].startswith("1: other01; not those of the config")
+    assert texts[texts.index("Test cases") + 1] == f"1: {EVIL}01"
+
+
+def test_an_evaluation_that_is_not_as_it_was_written_is_not_told(world, copied, tmp_path):
+    folder = copied / "evaluation/test"
+
+    def refused():
+        return failed(run("tfaug", "report", copied, "-o", "r.html", cwd=tmp_path), 2)
+
+    for name in ("dice.csv", "indices.csv", "summary.txt"):
+        intact = (folder / name).read_text()
+        (folder / name).write_text("".join(intact.splitlines(keepends=True)[:-1]))
+        assert "evaluation/test: is not as it was written" in refused()
+        (folder / name).write_text(intact)
+    (folder / "evaluated.json").rename(folder / "kept")
+    assert "evaluation/test: is not as it was written" in refused()
+    (folder / "kept").rename(folder / "evaluated.json")
+    tfaug("report", copied, "-o", "good.html", cwd=tmp_path)
+    evaluated = json.loads((folder / "evaluated.json").read_text())
+    del evaluated["files"]  # as versions left it that wrote no digests
+    (folder / "evaluated.json").write_text(json.dumps(evaluated))
+    for name, old, new in (("indices.csv", "3.78", "much"), ("dice.csv", "dice", "die")):
+        intact = (folder / name).read_text()
+        (folder / name).write_text(intact.replace(old, new))
+        assert f"{name}: is damaged" in refused()
+        (folder / name).write_text(intact)
+    change(folder / "evaluated.json", model="of another training")
+    assert "evaluation/test: is not as it was written" in refused()
+
+
+def test_without_sound_diagnostics_a_generator_has_no_numbers(copied):
+    file = copied / "diagnostics.csv"
+    report = {"generator": "deform", "warnings": [], "best_step": 2, "verdict": "sane"}
+    for damage in ("stp,generator/folded\n2,0.1\n", "step,generator/folded\n2,few\n", ""):
+        file.write_text(damage)
+        config = runs.read(copied).config
+        text = generators.described(copied, config, report, runs.read(copied).rows)
+        assert "diagnostics.csv is gone or damaged" in text
+
+
 def test_what_cannot_be_told_is_one_line_and_leaves_no_file(world, copied, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "there.html").write_text("mine")
@@ -211,8 +271,6 @@ def test_what_cannot_be_told_is_one_line_and_leaves_no_file(world, copied, tmp_p
     ):
         assert problem in failed(run("tfaug", "report", *map(str, arguments), cwd=tmp_path), 2)
     (copied / "kept").rename(copied / "report.json")
-    (copied / "evaluation/test/dice.csv").write_text("case,structure\na,b\n")
-    assert "dice.csv: is damaged" in failed(run("tfaug", "report", copied, "-o", "r.html", cwd=tmp_path), 2)
     assert (tmp_path / "there.html").read_text() == "mine"
     assert not [
         path for path in tmp_path.glob("*") if "r.html" in path.name and path.name not in ("there.html", "folder.html")

@@ -16,8 +16,9 @@ import pandas as pd
 from tfaug import indices, metrics, pictures
 from tfaug.data import images
 from tfaug.data.preprocess import Prepared, restore, to_file_order
+from tfaug.data.readers import acdc
 from tfaug.data.task import Task
-from tfaug.engine.files import replacing
+from tfaug.engine.files import machine_errors, replacing
 from tfaug.engine.workers import progress
 from tfaug.types import Hearts, Volume
 
@@ -88,12 +89,13 @@ def evaluate(
     tag: str = "",
     hearts: Hearts | None = None,
     distances: str = metrics.DEFAULT_DISTANCES,
+    before: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Segments, scores and draws every scan.
 
     Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, and the files of
     `write_scores`, dice.csv last: where that exists, the evaluation is complete. Each file appears whole or not at all,
-    and running an interrupted evaluation again replaces what it left.
+    and running an interrupted evaluation again replaces what it left. What earlier ones left of `before` goes last.
 
     Args:
       predict: the segmenter.
@@ -104,25 +106,30 @@ def evaluate(
       tag: a part of the masks' names, as "ES".
       hearts: which structures and cases make up hearts, if any do.
       distances: the definition of HD95 and ASSD, see `score`.
+      before: the cases of earlier evaluations in `out_dir`, whose masks and pictures go unless they are of this one.
 
     Returns:
       the rows of `score` for all scans.
 
     Raises:
-      MachineError: a file cannot be written.
+      MachineError: a file cannot be written or removed.
     """
-    rows, found, tiles = [], [], []
+    rows, found, tiles, written = [], [], [], {out_dir / "pictures" / "overview.png"}
     done = (_evaluate_case(predict, prepared, out_dir, task, tag, distances) for prepared in scans)
-    for case_rows, case_volumes, tile in progress(done, num_scans, "evaluation", "case"):
+    for case_rows, case_volumes, tile, files in progress(done, num_scans, "evaluation", "case"):
         rows += case_rows
         found += case_volumes
         tiles.append(tile)
+        written.update(files)
     table = pd.DataFrame(rows)
     shown, masks, titles, references = zip(*tiles)
     overview = pictures.overlay(shown, masks, titles, task.colours, references)
     with _replacing(out_dir / "pictures" / "overview.png") as path:
         pictures.save(overview, path)
     write_scores(table, indices.compute(found, hearts), out_dir, task)
+    for path in _files_of(out_dir, before) - written:
+        with machine_errors(path, "make its folder writable, then run the command again"):
+            path.unlink()
     return table
 
 
@@ -155,15 +162,25 @@ def write_scores(
 
 
 def _evaluate_case(predict, prepared, out_dir, task, tag, distances):
-    """Writes a case's mask and picture; returns the rows of `score`, of `volumes`, and its tile of the overview."""
+    """Writes mask and picture; returns rows of `score` and `volumes`, the tile of the overview, and both files."""
     volume, prediction = prepared.volume, segment(predict, prepared)
     rows = score(prediction, volume, task, distances)
-    with _replacing(mask_file(out_dir, volume, tag)) as path:
+    files = mask_file(out_dir, volume, tag), out_dir / "pictures" / f"{volume.case}.png"
+    with _replacing(files[0]) as path:
         images.write(path, task.to_values(to_file_order(prediction, volume.axis)), volume.path)
     picture = case_picture(prediction, volume, task)
-    with _replacing(out_dir / "pictures" / f"{volume.case}.png") as path:
+    with _replacing(files[1]) as path:
         pictures.save(picture, path)
-    return rows, volumes(prediction, volume, task), _tile(prediction, volume, rows)
+    return rows, volumes(prediction, volume, task), _tile(prediction, volume, rows), files
+
+
+def _files_of(out_dir, cases):
+    """The masks and pictures of cases, whatever the tag and the format were."""
+    masks = {"_".join(filter(None, (case, tag, "prediction"))) for case in cases for tag in ("", *acdc.PHASES)}
+    return {
+        *(path for path in (out_dir / "masks").iterdir() if path.name.removesuffix(images.suffix(path) or "") in masks),
+        *(path for path in (out_dir / "pictures").iterdir() if path.suffix == ".png" and path.stem in {*cases}),
+    }
 
 
 def summary(table: pd.DataFrame) -> str:

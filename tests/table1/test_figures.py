@@ -12,11 +12,12 @@ from tfaug import evaluation, pictures
 from tfaug.augment.methods import AFFINE, PAPER, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.configs import phantom
+from tfaug.data import cache
 from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.experiment import networks, runs, sources
+from tfaug.experiment import identity, networks, runs, sources
 from tfaug.table1 import figures, paper, results, table
 from tfaug.table1.results import Result
 from tfaug.types import Volume
@@ -28,7 +29,7 @@ TASK = Task({"RV": 1, "Myo": 2, "LV": 3})
 class Data:
     """As `sources.Data`, of `PATIENTS`; files have their axes in another order than volumes if `axis` is not 2."""
 
-    tag = "ES"
+    tag, digest = "ES", "as evaluated"
 
     def __init__(self, task=TASK, axis=2, labelled=()):
         self.task, self.axis, self.dataset, self._labelled = task, axis, self, labelled
@@ -63,6 +64,7 @@ def data(monkeypatch):
     """Of the runs; tests may change its task and axis."""
     data = Data()
     monkeypatch.setattr(sources, "Data", lambda config: data)
+    monkeypatch.setattr(cache, "digests", lambda data, requests: {one.case: data.digest for one in requests})
     return data
 
 
@@ -166,7 +168,10 @@ def train(config, workdir, found, shift, data=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         mask = data.mask(np.roll(anatomy(number)[1], shift, axis=0))
         nibabel.save(nibabel.Nifti1Image(mask, np.diag([1.5, 1.25, 8, 1])), path)
-    (out / "dice.csv").touch()
+    for name in ("dice.csv", "summary.txt", "indices.csv", "agreement.png"):
+        (out / name).touch()
+    identity.mark_evaluated(out, identity.of_evaluation("model", dict.fromkeys(found.dice, data.digest), "reloaded"))
+    return out
 
 
 @pytest.fixture
@@ -220,6 +225,27 @@ def test_figure_2_shows_the_methods_of_the_config_in_its_order(config, data, ove
     got = compute(found, config, methods={"none": Method(), "blur": Method(AFFINE)})
     figures.segmentations(got, 1, config, tmp_path / "runs")
     assert [title.split()[0] for title in overlay["titles"][2:]] == ["none", "blur"]
+
+
+def test_figure_2_shows_no_mask_that_does_not_belong_to_its_scan(config, data, tmp_path):
+    """And says so in a line."""
+    results.save(tmp_path / "results", result("none", [0.1, 0.9, 0.4]), config, TASK.names)
+    out = train(config, tmp_path / "runs", result("none", [0.1, 0.9, 0.4]), 2)
+
+    def drawn():
+        return figures.draw(tmp_path / "results", config, tmp_path / "runs", PAPER)[0]
+
+    data.digest = "of a mended label"
+    assert "figure2-n1.png not drawn: C: the scan or its label has changed since it was evaluated" in drawn()
+    data.digest = Data.digest
+    assert drawn() == str(tmp_path / "results/figure2-n1.png")
+    evaluated = identity.of_evaluation("model", {"A": data.digest}, "reloaded")
+    identity.mark_evaluated(out, evaluated)
+    assert "holds no intact evaluation of C" in drawn()
+    identity.mark_evaluated(out, {**evaluated, "scans": {"C": data.digest}})
+    small = nibabel.Nifti1Image(anatomy(2)[1][1:], np.diag([1.5, 1.25, 8, 1]))
+    nibabel.save(small, evaluation.mask_file(out, data.read("C"), data.tag))
+    assert "has another grid than the scan" in drawn()
 
 
 def test_figure_2_refuses_data_of_other_structures(config, data, overlay, tmp_path):

@@ -19,6 +19,7 @@ from tfaug import metrics
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
 from tfaug.engine.errors import UserError
+from tfaug.engine.files import write_json
 from tfaug.engine.run_dir import in_one_line
 
 _BOTH = (
@@ -34,6 +35,7 @@ GENERATOR = (*_BOTH, "model", "transforms.affine", "augment")
 SEGMENTER = (*_BOTH, *_NETWORKS, "transforms", "segment")
 
 _FILE = "evaluated.json"
+_NOTED = "begun"  # in it, as long as an evaluation is not complete: the cases that have files
 # What a complete evaluation holds.
 TABLE = "dice.csv"
 _FILES = (TABLE, "summary.txt", "indices.csv", "agreement.png")
@@ -95,24 +97,56 @@ def is_of(out_dir: pathlib.Path, model: str) -> bool:
     return _made_from(out_dir).get("model") == model
 
 
-def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any] | None) -> None:
-    """Writes down what a complete evaluation was made from; None: that there is none."""
-    if made_from is None:
-        (out_dir / _FILE).unlink(missing_ok=True)
-    else:
-        content = {**made_from, "files": _digests(out_dir)}
-        (out_dir / _FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def scans_of(out_dir: pathlib.Path) -> dict[str, str]:
+    """Digests by case of the scans that an evaluation has scored; empty if it is not complete and as it was written."""
+    return _made_from(out_dir).get("scans", {})
+
+
+def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+    """Writes down what a complete evaluation was made from."""
+    content = {**made_from, "files": _digests(out_dir)}
+    (out_dir / _FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def note_case(out_dir: pathlib.Path, case: str, remedy: str) -> None:
+    """Writes down that an evaluation is about to write files of a case; that there is no complete one follows.
+
+    Args:
+      out_dir: its folder.
+      case: the name.
+      remedy: what a user can do if it cannot be written down.
+
+    Raises:
+      MachineError: it cannot be written down.
+    """
+    write_json(out_dir / _FILE, {_NOTED: sorted({*noted_cases(out_dir), case})}, remedy)
+
+
+def noted_cases(out_dir: pathlib.Path) -> list[str]:
+    """The cases of which evaluations, complete or interrupted, have left files in a folder."""
+    content = _content(out_dir)
+    return [*content.get("scans", {}), *content.get(_NOTED, [])]
 
 
 def _made_from(out_dir):
     """The identity of an evaluation; empty if there is none, or somebody has changed its files."""
     try:
-        content = json.loads((out_dir / _FILE).read_bytes())
         files = _digests(out_dir)
+    except OSError:
+        return {}
+    content = _content(out_dir)
+    # Evaluations of older versions have no digests of their files.
+    return content if content.pop("files", files) == files else {}
+
+
+def _content(out_dir):
+    try:
+        content = json.loads((out_dir / _FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    # Evaluations of older versions have no digests of their files.
-    return content if isinstance(content, dict) and content.pop("files", files) == files else {}
+    kinds = {"scans": dict, _NOTED: list}
+    sound = isinstance(content, dict) and all(isinstance(content.get(key, kind()), kind) for key, kind in kinds.items())
+    return content if sound else {}
 
 
 def _digests(out_dir):

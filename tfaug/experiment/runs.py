@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS
 from tfaug.compat import keras
 from tfaug.config import Config, cases, check_splits, generator_path, of_generator, require
+from tfaug.data.preprocess import Prepared
 from tfaug.engine import checkpoint, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
@@ -18,6 +19,7 @@ from tfaug.experiment import identity, networks
 from tfaug.experiment.sources import Data, config_of_segmenter
 
 _RESULTS = {"table": "summary.txt", "Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
+_ROOM = "make room, then run the same command again"
 
 
 def load_generator(config: Config, workdir, name: str) -> keras.Model:
@@ -106,19 +108,26 @@ def evaluate(
         networks.set_up_tensorflow(config)
         predict = inference.predictor(segmenter_of(path), config.segment.batch_size)
         with run_dir.locked(path), memory.running_out():
+            before = identity.noted_cases(out_dir)
             with machine_errors(out_dir, "make it writable"):
-                identity.mark_evaluated(out_dir, None)
                 (out_dir / identity.TABLE).unlink(missing_ok=True)  # where it exists, the evaluation is complete
-            scans, num_scans = data.with_volumes(split), len(cases(config, split))
+            scans, num_scans = _noted(data.with_volumes(split), out_dir), len(cases(config, split))
             hearts = data.dataset.reader.hearts(cases(config, split))
-            evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag, hearts, distances)
-            with machine_errors(out_dir, "make room, then run the same command again"):
+            evaluation.evaluate(predict, scans, num_scans, out_dir, data.task, data.tag, hearts, distances, before)
+            with machine_errors(out_dir, _ROOM):
                 made_from = identity.of_evaluation(model, data.digests([split]), distances)
                 identity.mark_evaluated(out_dir, made_from)
     table = (out_dir / "summary.txt").read_text(encoding="utf-8", errors="replace")
     where = "\n".join(f"{name:9} {out_dir / file}" for name, file in _RESULTS.items())
     number = len(cases(config, split))
     return f"{path.name}, {split} split, {number} case{'s' if number > 1 else ''}\n\n{table}\n{where}"
+
+
+def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepared]:
+    """Passes scans on; before files of one are written, its case is written down."""
+    for prepared in scans:
+        identity.note_case(out_dir, prepared.case, _ROOM)
+        yield prepared
 
 
 def provenance(path) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,11 +13,10 @@ from skimage import measure
 
 from tfaug import evaluation
 from tfaug.config import Config
-from tfaug.data import cache, images
 from tfaug.data.task import Task
-from tfaug.engine.errors import TfaugError, UserError, printable
+from tfaug.engine.errors import TfaugError, printable
 from tfaug.engine.signals import check_signals
-from tfaug.experiment import sources
+from tfaug.experiment import evaluated, sources
 from tfaug.phantom import cohort
 from tfaug.report.page import Html, code, el, picture, png
 from tfaug.types import Volume
@@ -73,11 +71,9 @@ def shown(folder: pathlib.Path, config: Config, table: pd.DataFrame, task: Task)
         problem, content = missing, None
         if data is not None:
             try:
-                content = _viewer(*_read(data, folder, one.case), task, one, f"case-{len(cards)}")
+                content = _viewer(*evaluated.read(data, folder, one.case), task, one, f"case-{len(cards)}")
             except TfaugError as error:
                 problem = f"{error.subject}: {error.problem}"
-            except (ValueError, IndexError):  # masks of another grid
-                problem = "the mask does not fit the scan"
         if content is None:
             left = picture(
                 folder / "pictures" / f"{one.case}.png", f"{one.case}: three slices, reference and prediction"
@@ -125,32 +121,6 @@ def no_data(config: Config) -> str:
         return "" if found else f"the data folder {config.data.root} is not there any more"
     found = cohort.folder(config.data.cache_dir, config.data.cohort_seed).is_dir()
     return "" if found else "the built-in cohort has been removed from the cache"
-
-
-def _read(data: sources.Data, folder: pathlib.Path, case: str) -> tuple[Volume, np.ndarray]:
-    """A scan with its label, and its mask [X, Y, Z] of classes.
-
-    Raises:
-      UserError: one of them cannot be read, or is not what was evaluated.
-    """
-    with cache.explained(case):
-        then = _digests(folder).get(case)
-        if then is not None and cache.digests(data.dataset, [cache.Request(case)])[case] != then:
-            raise UserError(case, "the scan or its label has changed since it was evaluated", "evaluate the run again")
-        volume = data.dataset.read(case)
-        file = evaluation.mask_file(folder, volume, data.tag)
-        classes = data.task.to_classes(images.read(file, None).array, file)
-    mask = np.moveaxis(classes, volume.axis, 2)
-    if mask.shape != volume.label.shape:
-        raise UserError(file, "has another grid than the scan", "evaluate the run again")
-    return volume, mask
-
-
-def _digests(folder: pathlib.Path) -> Mapping[str, str]:
-    try:
-        return dict(json.loads((folder / "evaluated.json").read_bytes())["scans"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _viewer(volume: Volume, mask: np.ndarray, task: Task, one: Chosen, name: str) -> Html:

@@ -69,6 +69,8 @@ def described(run: pathlib.Path, config: Config, report: Mapping, rows: Sequence
     found = [row for row in rows if row["step"] == report["best_step"]] or list(rows[-1:])
     parts = [el("div", words, class_="warning") if verdict not in (None, "sane") else words]
     parts += [_numbers(kind, row) for row in found]
+    if not rows:
+        parts.append(el("p", "The run's diagnostics.csv is gone or damaged: its numbers are not here.", class_="soft"))
     parts.append(el("div", _histogram(run, config, report, kind), _courses(kind, rows), class_="cards"))
     field = "deformation as arrows over its length in pixels" if kind == "deform" else "intensity field, red brightens"
     parts.append(

@@ -21,7 +21,7 @@ from tfaug.data.task import Task
 from tfaug.engine import event_files, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors
-from tfaug.experiment import sources
+from tfaug.experiment import identity, sources
 from tfaug.report import cases as case_pages
 from tfaug.report import charts, generators, page
 from tfaug.report.page import code, details, el, joined
@@ -145,7 +145,7 @@ def render(run: Run, learned: Sequence[Run]) -> str:
         parts.append(("Learning curves", _learning(run)))
         parts.append(("What the segmenter learned from", _batch(run)))
         parts.append(("Generators", _generators(run, learned)))
-    parts.append(("What was done", _facts(run)))
+    parts.append(("What was done", _facts(run, {} if run.generator else found)))
     parts.append(("How to repeat it", _repeat(run, learned)))
     parts = [(title, content) for title, content in parts if content]
     sections = [page.section(title, content) for title, content in parts]
@@ -168,7 +168,15 @@ def _segmenter_sentence(run, found):
     split, table = next(iter(found.items()))
     means = table.groupby("case").dice.mean()
     scored = f"On {_counted(len(means), f'{split} case')} its mean Dice is {_spread(means, 3)}."
+    if others := _others(run, split, table):
+        scored += f" These are not the {split} cases of its config, and may be of another data set: {_some(others)}."
     return joined(made, " ", scored)
+
+
+def _others(run, split, table):
+    """The cases that an evaluation has scored, if they are not those of the run's config."""
+    scored = list(dict.fromkeys(table.case))
+    return scored if {*scored} != {*cases(run.config, split)} else []
 
 
 def _generator_sentence(run):
@@ -223,8 +231,9 @@ def _common_figures(run):
         yield "Training time", _duration(run.seconds), run.started and f"begun {run.started:%Y-%m-%d %H:%M}"
 
 
-def _facts(run):
+def _facts(run, found):
     config = run.config
+    others = {split: _others(run, split, table) for split, table in found.items()}
     data, schedule = config.data, config["augment" if run.generator else "segment"]
     done = joined("generator ", code(run.generator)) if run.generator else joined("method ", code(run.method))
     where = (
@@ -243,6 +252,11 @@ def _facts(run):
             ),
             ("Channels", _listed(run.task.channels)),
             *((f"{split.capitalize()} cases", _names(cases(config, split))) for split in wanted),
+            *(
+                (f"Scored as {split} cases", f"{_names(names)}; not those of the config, perhaps of another data set")
+                for split, names in others.items()
+                if names
+            ),
             (
                 "Slices as the networks see them",
                 f"{data.image_size} × {data.image_size} pixels of {data.resolution:g} mm",
@@ -287,12 +301,16 @@ def _evaluation(run, split):
     """The rows of an evaluation, or None.
 
     Raises:
-      UserError: dice.csv is damaged.
+      UserError: it is damaged, or of another training.
     """
-    file = run.path / "evaluation" / split / "dice.csv"
+    folder = run.path / "evaluation" / split
+    file = folder / "dice.csv"
     with machine_errors(file, "make it readable"):
         if not file.exists():
             return None
+        if not identity.is_of(folder, run_dir.identity(run.path)):
+            problem = "is not as it was written, not complete, or of another training"
+            raise UserError(folder, problem, f"evaluate the run again: `tfaug evaluate --run --split={split}`")
         try:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a case may be called NA
             columns = [name for name in table if name not in ("case", "structure", "in_neither")]
@@ -301,8 +319,13 @@ def _evaluation(run, split):
         except (ValueError, TypeError):
             complete = False
     if not complete or set(table.structure) != set(run.task.names):
-        raise UserError(file, "is damaged", "evaluate the run again: remove the file, then `tfaug evaluate --run`")
+        raise _damaged(file)
     return table
+
+
+def _damaged(file):
+    """Of an evaluation from before there were digests, which is not made again while the file is there."""
+    return UserError(file, "is damaged", "evaluate the run again: remove the file, then `tfaug evaluate --run`")
 
 
 def _distances(table):
@@ -379,17 +402,18 @@ def _cases(run, split, table):
 
 def _indices(run, split):
     folder = run.path / "evaluation" / split
-    try:
-        table = pd.read_csv(folder / "indices.csv")
-    except (OSError, ValueError):
-        return None
+    file = folder / "indices.csv"
+    with machine_errors(file, "make it readable"):
+        try:
+            table = pd.read_csv(file).filter(regex="_(predicted|reference)_").astype(float)
+        except ValueError as error:
+            raise _damaged(file) from error
     lines = []
     for column in table:
-        name, unit = (
-            re.fullmatch(r"(.+)_predicted_([a-z]+)", column).groups() if "_predicted_" in column else (None, None)
-        )
+        named = re.fullmatch(r"(.+)_predicted_([a-z]+)", column)
+        name, unit = named.groups() if named else (None, None)
         pair = f"{name}_reference_{unit}"
-        if name is None or pair not in table:
+        if pair not in table:
             continue
         found = indices.agreement(table[column].to_numpy(float), table[pair].to_numpy(float))
         limits = (
@@ -508,9 +532,10 @@ def _whole_config(config: Config, others: Sequence[Config]) -> Config:
 def _diagnostics(path):
     """The rows of diagnostics.csv; none if it is missing or damaged."""
     try:
-        return [dict(row) for row in pd.read_csv(path / "diagnostics.csv").astype(float).to_dict("records")]
+        table = pd.read_csv(path / "diagnostics.csv").astype(float)
     except (OSError, ValueError):
         return []
+    return table.to_dict("records") if "step" in table else []
 
 
 def _data_name(config):
@@ -522,8 +547,12 @@ def _data_name(config):
 def _names(names):
     if not names:
         return "none"
+    return f"{len(names)}: {_some(names)}"
+
+
+def _some(names):
     shown = ", ".join(names[:MOST_NAMES])
-    return f"{len(names)}: {shown}" + (f", … {names[-1]}" if len(names) > MOST_NAMES else "")
+    return shown + (f", … {names[-1]}" if len(names) > MOST_NAMES else "")
 
 
 def _spread(values, decimals):

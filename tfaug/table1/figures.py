@@ -24,11 +24,10 @@ from matplotlib.patches import Patch
 from tfaug import evaluation, metrics, pictures, streams
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, segmenter_path
-from tfaug.data import images
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import replacing
-from tfaug.experiment import sources
+from tfaug.experiment import evaluated, sources
 from tfaug.pictures import DPI, FONT
 from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
@@ -110,7 +109,8 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
     method stands its mean Dice on the whole image.
 
     Raises:
-      UserError: no run has its masks here, a run or an image is damaged, or the data set has other structures.
+      UserError: no run has its masks here, a run or an image is damaged or not what was evaluated, or the data set has
+        other structures.
     """
     runs = {variant: _evaluated(table, variant, config, workdir) for variant in _variants(table, num_labelled)}
     variant = max(runs, key=lambda v: len(runs[v]))  # of equals the first
@@ -124,12 +124,9 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
     if data.task.names != table.task.names:
         found, expected = (", ".join(task.names) for task in (data.task, table.task))
         raise UserError("--config.data", f"has {found}, the results have {expected}", "give the data of the results")
-    volume = data.dataset.read(case)
     masks = {}
     for method, run in runs[variant].items():
-        file = evaluation.mask_file(run / "evaluation" / "test", volume, data.tag)
-        values = np.moveaxis(images.read(file, None).array, volume.axis, -1)
-        masks[method] = data.task.to_classes(values, file)
+        volume, masks[method] = evaluated.read(data, run / "evaluation" / "test", case)
     chosen = evaluation.representative_slices(volume.label)
     z = chosen[len(chosen) // 2]
     window = (*evaluation.labelled_window(volume.label[..., z : z + 1], scale=SURROUNDINGS), z)
