@@ -1,6 +1,8 @@
 """The update rules by name, the user's own among them, for any number of classes and channels."""
 
 import functools
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -113,6 +115,19 @@ def test_the_users_own_rule_trains_the_segmenter(own):
     losses = [float(step(labelled_batch(), index)["loss/segmentation"]) for index in range(20)]
     assert losses[-1] < losses[0]
     assert steps.rule("own:unlabelled").unlabelled and not steps.rule("own:smoothed").unlabelled
+
+
+def test_the_documented_rule_is_traced_once(tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).parents[2] / "docs/extending.md"
+    (block,) = re.findall(r"```python\n(# my_rule\.py\n.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "documented_rule.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    batch, traced = labelled_batch(), []
+    step = steps.create("documented_rule:dice", setup_of())
+    descend = sys.modules["documented_rule"].descend
+    monkeypatch.setattr("documented_rule.descend", lambda *args: (traced.append(1), descend(*args)))
+    losses = [float(step(batch, index)["loss/dice"]) for index in range(12)]
+    assert len(traced) == 1 and losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class Rule(NamedTuple):
     """One way of updating the segmenter.
 
     Attributes:
-      create: makes the step, a `tf.Module` that trains `setup.segmenter`.
+      create: makes the step, a `tf.Module` that trains `setup.segmenter`. `index`, with which it is called, is a Python
+        int: a `tf.function` that took it would be traced anew at each step.
       unlabelled: whether its batch is an `AdversarialBatch`, with unlabelled scans, rather than a `Batch`.
     """
 
