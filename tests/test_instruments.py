@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaug import pictures
+from tfaug import losses, pictures
 from tfaug.configs import phantom
 from tfaug.experiment import instruments, sources
 
@@ -23,7 +23,7 @@ def scan(case, seed):
 def reading(name, generate, packs=(1, "slices"), **arguments):
     config = phantom.get_config()
     config.data.image_size = SIZE
-    config.augment.pack, config.augment.pack_of = packs
+    config.augment.batch_size, (config.augment.pack, config.augment.pack_of) = 60, packs
     made = instruments.Instruments(name, [scan("a", 0)], [scan("b", 1)], [scan("c", 2)], sources.resolve(config))
     return made, made.measure(generate, **arguments)
 
@@ -114,6 +114,19 @@ def test_the_discriminator_is_asked_about_packs_as_it_was_trained_on_them():
     reading("intensity", lambda image, z: tf.zeros_like(image), judge=judge, packs=(2, "draws"))
     first, second = np.split(seen[0], 2)
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "pack, of, judged", [(5, "slices", 12), (5, "draws", 10), (15, "slices", 15), (15, "draws", 15)]
+)
+def test_the_discriminator_is_asked_about_twelve_slices_or_as_many_as_make_a_pack(pack, of, judged):
+    def judge(image, real):
+        assert len(image) == judged and len(real) == max(12, pack)
+        return [tf.reshape(losses.packed(images, pack)[:, 0, 0, 0], [-1, 1]) - 0.5 for images in (image, real)]
+
+    _, values = reading("intensity", lambda image, z: tf.zeros_like(image), judge=judge, packs=(pack, of))
+    accuracies = by_source(values)["discriminator"]
+    assert len(accuracies) == 4 and np.isfinite([*accuracies.values()]).all()
 
 
 def test_a_page_shows_every_number_over_the_steps():

@@ -20,7 +20,7 @@ from tfaug.types import Batch
 
 Z_DRAWS = 4  # fields per image
 YARDSTICK_DRAWS = 16
-JUDGED_SLICES = 12  # of each pool
+JUDGED_SLICES = 12  # of each pool; as many as make a pack, if that is more
 
 # The random transforms beside each kind of generator.
 YARDSTICKS = {"deform": ("elastic",), "intensity": ("contrast_brightness", "histogram")}
@@ -58,7 +58,7 @@ class Instruments:
     ):
         self._name, self._kind, self._config = name, GENERATORS[name][0], config
         self._pools = {
-            pool: _spread_out(np.concatenate([scan.image for scan in scans]))
+            pool: _spread_out(np.concatenate([scan.image for scan in scans]), max(JUDGED_SLICES, config.augment.pack))
             for pool, scans in (("labelled", labelled), ("unlabelled", unlabelled), ("held_out", held_out))
             if scans
         }
@@ -249,6 +249,6 @@ _CHARTS = {
 }
 
 
-def _spread_out(slices):
-    """`JUDGED_SLICES` of some slices, evenly spread; repeated where there are fewer."""
-    return slices[np.linspace(0, len(slices) - 1, JUDGED_SLICES).round().astype(int)]
+def _spread_out(slices, number):
+    """So many of some slices, evenly spread; repeated where there are fewer."""
+    return slices[np.linspace(0, len(slices) - 1, number).round().astype(int)]
