@@ -39,7 +39,16 @@ class Smoothed(tf.Module):
         descend(self.optimizer, tape, loss, self.segmenter.trainable_variables)
         return {"loss/segmentation": loss}
 
+class Unnamed(tf.Module):
+    def __init__(self, setup):
+        super().__init__()
+        self.model = setup.segmenter
+
+    def __call__(self, batch, index):
+        raise AssertionError("not to be called")
+
 smoothed = Rule(Smoothed)
+no_segmenter = Rule(Unnamed)
 unlabelled = Rule(Smoothed, unlabelled=True)
 no_rule = Smoothed
 no_arguments = Rule(lambda: None)
@@ -136,6 +145,7 @@ def test_the_documented_rule_is_traced_once(tmp_path, monkeypatch):
         ("segmant", ["segment", "module:name"]),
         ("own:no_rule", ["tfaug.steps.Rule"]),
         ("own:no_arguments", ["TypeError", "tfaug.steps.Setup"]),
+        ("own:no_segmenter", ["Unnamed", "self.segmenter = setup.segmenter"]),
         ("own:no_step", ["type method", "tf.Module"]),
     ],
 )
