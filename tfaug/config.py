@@ -104,6 +104,11 @@ def check_generator(config: Config, name: str) -> None:
         raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
 
 
+def limits_intensity(config: Config) -> bool:
+    """Whether tanh keeps the dI of G_I in (-1, 1): in two of tfaug's own forms; of a user's G_I nothing is known."""
+    return config.model.generator == "conditional" and config.model.intensity in ("free", "curve")
+
+
 def draws_of_a_slice(schedule: Config) -> int:
     """How often each labelled slice is in a batch of the section `augment`, each time under another z."""
     return schedule.pack if schedule.pack_of == "draws" else 1

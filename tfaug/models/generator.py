@@ -60,7 +60,7 @@ def generator(
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
       pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in units of the normalised
-      image, in (-1, 1) unless its form is "increasing".
+      image: in (-1, 1) if its form is "free" or "curve", in (-1.3, 4) if "increasing"; "quantiles" has no limit.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
     image = keras.Input((image_size, image_size, channels), name="image")
