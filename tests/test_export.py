@@ -309,6 +309,19 @@ def test_what_a_program_must_know_is_beside_the_network(world):
     assert "pixels" in about["outputs"]["field"]["about"]
 
 
+@pytest.mark.parametrize(
+    "changes, limited",
+    [({"intensity": form}, form in ("free", "curve")) for form in ("free", "curve", "increasing", "quantiles")]
+    + [({"intensity": "free", "generator": "my_networks:shifts"}, False)],
+)
+def test_limits_of_an_intensity_field_are_told_where_there_are_some(world, tmp_path, changes, limited):
+    run = run_of(world, "quantiles")
+    role, config = sources.config_of_network(run)
+    config.model.update(changes)
+    about = exporting.Export(run, role, config, tmp_path / "out", "keras").preprocessing()["outputs"]["field"]["about"]
+    assert about == f"{'in (-1, 1), ' if limited else ''}in units of the prepared image"
+
+
 def test_the_card_tells_data_scores_and_use(world, tmp_path):
     card = (world / "exports/segmenter-keras/MODEL_CARD.md").read_text()
     for text in ("N_L = 1, set 1", "85 anterior, 300 posterior", "was not evaluated", "6 mm apart", "Apache-2.0"):

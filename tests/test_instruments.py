@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaug import pictures
+from tfaug import losses, pictures
 from tfaug.configs import phantom
 from tfaug.experiment import instruments, sources
 
@@ -20,10 +20,10 @@ def scan(case, seed):
     return types.SimpleNamespace(case=case, image=rng.random((3, SIZE, SIZE, 1), np.float32) + seed, label=label)
 
 
-def reading(name, generate, packs=(1, "slices"), **arguments):
+def reading(name, generate, packs=(1, "slices"), form="quantiles", **arguments):
     config = phantom.get_config()
-    config.data.image_size = SIZE
-    config.augment.pack, config.augment.pack_of = packs
+    config.data.image_size, config.model.intensity = SIZE, form
+    config.augment.batch_size, (config.augment.pack, config.augment.pack_of) = 60, packs
     made = instruments.Instruments(name, [scan("a", 0)], [scan("b", 1)], [scan("c", 2)], sources.resolve(config))
     return made, made.measure(generate, **arguments)
 
@@ -79,7 +79,9 @@ def test_moving_anatomy_out_of_the_picture_is_seen():
 def test_what_a_random_transform_does_is_sane(name, random):
     """Elastic fields may lose more than a tenth of a small structure; the histograms of other scans may be far."""
     channels = 2 if name == "deform" else 1
-    made, values = reading(name, lambda image, z: z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, channels]))
+    made, values = reading(
+        name, lambda image, z: z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, channels]), form="free"
+    )
     share = {"deform": "lost_anatomy", "intensity": "saturated"}[name]
     values |= {tag: 0.3 for tag in values if tag.endswith(f"/{share}")}
     values |= {f"generator/{tag.split('/')[1]}": value for tag, value in values.items() if tag.startswith(random)}
@@ -89,6 +91,17 @@ def test_what_a_random_transform_does_is_sane(name, random):
     assert made.verdict(values) == ("sane", [])
     word, (reason,) = made.verdict({**values, f"generator/{share}": 0.4})
     assert word == "run away" and "40 %" in reason and "(sane: up to 30 %)" in reason
+
+
+@pytest.mark.parametrize("form", ["free", "curve", "increasing", "quantiles"])
+def test_the_limit_of_tanh_is_told_of_the_forms_that_have_it(form):
+    made, values = reading("intensity", lambda image, z: z[:, :1, None, None] * tf.ones_like(image), form=form)
+    assert values["generator/saturated"] > 0.1  # which stays a column of diagnostics.csv
+    values["histogram/saturated"] = 0.0
+    told = any("at the limit of tanh" in reason for reason in made.verdict(values)[1])
+    shown = "share of pixels saturated" in made.charts([{"step": 10, **values}])
+    in_short = "share of pixels saturated" in made.in_short(values)
+    assert told == shown == in_short == (form in ("free", "curve"))
 
 
 def test_the_discriminator_is_asked_about_each_pool_apart():
@@ -116,10 +129,23 @@ def test_the_discriminator_is_asked_about_packs_as_it_was_trained_on_them():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize(
+    "pack, of, judged", [(5, "slices", 12), (5, "draws", 10), (15, "slices", 15), (15, "draws", 15)]
+)
+def test_the_discriminator_is_asked_about_twelve_slices_or_as_many_as_make_a_pack(pack, of, judged):
+    def judge(image, real):
+        assert len(image) == judged and len(real) == max(12, pack)
+        return [tf.reshape(losses.packed(images, pack)[:, 0, 0, 0], [-1, 1]) - 0.5 for images in (image, real)]
+
+    _, values = reading("intensity", lambda image, z: tf.zeros_like(image), judge=judge, packs=(pack, of))
+    accuracies = by_source(values)["discriminator"]
+    assert len(accuracies) == 4 and np.isfinite([*accuracies.values()]).all()
+
+
 def test_a_page_shows_every_number_over_the_steps():
     made, values = reading("deform", lambda image, z: z[:, :1, None, None] * tf.ones([len(z), SIZE, SIZE, 2]))
     rows = [{"step": step, "dice/mean": 0.5, **values} for step in (10, 20)]
-    charts = instruments.charts("deform", rows)
+    charts = made.charts(rows)
     assert charts["share of pixels folded"]["generator"] == [0, 0] and "D is right" not in charts
     assert all(len(curve) == 2 for curves in charts.values() for curve in curves.values())
     page = pictures.curves_page("run: sane", np.zeros((100, 600, 3), np.uint8), [10, 20], charts)

@@ -17,9 +17,15 @@ from programs import ROOT, run
 from test_extending import TINY, tfaug, write, write_msd
 from test_faults import failed, no_tensorflow
 
+from tfaug.configs import phantom
 from tfaug.data.task import Task
+<<<<<<< HEAD
 from tfaug.engine import event_files, run_dir
 from tfaug.report import cases, charts, generators, page, runs
+=======
+from tfaug.engine import event_files
+from tfaug.report import cases, charts, generators, page
+>>>>>>> b9f772caf3fbd97911f0222a777b56d2b7a75963
 
 HIPPOCAMPUS = ROOT / "docs/results/hippocampus"
 EVIL = "<img src=x onerror=document.title=666>"  # a case; no slash, as it is a file's name
@@ -54,6 +60,16 @@ class Reader(html.parser.HTMLParser):
 
     def all(self, tag):
         return [attributes for found, attributes in self.found if found == tag]
+
+
+@pytest.mark.parametrize("form, limited", [("free", True), ("quantiles", False)])
+def test_the_share_of_pixels_at_a_limit_is_told_where_there_is_one(form, limited, tmp_path):
+    config = phantom.get_config()
+    config.data.root, config.model.intensity = str(tmp_path / "gone"), form
+    row = {f"generator/{key}": 0.25 for key in ("intensity_max", "saturated", "histogram_distance")}
+    about = {"generator": "intensity", "verdict": "sane", "best_step": 10, "warnings": []}
+    text = str(generators.described(tmp_path, config, about, [{"step": 10, **row}]))
+    assert "|dI|, maximum" in text and ("pixels at the limit" in text) == limited
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from tfaug.augment.methods import GENERATORS
 from tfaug.engine.errors import UserError, nearest
 from tfaug.engine.files import replacing
 from tfaug.plugins import short_name
@@ -93,11 +94,19 @@ def check_generator(config: Config, name: str) -> None:
     Raises:
       UserError: names the key and what is missing.
     """
-    schedule, deform = of_generator(config, name).augment, name.startswith("deform")
+    schedule, (kind, regularised) = of_generator(config, name).augment, GENERATORS[name]
+    if not regularised:  # there is no reward of diversity either
+        return
+    deform = kind == "deform"
     key = "big_limit_mm" if deform else "big_limit_intensity"
     bounded = schedule[key] or (deform and schedule.big_of == "strain")
     if schedule.lambda_diversity and schedule.diversity == "volume" and not bounded:
         raise UserError(f"--config.augment.{key}", "is 0, and augment.diversity='volume' has no unit", "give one")
+
+
+def limits_intensity(config: Config) -> bool:
+    """Whether tanh keeps the dI of G_I in (-1, 1): in two of tfaug's own forms; of a user's G_I nothing is known."""
+    return config.model.generator == "conditional" and config.model.intensity in ("free", "curve")
 
 
 def draws_of_a_slice(schedule: Config) -> int:

@@ -155,9 +155,9 @@ def intensity_diagnostics(intensity_fields: np.ndarray) -> dict[str, float]:
       intensity_fields: [K, N, H, W, C], dI for K draws of z and N images.
 
     Returns:
-      mean, median, 95th percentile and maximum of |dI|; `saturated`, the share of pixels that are within 0.05 of the
-      limit of tanh, 1; `diversity`, the standard deviation over z, averaged over pixels and images (0 for a generator
-      that ignores z); `diversity_input`, the same over images.
+      mean, median, 95th percentile and maximum of |dI|; `saturated`, the share of pixels with |dI| above 0.95, which
+      are near the limit of tanh if there is one; `diversity`, the standard deviation over z, averaged over pixels and
+      images (0 for a generator that ignores z); `diversity_input`, the same over images.
     """
     magnitude = np.abs(intensity_fields)
     return {

@@ -13,7 +13,15 @@ from tfaug.models.discriminator import (
     histogram_discriminator,
     quantile_discriminator,
 )
-from tfaug.models.generator import DrawnQuantiles, Increasing, Integrate, SmoothField, ToneCurve, generator
+from tfaug.models.generator import (
+    DrawnQuantiles,
+    Increasing,
+    Integrate,
+    SmoothField,
+    ToneCurve,
+    control_stride,
+    generator,
+)
 from tfaug.warp import warp
 
 
@@ -113,6 +121,21 @@ def test_every_form_is_a_generator_whose_field_depends_on_image_and_z(kind, form
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(model([images, z], training=True) ** 2)
     assert all(gradient is not None for gradient in tape.gradient(total, model.trainable_variables))
+
+
+@pytest.mark.parametrize("control_px", [1, 8, 9.3, 52, 55, 1000, "auto"])
+def test_control_points_fit_every_image_and_are_as_far_apart_as_asked_where_that_fits(control_px):
+    for side in range(32, 609, 32):
+        asked = side / 8 if control_px == "auto" else control_px
+        stride, wanted = control_stride(side, asked), min(2 ** round(np.log2(asked)), side // 4)
+        assert side % stride == 0 and side // stride >= 4
+        assert stride == wanted or side % wanted and stride > asked / 3
+
+
+@pytest.mark.parametrize("form", ["coarse", "velocity"])
+def test_a_field_of_control_points_has_the_size_of_the_image(form):
+    model = generator("deform", 416, filters=1, deformation=form, control_px=52)
+    assert model.output_shape == (None, 416, 416, 2)
 
 
 @pytest.mark.parametrize("build", [histogram_discriminator, quantile_discriminator])

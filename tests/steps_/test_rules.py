@@ -1,6 +1,8 @@
 """The update rules by name, the user's own among them, for any number of classes and channels."""
 
 import functools
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -37,7 +39,16 @@ class Smoothed(tf.Module):
         descend(self.optimizer, tape, loss, self.segmenter.trainable_variables)
         return {"loss/segmentation": loss}
 
+class Unnamed(tf.Module):
+    def __init__(self, setup):
+        super().__init__()
+        self.model = setup.segmenter
+
+    def __call__(self, batch, index):
+        raise AssertionError("not to be called")
+
 smoothed = Rule(Smoothed)
+no_segmenter = Rule(Unnamed)
 unlabelled = Rule(Smoothed, unlabelled=True)
 no_rule = Smoothed
 no_arguments = Rule(lambda: None)
@@ -115,12 +126,26 @@ def test_the_users_own_rule_trains_the_segmenter(own):
     assert steps.rule("own:unlabelled").unlabelled and not steps.rule("own:smoothed").unlabelled
 
 
+def test_the_documented_rule_is_traced_once(tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).parents[2] / "docs/extending.md"
+    (block,) = re.findall(r"```python\n(# my_rule\.py\n.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "documented_rule.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    batch, traced = labelled_batch(), []
+    step = steps.create("documented_rule:dice", setup_of())
+    descend = sys.modules["documented_rule"].descend
+    monkeypatch.setattr("documented_rule.descend", lambda *args: (traced.append(1), descend(*args)))
+    losses = [float(step(batch, index)["loss/dice"]) for index in range(12)]
+    assert len(traced) == 1 and losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize(
     "name, words",
     [
         ("segmant", ["segment", "module:name"]),
         ("own:no_rule", ["tfaug.steps.Rule"]),
         ("own:no_arguments", ["TypeError", "tfaug.steps.Setup"]),
+        ("own:no_segmenter", ["Unnamed", "self.segmenter = setup.segmenter"]),
         ("own:no_step", ["type method", "tf.Module"]),
     ],
 )

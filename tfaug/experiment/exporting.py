@@ -26,7 +26,7 @@ import pandas as pd
 
 import tfaug
 from tfaug.augment.methods import METHODS
-from tfaug.config import Config, cases, generator_path, write
+from tfaug.config import Config, cases, generator_path, limits_intensity, write
 from tfaug.configs import acdc
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
@@ -166,7 +166,7 @@ class Export:
                 "generated_label": "the label moved by the field; soft",
             },
             "intensity": {
-                "field": "in (-1, 1), in units of the prepared image",
+                "field": f"{'in (-1, 1), ' if limits_intensity(self._config) else ''}in units of the prepared image",
                 "generated_image": "the image plus the field; its label is that of the image",
             },
         }[self._role]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfaug import metrics
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.augment.methods import GENERATORS
-from tfaug.config import Config, draws_of_a_slice
+from tfaug.config import Config, draws_of_a_slice, limits_intensity
 from tfaug.data import pipeline
 from tfaug.data.preprocess import Prepared
 from tfaug.experiment import networks
@@ -20,7 +20,7 @@ from tfaug.types import Batch
 
 Z_DRAWS = 4  # fields per image
 YARDSTICK_DRAWS = 16
-JUDGED_SLICES = 12  # of each pool
+JUDGED_SLICES = 12  # of each pool; as many as make a pack, if that is more
 
 # The random transforms beside each kind of generator.
 YARDSTICKS = {"deform": ("elastic",), "intensity": ("contrast_brightness", "histogram")}
@@ -57,8 +57,9 @@ class Instruments:
         config: Config,
     ):
         self._name, self._kind, self._config = name, GENERATORS[name][0], config
+        self._left_out = set() if limits_intensity(config) else {"saturated"}
         self._pools = {
-            pool: _spread_out(np.concatenate([scan.image for scan in scans]))
+            pool: _spread_out(np.concatenate([scan.image for scan in scans]), max(JUDGED_SLICES, config.augment.pack))
             for pool, scans in (("labelled", labelled), ("unlabelled", unlabelled), ("held_out", held_out))
             if scans
         }
@@ -124,14 +125,31 @@ class Instruments:
 
     def in_short(self, values: Mapping[str, float]) -> str:
         """A reading's most telling numbers, each with those of the random transforms in brackets."""
-        keys = [key for key in _TELLING[self._kind] if f"generator/{key}" in values]
+        keys = [key for key in _TELLING[self._kind] if f"generator/{key}" in values and key not in self._left_out]
         random = {key: [f"{values[f'{name}/{key}']:.2g}" for name in self._random] for key in keys}
         return ", ".join(
             f"{_CHARTS[self._kind][key]} {values[f'generator/{key}']:.2g} ({', '.join(random[key])})" for key in keys
         )
 
+    def charts(self, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Sequence[float]]]:
+        """The curves of a run by chart and name, from the rows of its diagnostics.csv."""
+        sources = ("generator", *YARDSTICKS[self._kind])
+        found = {"Dice of S, validation": {"mean": "dice/mean"}}
+        if "discriminator/accuracy_generated" in rows[0]:
+            pools = ("generated", "labelled", "unlabelled", "held_out")
+            found["D is right"] = {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools}
+        for key, title in _CHARTS[self._kind].items():
+            if key not in self._left_out:
+                found[title] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
+        return {
+            chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
+            for chart, lines in found.items()
+        }
+
     def _excesses(self, values):
         for key, limit in LIMITS.items():
+            if key in self._left_out:
+                continue
             limit = max([limit, *(values.get(f"{name}/{key}", 0) for name in self._random)])  # they are sane
             if (share := values.get(f"generator/{key}", 0)) > limit:
                 yield f"{100 * share:.2g} % {_WORDS[key]} (sane: up to {100 * limit:.2g} %)"
@@ -209,21 +227,6 @@ _TELLING = {
 _LARGE = {"deform": "displacement_p95_px", "intensity": "intensity_p95"}
 
 
-def charts(kind: str, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Sequence[float]]]:
-    """The curves of a run by chart and name, from the rows of its diagnostics.csv."""
-    sources = ("generator", *YARDSTICKS[kind])
-    found = {"Dice of S, validation": {"mean": "dice/mean"}}
-    if "discriminator/accuracy_generated" in rows[0]:
-        pools = ("generated", "labelled", "unlabelled", "held_out")
-        found["D is right"] = {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools}
-    for key, title in _CHARTS[kind].items():
-        found[title] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
-    return {
-        chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
-        for chart, lines in found.items()
-    }
-
-
 # Titles by key, in the page's order.
 _CHARTS = {
     "deform": {
@@ -249,6 +252,6 @@ _CHARTS = {
 }
 
 
-def _spread_out(slices):
-    """`JUDGED_SLICES` of some slices, evenly spread; repeated where there are fewer."""
-    return slices[np.linspace(0, len(slices) - 1, JUDGED_SLICES).round().astype(int)]
+def _spread_out(slices, number):
+    """So many of some slices, evenly spread; repeated where there are fewer."""
+    return slices[np.linspace(0, len(slices) - 1, number).round().astype(int)]

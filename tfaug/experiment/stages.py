@@ -286,7 +286,7 @@ class LearnAugmentation(Stage):
     def pages(self, rows):  # noqa: D102
         shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
         title = "\n".join([f"{self.path.name}: {self._verdict}", *self._reasons, self._numbers])
-        steps, charts = [int(row["step"]) for row in rows], instruments.charts(self.kind, rows)
+        steps, charts = [int(row["step"]) for row in rows], self.instruments.charts(rows)
         return {"instruments": pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)}
 
     def report(self):  # noqa: D102

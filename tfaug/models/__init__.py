@@ -9,10 +9,10 @@ arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 | generator | kind, image_size, channels, seed | [image, z] | field: v [N, H, W, 2] or dI [N, H, W, channels] |
 | discriminator | image_size, channels, seed | image | logits [N, 1], positive for "a scan" |
 
-image is [N, H, W, channels] float32, H and W are image_size, z is [N, 100]. The field of kind "deform" is v in pixels,
-(row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must follow from
-`seed` alone, or runs will differ. Of the options in `config.model` (filters, half_pixel_centers, norm_momentum,
-head_scale) a function gets those that it has parameters for.
+image is [N, H, W, channels] float32, H and W are image_size, not None, and z is [N, 100]. The field of kind "deform" is
+v in pixels, (row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must
+follow from `seed` alone, or runs will differ. Of the options in `config.model` (filters, half_pixel_centers,
+norm_momentum, head_scale) a function gets those that it has parameters for.
 """
 
 from __future__ import annotations
@@ -102,6 +102,9 @@ def _mismatch(model, inputs, output):
         compatible = (tf.TensorShape(shape).is_compatible_with(wanted) for shape, wanted in zip(shapes, expected))
         if len(shapes) != len(expected) or not all(compatible):
             return f"has {what} of the shapes {shapes}, not {expected}"
+        if any(None in shape[1:] for shape in shapes):
+            written = "write image_size for H and W, as in keras.Input((image_size, image_size, channels))"
+            return f"has {what} of the open shapes {shapes}, not {expected}: {written}"
     if model.outputs[0].dtype != tf.float32:
         return f"has an output of type {model.outputs[0].dtype.name}, not float32"
     return ""

@@ -45,7 +45,7 @@ def generator(
       deformation: the form of v. "free": a displacement a pixel (the paper's). "coarse": displacements of control
         points, upsampled bicubically. "velocity": a stationary velocity field on the control points, integrated by
         scaling and squaring (Arsigny et al., MICCAI 2006), which does not fold as long as it is smooth.
-      control_px: distance between control points; rounded to a power of 2.
+      control_px: distance between control points; rounded as `control_stride` says.
       limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
         has none.
       fixed_border: whether the outermost control points stay where they are: then hardly anything is moved into or
@@ -60,7 +60,7 @@ def generator(
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
       pixels (row, column), one for all channels; "intensity" gives dI [N, H, W, channels] in units of the normalised
-      image, in (-1, 1) unless its form is "increasing".
+      image: in (-1, 1) if its form is "free" or "curve", in (-1.3, 4) if "increasing"; "quantiles" has no limit.
     """
     block = functools.partial(conv, seed=seed, norm_momentum=norm_momentum)
     image = keras.Input((image_size, image_size, channels), name="image")
@@ -96,8 +96,22 @@ def _deformation_head(x, channels, block):
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
+def control_stride(side: int, control_px: float) -> int:
+    """Pixels between control points.
+
+    Args:
+      side: of the image, a multiple of 32.
+      control_px: what is asked for.
+
+    Returns:
+      `control_px` rounded to a power of 2, at most a fourth of the side; if it does not divide the side, the largest
+      power of 2 that does.
+    """
+    return math.gcd(side, min(2 ** max(0, round(math.log2(control_px))), side // 4))
+
+
 def _smooth_head(x, form, control_px, limit_px, fixed_border, block):
-    stride = min(2 ** max(0, round(math.log2(control_px))), x.shape[1] // 4)
+    stride = control_stride(x.shape[1], control_px)
     x = keras.layers.AveragePooling2D(stride, name="control_points")(x)
     v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
     v = keras.layers.Activation("linear", dtype="float32", name="control_displacements")(v)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfaug.augment.methods import GENERATORS
-from tfaug.config import Config, cases
+from tfaug.config import Config, cases, limits_intensity
 from tfaug.engine.errors import TfaugError
 from tfaug.engine.signals import check_signals
 from tfaug.report import charts
@@ -43,7 +43,7 @@ _ROWS = {
         ("intensity_median", "|dI|, median", "", ""),
         ("intensity_mean", "|dI|, mean", "", ""),
         ("intensity_p95", "|dI|, 95th percentile", "", "up to 3 times random"),
-        ("intensity_max", "|dI|, maximum", "", "below 1"),
+        ("intensity_max", "|dI|, maximum", "", ""),
         ("saturated", "pixels at the limit of |dI|", "%", "up to 1 %"),
         ("diversity", "difference between draws of z", "", "above 0"),
         ("histogram_distance", "distance to unlabelled histograms", "", "small"),
@@ -68,7 +68,7 @@ def described(run: pathlib.Path, config: Config, report: Mapping, rows: Sequence
     words = el("div", el("p", el("strong", told)), el("ul", [el("li", line) for line in reasons]) if reasons else None)
     found = [row for row in rows if row["step"] == report["best_step"]] or list(rows[-1:])
     parts = [el("div", words, class_="warning") if verdict not in (None, "sane") else words]
-    parts += [_numbers(kind, row) for row in found]
+    parts += [_numbers(kind, row, limits_intensity(config)) for row in found]
     if not rows:
         parts.append(el("p", "The run's diagnostics.csv is gone or damaged: its numbers are not here.", class_="soft"))
     parts.append(el("div", _histogram(run, config, report, kind), _courses(kind, rows), class_="cards"))
@@ -86,11 +86,11 @@ def described(run: pathlib.Path, config: Config, report: Mapping, rows: Sequence
     return joined(parts)
 
 
-def _numbers(kind, row):
+def _numbers(kind, row, limited):
     sources = [source for source in YARDSTICKS if any(key.startswith(f"{source}/") for key in row)]
     lines = []
     for key, what, unit, sane in _ROWS[kind]:
-        if f"generator/{key}" in row:
+        if f"generator/{key}" in row and (limited or key != "saturated"):
             texts = [_number(row.get(f"{source}/{key}", math.nan), unit) for source in ("generator", *sources)]
             lines.append([what, *texts, sane])
     if not lines:

@@ -60,7 +60,9 @@ class Rule(NamedTuple):
     """One way of updating the segmenter.
 
     Attributes:
-      create: makes the step, a `tf.Module` that trains `setup.segmenter`.
+      create: makes the step, a `tf.Module` that trains `setup.segmenter` and has as its attribute `segmenter` what is
+        validated and kept: the same network, or one of the same architecture. `index`, with which the step is called,
+        is a Python int: a `tf.function` that took it would be traced anew at each step.
       unlabelled: whether its batch is an `AdversarialBatch`, with unlabelled scans, rather than a `Batch`.
     """
 
@@ -125,4 +127,7 @@ def create(name: str, setup: Setup) -> tf.Module:
     if not isinstance(step, tf.Module) or not callable(step):
         problem = f"creates an object of type {type(step).__name__}"
         raise UserError(f"rule {name}", problem, "let it be a tf.Module with __call__(self, batch, index)")
+    if not isinstance(getattr(step, "segmenter", None), keras.Model):
+        problem = f"creates an object of type {type(step).__name__}, whose attribute segmenter is no keras.Model"
+        raise UserError(f"rule {name}", problem, "let its __init__ say self.segmenter = setup.segmenter")
     return step

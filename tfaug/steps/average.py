@@ -12,8 +12,8 @@ from tfaug.compat import keras
 class Averaged(tf.Module):
     """An update rule that also averages the weights, and the moving statistics, of some of its networks.
 
-    After n updates an average moves by 1 - min(decay, (1 + n) / (10 + n)) of its distance from its network, so that it
-    soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
+    After update number n (0-based) an average moves by 1 - min(decay, (1 + n) / (10 + n)) of its distance from its
+    network, so that it soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
 
     Args:
       step: the update rule.
