@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from tfaug.augment.methods import METHODS
-from tfaug.configs import acdc
+from tfaug.config import cases
+from tfaug.configs import acdc, phantom
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.experiment import identity
@@ -146,3 +147,18 @@ def test_an_evaluation_is_made_again_unless_it_was_made_from_the_same(tmp_path):
         (tmp_path / "evaluated.json").write_text(damaged)
         assert identity.noted_cases(tmp_path) == [] and identity.scans_of(tmp_path) == {}
     assert not identity.is_evaluated(tmp_path, made_from)
+
+
+def test_a_scan_that_is_gone_is_named(tmp_path):
+    with pytest.raises(UserError, match="scan of b: added or removed"):
+        identity.refuse_other_scans(tmp_path, {"digests": {"a": "1", "b": "2"}}, {"a": "1"})
+
+
+@pytest.mark.parametrize("name", ["aff_gd", "adv_ssl", "aff_hm_rd"])
+def test_a_result_that_unlabelled_scans_reach_is_of_them(name):
+    config = phantom.get_config()
+    needed = {case for split in ("validation", "unlabelled", "test") for case in cases(config, split)}
+    digests = dict.fromkeys({*needed, *cases(config, "labelled")}, "1")
+    mended = {**digests, cases(config, "unlabelled")[0]: "2"}
+    first, second = (identity.of_result(config, METHODS[name], one) for one in (digests, mended))
+    assert first != second

@@ -75,6 +75,8 @@ def test_folding_costs_and_moving_does_not():
     assert cost(0.5 * rows, -3 * columns) == 0  # shrinks rows by half, stretches columns
     assert cost(2 * rows, 0 * rows) == pytest.approx(1.2)  # x - 2 x: mirrored, a determinant of -1
     assert cost(0 * rows, np.where(columns == 4, 2, 0)) == pytest.approx(1.2 / 7)  # one column passes the next
+    assert cost(columns, rows) == pytest.approx(0.2)  # onto a line, a determinant of 0
+    assert cost(columns, -rows) == 0  # turned and stretched, one of 2
 
 
 def test_energy_distance_is_0_in_the_mean_if_all_kinds_are_drawn_as_scans_are():

@@ -3,11 +3,12 @@
 import fast_networks
 import pytest
 
+from tfaug.augment.methods import GENERATORS
 from tfaug.configs import acdc_quick, phantom
 from tfaug.experiment import networks
 
 
-@pytest.mark.parametrize("name", ["deform", "deform_noreg"])
+@pytest.mark.parametrize("name", GENERATORS)
 def test_without_regularisation_the_task_alone_teaches_a_generator(name):
     config = phantom.get_config()
     config.data.image_size = 32
@@ -19,8 +20,10 @@ def test_without_regularisation_the_task_alone_teaches_a_generator(name):
     for key in weights:
         config.augment[key] = 0.5
     rule = networks.learn_augmentation(config, name)
-    expected = 0.0 if name == "deform_noreg" else 0.5
-    assert [getattr(rule, key) for key in weights] == [expected] * 4
+    expected = dict.fromkeys(weights, 0.0 if name.endswith("_noreg") else 0.5)
+    if name == "intensity":
+        expected["lambda_fold"] = 0.0  # no intensity folds
+    assert {key: getattr(rule, key) for key in weights} == expected
     assert rule.lambda_seg == 1.0
 
 

@@ -19,13 +19,8 @@ from test_faults import failed, no_tensorflow
 
 from tfaug.configs import phantom
 from tfaug.data.task import Task
-<<<<<<< HEAD
 from tfaug.engine import event_files, run_dir
 from tfaug.report import cases, charts, generators, page, runs
-=======
-from tfaug.engine import event_files
-from tfaug.report import cases, charts, generators, page
->>>>>>> b9f772caf3fbd97911f0222a777b56d2b7a75963
 
 HIPPOCAMPUS = ROOT / "docs/results/hippocampus"
 EVIL = "<img src=x onerror=document.title=666>"  # a case; no slash, as it is a file's name

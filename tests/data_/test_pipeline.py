@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 from tfaug import losses
 from tfaug.data import pipeline
@@ -111,3 +112,16 @@ def test_released_partition_keeps_5_to_14_of_20_original():
     )
     drawn = {int(make(step_of(step)).num_original) for step in range(120)}
     assert drawn == set(range(5, 15))
+
+
+def test_an_adversarial_batch_has_labelled_slices_and_unlabelled_ones():
+    labelled, unlabelled = numbered_slices(5), numbered_slices(9, False, first=100)
+    batch = pipeline.adversarial_batches(labelled, unlabelled, CLASSES, 8, keep, seed=0)(step_of(0))
+    assert np.max(batch.labelled.image[..., 0]) < 100 <= np.min(batch.unlabelled[..., 0])
+
+
+def test_z_is_normal():
+    pools = [numbered_slices(9, False)]
+    make = pipeline.generator_batches(numbered_slices(5), pools, CLASSES, 20, keep, seed=4)
+    z = np.ravel([make(step_of(number)).z for number in range(5)])
+    assert stats.kstest(z, "norm").pvalue > 1e-3

@@ -155,3 +155,15 @@ def test_a_rule_that_does_not_fit_is_refused_in_one_line(name, words, own):
     text = str(error.value)
     assert text.startswith("rule") and "\n" not in text
     assert all(word in text for word in words), text
+
+
+def test_what_the_papers_rules_ask_for():
+    assert {name: rule.unlabelled for name, rule in steps.RULES.items()} == {
+        "segment": False,
+        "adversarial_sl": False,
+        "adversarial_ssl": True,
+    }
+    assert (METHODS["adv_sl"].rule, METHODS["adv_ssl"].rule) == ("adversarial_sl", "adversarial_ssl")
+    setup = setup_of()
+    for name in ("adversarial_sl", "adversarial_ssl"):
+        assert steps.create(name, setup).lambda_adv == setup.lambda_adv > 0

@@ -279,3 +279,8 @@ def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
     assert len(commit) == 12
     source.write_text("changed")
     assert results.commit() == f"{commit}-dirty"
+
+
+def test_what_a_result_is_of_is_kept(config, tmp_path):
+    results.save(tmp_path, RESULT._replace(data="abc"), config, STRUCTURES)
+    assert [result.data for result in results.load(tmp_path)] == ["abc"]
