@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import json
 import math
 import pathlib
 import pprint
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -86,6 +88,23 @@ def of_generator(config: Config, name: str) -> Config:
                 remedy = "give a value of the type that the config's has"
                 raise UserError("--config.augment.of_intensity", f"{key} cannot be {value!r}", remedy) from None
     return config
+
+
+def augment_of(learned: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `augment` with which several generators were learned; the reverse of `of_generator`.
+
+    Args:
+      learned: the config of each one's run, G_V's before G_I's, as dicts.
+      model: the section `model` that the runs share.
+    """
+    first, last = learned[0]["augment"], learned[-1]
+    of_intensity = {
+        key: value
+        for section, shared in (("augment", first), ("model", model))
+        for key, value in last[section].items()
+        if key != "of_intensity" and json.dumps(value) != json.dumps(shared[key])
+    }
+    return {**first, "of_intensity": of_intensity or ()}
 
 
 def check_generator(config: Config, name: str) -> None:

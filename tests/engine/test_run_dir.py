@@ -70,7 +70,7 @@ def test_a_new_run_saves_its_config_and_the_same_command_continues(tmp_path):
 
 def test_c4_another_config_is_refused_with_the_difference(tmp_path):
     with RunDir(tmp_path, CONFIG):
-        pass
+        (tmp_path / "checkpoints").mkdir()
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"another config \(train.rate: 0.001 -> 0.01\)"):
         RunDir(tmp_path, {**CONFIG, "train": {"rate": 1e-2, "sizes": (1, 2)}})
@@ -80,9 +80,17 @@ def test_c4_another_config_is_refused_with_the_difference(tmp_path):
 
 def test_c8_a_key_that_does_not_count_may_change_and_the_run_keeps_the_first_value(tmp_path):
     with RunDir(tmp_path, CONFIG, keys=["train"]) as first:
-        pass
+        (tmp_path / "checkpoints").mkdir()
     with RunDir(tmp_path, {**CONFIG, "precision": "bfloat16"}, keys=["train"]) as second:
         assert second.config == first.config == read_config(tmp_path)
+
+
+def test_a_run_that_has_done_nothing_is_bound_to_no_config(tmp_path):
+    """As one that ended for want of memory, whose remedy is another batch size."""
+    with pytest.raises(MachineError), RunDir(tmp_path, CONFIG):
+        raise MachineError("memory", "is too small", "use a smaller batch size")
+    with RunDir(tmp_path, {**CONFIG, "train": {"rate": 1e-2, "sizes": (1, 2)}}):
+        assert read_config(tmp_path)["train"]["rate"] == 1e-2
 
 
 def test_a_new_run_that_the_user_must_mend_leaves_nothing_behind(tmp_path):

@@ -26,7 +26,7 @@ import pandas as pd
 
 import tfaug
 from tfaug.augment.methods import METHODS
-from tfaug.config import Config, cases, generator_path, limits_intensity, write
+from tfaug.config import Config, augment_of, cases, generator_path, limits_intensity, write
 from tfaug.configs import acdc
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
@@ -205,13 +205,16 @@ def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> 
     else:
         method = report["method"]
         flags = [*([] if values["splits"]["test"] else ["--stage=seg"]), f"--aug={method}"]
+        learned_with = []
         for name in METHODS[method].generators if method in METHODS else ():
             named = values["generators"][name]
             learned = pathlib.Path(named or generator_path(config, path.absolute().parent, name))
             with contextlib.suppress(UserError):  # it is gone
-                whole["augment"] = run_dir.read_config(learned)["augment"]
+                learned_with.append(run_dir.read_config(learned))
             if named:
                 flags.append(f"--config.generators.{name}=RUNS/{learned.name}")
+        if learned_with:
+            whole["augment"] = augment_of(learned_with, whole["model"])
     whole["generators"] = acdc.get_config().generators.to_dict()
     if whole["data"]["root"]:
         whole["data"]["root"] = pathlib.Path(whole["data"]["root"]).name

@@ -133,4 +133,8 @@ def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepare
 def provenance(path) -> dict[str, Any]:
     """How long a finished run took in seconds, and what decided the last bits of its numbers."""
     made_on = run_dir.read_report(path)["environment"]
-    return {"seconds": EventLog(path).seconds(), "threads": made_on["threads"], "tensorflow": made_on["tensorflow"]}
+    return {
+        "seconds": EventLog(path).seconds(),
+        "threads": int(made_on["threads"]),
+        "tensorflow": made_on["tensorflow"],
+    }

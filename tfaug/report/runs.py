@@ -526,6 +526,8 @@ def _whole_config(config: Config, others: Sequence[Config]) -> Config:
         sections[stage]["class_weights"] = ()
     for one in (*others, config):
         sections.update(one.to_dict())
+    if others:
+        sections["augment"] = rules.augment_of([one.to_dict() for one in others], sections["model"])
     return Config(sections)
 
 
