@@ -466,3 +466,10 @@ def test_latex_compiles(tmp_path):
     if "sty' not found" in done.stdout:
         pytest.skip("LaTeX lacks a package")
     assert done.returncode == 0, done.stdout
+
+
+def test_what_is_tested_is_the_papers_and_the_whole_method_against_each_control():
+    paper = [("aff_gd", "aff_rd"), ("aff_gd_noreg", "aff_rd"), ("aff_gi", "aff_ri"), ("aff_gi_noreg", "aff_ri")]
+    whole = [("aff_gd_gi", reference) for reference in ("aff_mixup", "aff_rd", "aff_ri", "aff_rd_ri")]
+    assert [*table.COMPARISONS] == [*paper, *whole, ("aff_strong_gd_gi", "aff_strong")]
+    assert table.MARKS == {"aff_rd": "∗", "aff_ri": "†", "aff_mixup": "⋆", "aff_rd_ri": "‡", "aff_strong": "§"}
