@@ -92,19 +92,11 @@ def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[s
             rates[work, name] = rate
             measured.append([work, name, row.workers, row.threads, 1e3 * step, besides, rate])
         lines += [[*line, line[-1] / measured[-1][-1]] for line in measured]
-    measured = [
-        [
-            "labelled sets",
-            name,
-            row.workers,
-            row.threads,
-            None,
-            None,
-            1 / sum(SET[work] / rates[work, name] for work in SET),
-        ]
-        for name, row in rows.items()
-        if all((work, name) in rates for work in SET)
-    ]
+    measured = []
+    for name, row in rows.items():
+        if all((work, name) in rates for work in SET):
+            rate = 1 / sum(SET[work] / rates[work, name] for work in SET)
+            measured.append(["labelled sets", name, row.workers, row.threads, None, None, rate])
     lines += [[*line, line[-1] / measured[-1][-1]] for line in measured]
     return timing.table(["work", "code", "workers", "threads", "ms/step", "s besides", "an hour", "ratio"], lines)
 

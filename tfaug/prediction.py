@@ -331,7 +331,6 @@ class Job:
         print(text)
         if len(self._errors) > 1:
             errors = list(self._errors.items())
-            errors = list(self._errors.items())
             findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), errors)
             print(check.report(findings))
         cache.refuse(self._errors.values(), listing="all are listed above")

@@ -37,7 +37,7 @@ MARKS = {**paper.MARKS, "aff_rd_ri": "‡", "aff_strong": "§"}
 
 _CELL = ["method", "num_labelled"]
 _RUN = ["labelled_set", "seed"]
-_PAIRED = [*_RUN, "patient", "case"]
+_PAIRED = [*_RUN, "patient"]
 DRAWS = 2000
 LEVEL = 95  # per cent, of the bootstrap's interval
 
@@ -177,7 +177,7 @@ def scores(found: Iterable[Result], structures: Sequence[str], patient_of: Calla
         for r in found
         for case, dice in r.dice.items()
     ]
-    keys = [*_CELL, *_PAIRED]
+    keys = [*_CELL, *_PAIRED, "case"]
     index = pd.MultiIndex.from_tuples([row[: len(keys)] for row in rows], names=keys)
     return pd.DataFrame([row[len(keys) :] for row in rows], index, columns=[*structures, "mean"])
 
@@ -308,10 +308,10 @@ def _spearman(ours, theirs):
 
 def _as_array(frame, methods):
     """Mean Dice [method, labelled set, seed, patient]; NaN where there is no run."""
-    frame = frame.groupby(level=["method", *_RUN, "patient"]).mean()
+    frame = frame.groupby(level=["method", *_PAIRED]).mean()
     levels = frame.index.get_level_values
     indices = [pd.Categorical(levels("method"), methods).codes]
-    indices += [pd.factorize(levels(key))[0] for key in (*_RUN, "patient")]
+    indices += [pd.factorize(levels(key))[0] for key in _PAIRED]
     values = np.full([len(methods), *(index.max() + 1 for index in indices[1:])], np.nan)
     values[tuple(indices)] = frame["mean"]
     return values
