@@ -4,7 +4,8 @@ Pages are written for a plain Git host first, and work there as they are. For th
 
 - README.md is the start page, CHANGELOG.md a page, and each folder of `CODE` a page with its files;
 - a link whose text is a page's file shows its title in the navigation;
-- links to files outside docs/ lead to those pages, or to the API page of a module or object of tfaug;
+- links to files outside docs/ lead to those pages, or to the API page of a module or object of tfaug; of a link to a
+  file or folder that has no page, its text stays;
 - equations, as GitHub and GitLab take them, become MathML: no script and no network is needed to show them;
 - a block of `$ tfaug COMMAND --help` is followed by what that command prints.
 """
@@ -120,8 +121,10 @@ def _link(found, base, folder, files):
     elif top == "tfaug":
         return f"[{text}][{_object(name, text)}]"
     else:
-        return found[0]
+        uri = name
     linked = files.get_file_from_path(uri)
+    if file.exists() and not linked:
+        return text
     if linked and linked.page and re.fullmatch(r"[\w./-]+\.md", text):
         text = linked.page.title
     return f"[{text}]({posixpath.relpath(uri, folder or '.')}{'#' * bool(anchor)}{anchor})"
