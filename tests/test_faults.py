@@ -741,7 +741,7 @@ NUMBERS = {
     "N": range(1, 6),
     "Y": range(1, 4),
     "R": [1, 2],
-    "V": range(1, 8),
+    "V": range(1, 9),
     "S": [1, 2, 4, 6, 8, 9],
 }
 IDS = [f"{kind}{number}" for kind, numbers in NUMBERS.items() for number in numbers]

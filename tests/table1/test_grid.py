@@ -55,6 +55,8 @@ if action == "advances":
 if action == "user":
     print("error: data: is missing; bring it")
     sys.exit(2)
+if action == "warns":
+    print("warning: the scans are odd\\nwarning: so is " + name, file=sys.stderr)
 if action == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 print(os.environ["TF_NUM_INTRAOP_THREADS"], "threads")
@@ -148,6 +150,16 @@ def test_every_job_runs_once_after_those_that_it_needs(stub, where, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and re.fullmatch(r"table1: 1/4, .+ left, a: done in \d+ s; running: b, c", lines[0])
     assert sorted(path.name for path in (stub / "a").iterdir()) == ["best"]
+
+
+def test_a_warning_is_shown_once_with_the_job_that_gave_it_first(stub, where, capsys):
+    run(stub, job(stub, "a", "warns"), job(stub, "b", "warns", "a"), **where)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert lines == ["a: warning: the scans are odd", "a: warning: so is a", "b: warning: so is b"]
+    (stub / "a.json").unlink()
+    (stub / "a" / "best").rmdir()
+    run(stub, job(stub, "a"), **where)  # of this attempt alone
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_the_first_comes_first(stub):

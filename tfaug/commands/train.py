@@ -76,6 +76,7 @@ def main() -> None:
     from tfaug.experiment import networks, runs, stages
 
     networks.set_up_tensorflow(config)
+    networks.warn_of_slow_precision(config)
     data = _data(stage, config)
     print(f"{networks.machine(config)}; cases: {data.counts()}", flush=True)
     segmenter = segmenter_path(config, workdir, name)

@@ -1,11 +1,15 @@
-"""Which device computes, and why GPUs that are there do not."""
+"""Which device computes, why GPUs that are there do not, and whether it is made for a precision."""
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
+import time
 
 import tensorflow as tf
+
+_SLOWER = 2.0  # times; less may be noise
 
 
 def used() -> str:
@@ -36,3 +40,38 @@ def idle_gpus() -> list[str]:
 def installed_gpus() -> int:
     """How many of NVIDIA's GPUs the system has, whether TensorFlow can use them or not."""
     return len(glob.glob("/dev/nvidia[0-9]*"))
+
+
+@functools.lru_cache(None)
+def slow_precision(policy: str) -> list[str]:
+    """A line on a precision that takes longer than float32 on this machine, as measured; none if it does not.
+
+    Args:
+      policy: name of a Keras precision policy: "float32", "mixed_bfloat16" or "mixed_float16".
+    """
+    dtype = policy.removeprefix("mixed_")
+    if dtype == "float32":
+        return []
+    ratio = _seconds(dtype) / _seconds("float32")
+    if ratio < _SLOWER:
+        return []
+    return [f"precision: {policy} trains about {ratio:.0f} times slower than float32 on this machine; use float32"]
+
+
+def _seconds(dtype: str) -> float:
+    """Of one convolution, forwards and backwards: the best of three."""
+    image, kernel = tf.ones((2, 64, 64, 32), dtype), tf.ones((3, 3, 32, 32), dtype)
+
+    @tf.function
+    def gradient(image, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            convolved = tf.nn.conv2d(image, kernel, 1, "SAME")
+        return tape.gradient(convolved, kernel)
+
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        gradient(image, kernel).numpy()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])  # the first one builds the graph

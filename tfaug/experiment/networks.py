@@ -43,6 +43,12 @@ def _warn_of_idle_gpus():
         logger.warning(warning)
 
 
+def warn_of_slow_precision(config: Config) -> None:
+    """Says, before a training, if the config's precision makes it slower on this machine."""
+    for warning in devices.slow_precision(config.precision):
+        logger.warning(warning)
+
+
 def machine(config: Config) -> str:
     """What computes, and how, in a few words."""
     threads = determinism.num_threads()

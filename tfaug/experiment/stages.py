@@ -130,7 +130,8 @@ class Stage:
             self.find()
             self.data.load(self.splits)
             # What was said before the run was opened, its report has not heard.
-            for warning in (*devices.idle_gpus(), *self.data.warnings(self.splits)):
+            slow = devices.slow_precision(self.config.precision)
+            for warning in (*devices.idle_gpus(), *slow, *self.data.warnings(self.splits)):
                 run.warn(warning, show=False)
             self.build()
             best = self._fit(run)

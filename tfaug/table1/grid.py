@@ -62,10 +62,12 @@ class Outcome(NamedTuple):
     Attributes:
       status: 0 if it is done, else how its process ended; None if it was not started, as one that it needs failed.
       text: a few words, or why it failed and where to read more.
+      warnings: what its process warned of.
     """
 
     status: int | None
     text: str
+    warnings: tuple[str, ...] = ()
 
 
 WAS_DONE = Outcome(0, "was done before")
@@ -156,7 +158,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
     running: dict[str, concurrent.futures.Future] = {}
     attempts: dict[str, _Attempts] = collections.defaultdict(_Attempts)
     not_done: dict[str, Outcome] = {}
-    had_workers = True
+    had_workers, warned = True, set()
     with Display("table1", len(jobs), "job") as display:
         while waiting:
             check_signals()
@@ -167,6 +169,10 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
                 elif name in running and running[name].done():
                     outcome = _outcome(running.pop(name))
                     attempts[name] = attempts[name].after(job)
+                    for warning in outcome.warnings:
+                        if warning not in warned:  # most are of the data, and every job gives them
+                            display.keep(f"{name}: {warning}")
+                            warned.add(warning)
                     if outcome.status not in (0, UserError.exit_status) and attempts[name].count <= RETRIES:
                         continue
                 else:
@@ -236,15 +242,16 @@ def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
             time.sleep(POLL_SECONDS)
         if job.proof is not None and job.proof.exists():
             return WAS_DONE
-        start = time.monotonic()
+        start, written = time.monotonic(), log.stat().st_size
         status = _attempt([sys.executable, *program.command, *job.flags], program.threads, file, wanted)
         seconds = time.monotonic() - start
+    warnings = _warnings(log, written)
     if status != 0:
         ending = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return Outcome(status, f"failed ({ending}): {_last_line(log)} (log: {log})")
+        return Outcome(status, f"failed ({ending}): {_last_line(log)} (log: {log})", warnings)
     if job.run is not None:
         shutil.rmtree(job.run / "checkpoints", ignore_errors=True)
-    return Outcome(0, f"done in {seconds:.0f} s")
+    return Outcome(0, f"done in {seconds:.0f} s", warnings)
 
 
 def _is_busy(job: Job, log: TextIO) -> bool:
@@ -286,6 +293,14 @@ def _environment() -> dict[str, str]:
     if not (root / "train.py").is_file():
         return {**os.environ}
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
+
+
+def _warnings(log: pathlib.Path, start: int) -> tuple[str, ...]:
+    """The lines that begin with "warning: ", from byte `start` of a log on."""
+    with open(log, "rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").split("\n")
+    return tuple(printable(line) for line in lines if line.startswith("warning: "))
 
 
 def _last_line(log: pathlib.Path) -> str:
