@@ -364,6 +364,41 @@ def test_both_networks_learn_and_the_adversary_matters(semi_supervised, eager):
     assert not moved(with_adversary.discriminator, snapshot(without.discriminator))
 
 
+@pytest.mark.parametrize("semi_supervised", [False, True])
+def test_the_gradients_against_an_adversary_are_those_of_its_losses_on_one_tape(semi_supervised, eager):
+    """Which pairs D calls real, what each network descends, and of which sign and weight L_adv is in S's."""
+    weight = 1e4  # felt, though a D that has learned nothing has small gradients
+    step, batch = make_adversarial(semi_supervised, weight), adversarial_batch(semi_supervised)
+    step.discriminator_optimizer.learning_rate = 0.0  # S then meets the same D as below
+    image, label = batch.labelled if semi_supervised else batch
+    with tf.GradientTape(persistent=True) as tape:
+        images = tf.concat([image, batch.unlabelled], 0) if semi_supervised else image
+        logits = step.segmenter(images, training=True)
+        maps = tf.nn.softmax(logits)
+        if semi_supervised:
+            real = tf.concat([image, tf.stop_gradient(maps[:N])], -1)
+            fake = tf.concat([batch.unlabelled, maps[N:]], -1)
+        else:
+            real, fake = tf.concat([image, label], -1), tf.concat([image, maps], -1)
+        judged = step.discriminator(tf.concat([fake, real], 0), training=True)
+        taken_for_real, known = tf.sigmoid(judged[:N]), tf.sigmoid(judged[N:])
+        objectives = {
+            "segmenter": losses.segmentation_loss(logits[:N], label, WEIGHTS)
+            - weight * tf.reduce_mean(tf.math.log(taken_for_real)),
+            "discriminator": -tf.reduce_mean(tf.math.log(known)) - tf.reduce_mean(tf.math.log(1 - taken_for_real)),
+        }
+    expected = {
+        name: np.concatenate(
+            [gradient.numpy().ravel() for gradient in tape.gradient(objective, getattr(step, name).trainable_variables)]
+        )
+        for name, objective in objectives.items()
+    }
+    step(batch, 0)
+    for name, whole in expected.items():
+        error = np.linalg.norm(gradients_of(getattr(step, f"{name}_optimizer")) - whole)
+        assert error < 1e-4 * np.linalg.norm(whole), name
+
+
 def test_unlabelled_scans_matter_to_the_semi_supervised_adversary(eager):
     one, two = make_adversarial(True, 1.0), make_adversarial(True, 1.0)
     one(adversarial_batch(True), 0)
