@@ -3,18 +3,26 @@
 import fast_networks
 import pytest
 
-from tfaug.augment.methods import GENERATORS
+from tfaug.augment.affine import Affine, Scale
+from tfaug.augment.elastic import Elastic
+from tfaug.augment.intensity import ContrastBrightness
+from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.augment.mixup import MixUp
 from tfaug.configs import acdc_quick, phantom
 from tfaug.experiment import networks
 
 
-@pytest.mark.parametrize("name", GENERATORS)
-def test_without_regularisation_the_task_alone_teaches_a_generator(name):
-    config = phantom.get_config()
+def small(config):
     config.data.image_size = 32
     config.data.structures, config.data.channels = (("LV", 1),), ("MRI",)
     for role in ("segmenter", "generator", "discriminator"):
         config.model[role] = f"{fast_networks.__name__}:{role}"
+    return config
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_without_regularisation_the_task_alone_teaches_a_generator(name):
+    config = small(phantom.get_config())
     config.augment.class_weights = (0.5, 0.5)
     weights = ("lambda_adv", "lambda_big", "lambda_fold", "lambda_diversity")
     for key in weights:
@@ -25,6 +33,66 @@ def test_without_regularisation_the_task_alone_teaches_a_generator(name):
         expected["lambda_fold"] = 0.0  # no intensity folds
     assert {key: getattr(rule, key) for key in weights} == expected
     assert rule.lambda_seg == 1.0
+
+
+@pytest.mark.parametrize("kind", ["deform", "intensity"])
+def test_the_update_rule_of_generators_has_the_numbers_of_the_config(kind):
+    config = small(acdc_quick.get_config())
+    numbers = {
+        **{"lambda_seg": 0.1, "lambda_adv": 0.2, "lambda_big": 0.3, "lambda_fold": 0.4, "lambda_diversity": 0.5},
+        **{"warmup_steps": 6, "r1": 0.7, "pack": 5, "class_weights": (0.2, 0.8), "adversarial_loss": "saturating"},
+        **{"task_gradient": False, "discriminator_first": False, "big_of": "displacement", "diversity": "difference"},
+        **{"learning_rate": 0.01, "generator_rate": 0.5, "discriminator_rate": 0.25, "beta_1": 0.6},
+        **{"big_limit_mm": 5.5, "big_limit_intensity": 0.3},
+    }
+    config.augment.update(numbers)
+    rule = networks.learn_augmentation(config, kind)
+    assert rule.kind == kind
+    same = ("lambda_seg", "lambda_adv", "lambda_big", "lambda_diversity", "warmup_steps", "r1", "pack")
+    same += ("class_weights", "task_gradient", "discriminator_first")
+    assert {key: getattr(rule, key) for key in same} == {key: numbers[key] for key in same}
+    assert rule.lambda_fold == (0.4 if kind == "deform" else 0.0)  # no intensity folds
+    assert rule.adversarial_form == "saturating"
+    assert rule.big_limit == (2.0 if kind == "deform" else 0.3)  # px, at 2.75 mm
+    rates = {name: float(getattr(rule, f"{name}_optimizer").learning_rate) for name in ("generator", "discriminator")}
+    assert rates == pytest.approx({"generator": 0.005, "discriminator": 0.0025})
+    assert {float(optimizer.beta_1) for optimizer in (rule.generator_optimizer, rule.discriminator_optimizer)} == {0.6}
+    assert float(rule.warm_up.optimizer.learning_rate) == pytest.approx(0.01)
+    assert rule.warm_up.class_weights == (0.2, 0.8)
+
+
+@pytest.mark.parametrize("name", ["adv_sl", "adv_ssl"])
+def test_the_update_rule_of_a_segmenter_has_the_numbers_of_the_config(name):
+    config = small(acdc_quick.get_config())
+    config.segment.update({"learning_rate": 0.02, "class_weights": (0.3, 0.7), "lambda_adv": 0.4})
+    rule = networks.train_segmenter(config, METHODS[name])
+    assert (rule.class_weights, rule.lambda_adv) == ((0.3, 0.7), 0.4)
+    assert float(rule.segmenter_optimizer.learning_rate) == pytest.approx(0.02)
+    assert rule.semi_supervised == (name == "adv_ssl")
+
+
+def test_the_transforms_have_the_strengths_of_the_config():
+    config = small(acdc_quick.get_config())
+    config.data.resolution = 2.0
+    config.transforms.update({"elastic_mm": 6.0, "mixup_alpha": 0.7})
+    strong = {"scale": (0.3, 1.9), "elastic_mm": 10.0, "contrast": (0.2, 1.8), "brightness": (-0.4, 0.5)}
+    config.transforms.strong.update(strong)
+    transforms = networks.augmenter(config, "even").transforms
+    assert transforms == {
+        "affine": Affine(),
+        "scale": Scale((0.3, 1.9)),
+        "elastic": Elastic(3.0),
+        "elastic_strong": Elastic(5.0),
+        "contrast_brightness": ContrastBrightness((0.8, 1.2), (-0.1, 0.1)),
+        "contrast_brightness_strong": ContrastBrightness((0.2, 1.8), (-0.4, 0.5)),
+        "mixup": MixUp(0.7),
+    }
+    config.transforms.update({"affine": "released", "random_intensity": "released", "elastic_mm": "auto"})
+    transforms = networks.augmenter(config, "even").transforms
+    assert transforms["affine"] == Affine(scale_decimals=2, extra_flip_coin=True)
+    assert transforms["contrast_brightness"] == ContrastBrightness(split=True)
+    assert transforms["elastic"] == Elastic()
+    assert not transforms["contrast_brightness_strong"].split
 
 
 @pytest.mark.parametrize("resolution", [2.75, 1.0])

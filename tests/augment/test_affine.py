@@ -4,7 +4,7 @@ import tensorflow as tf
 from scipy import stats
 
 from tfaug import streams
-from tfaug.augment.affine import Affine
+from tfaug.augment.affine import Affine, Scale
 from tfaug.types import Batch
 
 
@@ -121,3 +121,19 @@ def test_the_released_program_rounds_scales_and_tosses_a_coin_for_the_flip():
     np.testing.assert_allclose(100 * scale, np.round(100 * scale), atol=1e-4)
     assert len(np.unique(scale)) == 21
     assert stats.binomtest(int(flip.sum()), len(flip), 1 / 10).pvalue > 1e-3
+
+
+def test_scale_draws_from_its_range():
+    scale = draws(Scale((0.4, 2.0)))["scale"]
+    assert stats.kstest(scale, stats.uniform(0.4, 1.6).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("scale, after", [(0.5, (20, 22)), (1.0, (20, 24)), (1.5, (20, 26))])
+def test_scale_enlarges_image_and_label_about_the_centre_and_does_nothing_else(scale, after):
+    image, label = np.zeros((1, 41, 41, 1), np.float32), np.zeros((1, 41, 41), int)
+    image[0, 19:22, 23:26], label[0, 19:22, 23:26] = 1, 2  # 4 pixels right of the centre
+    out = Scale().apply(Batch(tf.constant(image), tf.one_hot(label, 4)), {"scale": tf.constant([scale])})
+    rows, columns = np.nonzero(out.label.numpy()[0].argmax(-1) == 2)
+    assert (rows.mean(), columns.mean()) == after
+    rows, columns = np.nonzero(out.image.numpy()[0, ..., 0] > 0.9)
+    assert (rows.mean(), columns.mean()) == after
