@@ -320,6 +320,61 @@ def test_the_energy_distance_takes_the_place_of_the_discriminator(eager):
         np.testing.assert_array_equal(variable, value)
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+def test_the_energy_distance_is_that_of_each_slices_draws_from_the_scans(draws, eager):
+    """Slices that are N // draws apart are draws of one; with a single draw all slices are drawn from one kind."""
+    batch = generator_batch()
+    seen = GreyValues(batch.real)
+    step = make_step(
+        "intensity", adversarial_form="energy", lambda_seg=0.5, lambda_adv=3.0, pack=draws, grey_values=seen
+    )
+    (original, label), half = batch.labelled, N // 2
+    kinds = [range(N)] if draws == 1 else [range(k, N, N // draws) for k in range(N // draws)]
+
+    def mean_distance(some, others):
+        apart = [tf.reduce_mean(tf.abs(a - b)) for i, a in some for j, b in others if i != j]
+        return tf.add_n(apart) / len(apart)
+
+    with tf.GradientTape() as tape:
+        image = original + step.generator([original, batch.z], training=True)
+        values = list(enumerate(tf.unstack(seen(image))))
+        scans = [(f"scan {k}", value) for k, value in enumerate(tf.unstack(seen(batch.real)))]
+        energy = [
+            mean_distance(kind, scans) - 0.5 * mean_distance(kind, kind) - 0.5 * mean_distance(scans, scans)
+            for kind in ([values[k] for k in slices] for slices in kinds)
+        ]
+        energy = tf.add_n(energy) / len(energy)
+        logits = step.segmenter(tf.concat([original[:half], image[half:]], 0), training=True)
+        segmentation = losses.segmentation_loss(logits, label, WEIGHTS)
+        objective = 0.5 * segmentation + 3.0 * energy + 1e-3 * losses.big_loss(image - original)
+    gradients = tape.gradient(objective, step.generator.trainable_variables)
+    expected = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
+    scalars = step.update(batch, ("generator",))
+    np.testing.assert_allclose(scalars["loss/adversarial"], energy, rtol=1e-4)
+    error = np.linalg.norm(gradients_of(step.generator_optimizer) - expected)
+    assert error < 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("form", ["non_saturating", "energy"])
+@pytest.mark.parametrize("first", [True, False])
+def test_moving_statistics_follow_one_pass_of_each_network(first, form, eager):
+    """G runs up to four times in an update, and D up to three; statistics that moved with each would run ahead."""
+    batch = generator_batch()
+    changes = {"lambda_diversity": 0.1, "r1": 0.1, "discriminator_first": first, "adversarial_form": form}
+    step, twin = (make_step("intensity", **changes, grey_values=GreyValues(batch.real)) for _ in range(2))
+    image = batch.labelled.image + twin.generator([batch.labelled.image, batch.z], training=True)
+    step.update(batch)
+    networks = ("generator", "discriminator")
+    found = {name: [value.numpy() for value in getattr(step, name).non_trainable_variables] for name in networks}
+    if not first:  # D judges what the updated G makes
+        image = batch.labelled.image + step.generator([batch.labelled.image, batch.z], training=True)
+    if form == "non_saturating":  # else nobody asks D
+        twin.discriminator(tf.concat([image, batch.real], 0), training=True)
+    for name in networks:
+        for value, expected in zip(found[name], getattr(twin, name).non_trainable_variables):
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_order_decides_whose_discriminator_judges(eager):
     """D first: G meets the updated D. The released order: G meets the old one."""
     released, default, fixed = make_step(discriminator_first=False), make_step(), make_step()
