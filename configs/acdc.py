@@ -71,8 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.control_mm = either(22.0)
     config.model.limit_mm = either(22.0)  # soft limit of their displacements; 0: none; "auto": 3/16 of the side
     config.model.fixed_border = False  # of the same: whether the outermost control points stay where they are
-    config.model.intensity = "free"  # a number a pixel (section 3.3); "curve", "increasing": one a grey value
-    config.model.curve_knots = 8  # of these: linear in between
+    config.model.intensity = "free"  # one a pixel (section 3.3); "curve", "increasing", "quantiles": a grey value
+    config.model.curve_knots = 8  # of these three: linear in between
     config.model.discriminator_norm = True  # batch normalisation in D (section 3.3)
     config.precision = "float32"  # or "mixed_bfloat16"; on a GPU "mixed_float16" too, which scales losses
 
@@ -99,7 +99,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.lambda_seg = 1.0
     config.augment.lambda_adv = 1.0
     config.augment.lambda_big = 1e-3
-    config.augment.adversarial_loss = "non_saturating"  # released program; "saturating" is Eq. 5
+    config.augment.adversarial_loss = "non_saturating"  # released program; "saturating": Eq. 5; "energy": no D
     config.augment.task_gradient = True  # Eq. 4; the released program's generators never saw it
     config.augment.discriminator_first = True  # the released program updates G and S, then D
     # X_L and X_UL (section 2.1); the released program: "unlabelled"; half of the batch from each: "equal".

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfaug import config as rules
+from tfaug.commands import cli
 from tfaug.configs import acdc, acdc_quick, hippocampus, own, phantom, released_code
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
@@ -259,6 +261,14 @@ def test_flags_give_values_of_other_types():
     assert config["splits"]["random"] == {"labelled": [1, 3], "validation": 2, "test": 0.2}
     assert config["augment"]["of_intensity"] == {"pack": 5}
     assert (config["methods"], config["segment"]["class_weights"]) == (["none", "aff"], [0.1, 0.4, 0.5])
+
+
+def test_every_key_of_several_types_takes_a_flag_with_the_old_library_too():
+    """The keys that configs/acdc.py sets with `either` are those that ml_collections 0.1.1 has no flag for."""
+    config = pathlib.Path(acdc.__file__).read_text(encoding="utf-8")
+    keys = re.findall(r"^    (config\.[\w.]+) = either\(", config, re.MULTILINE)
+    assert len(keys) > 5
+    assert [key for key in keys if not cli._LITERAL.match(f"--{key}=1")] == []
 
 
 def config_of(*flags, **environment):

@@ -243,6 +243,20 @@ def test_runs_of_another_config_are_not_taken_for_this_one(trained, command, coh
     assert sorted(path.name for path in (folder / "runs").iterdir()) == NAMES
 
 
+def test_r1_a_result_is_of_the_precision_that_its_folder_names(trained, command, tmp_path):
+    """A finished run stays what it is, which its own command says, and a grid of another precision refuses it."""
+    folder, _ = trained
+    flags = ["--stage=seg", *command, f"--workdir={folder / 'runs'}", "--config.precision=mixed_bfloat16"]
+    done = run("train.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    assert f"{NAMES[2]}: was trained in float32, and stays so" in done.stderr
+    done = run("train.py", *flags, "--results=results", cwd=tmp_path)
+    *_, line = done.stderr.splitlines()  # below warnings, one of them that this machine is slow in bfloat16, if it is
+    assert done.returncode == 2 and line.startswith("error: ")
+    assert "was trained in float32, and the results are of mixed_bfloat16" in line
+    assert not (tmp_path / "results").exists()
+
+
 def mend(root, case):
     """Takes a structure out of a label."""
     label = es_label(root, case)

@@ -20,6 +20,7 @@ from test_faults import failed, no_tensorflow
 from tfaug.configs import phantom
 from tfaug.data.task import Task
 from tfaug.engine import event_files, run_dir
+from tfaug.experiment import instruments
 from tfaug.report import cases, charts, generators, page, runs
 
 HIPPOCAMPUS = ROOT / "docs/results/hippocampus"
@@ -372,3 +373,10 @@ def test_in_a_browser_every_picture_decodes_and_the_slider_moves(world, tmp_path
     command = [browser, *flags, profile, "--dump-dom", (tmp_path / "checked.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert 'data-checked="good"' in done.stdout, re.findall('data-checked="[^"]*"', done.stdout) or done.stderr[-2000:]
+
+
+def test_the_page_calls_sane_what_the_verdict_calls_sane():
+    shown = {key: sane for rows in generators._ROWS.values() for key, *_, sane in rows}
+    limits = {key: f"up to {100 * limit:g} %, or as much as random" for key, limit in instruments.LIMITS.items()}
+    times = dict.fromkeys(("displacement_p95_mm", "intensity_p95"), f"up to {instruments.TIMES} times random")
+    assert {key: shown[key] for key in (*limits, *times)} == {**limits, **times}

@@ -35,7 +35,7 @@ _PROGRAMS = ("train.py", "evaluate.py")
 # size, which no version takes unless the config has some of that size.
 _LITERAL = re.compile(
     r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)"
-    r"|augment\.of_intensity))(?:=|$)"
+    r"|model\.(?:control_mm|limit_mm)|transforms\.(?:strong\.)?elastic_mm|augment\.of_intensity))(?:=|$)"
 )
 
 # No flag has a text of its own: the docstring of a command's module is its page of help.

@@ -5,7 +5,7 @@ What is compared
                        or a Python file
   --config.KEY=VALUE   any number of the config, as --config.data.root=DIR
   --methods=A,B        rows of the table (default: all of the config's `methods`)
-  --num_labelled=1,3   with how many labelled volumes (default: all that have sets)
+  --num_labelled=1,3   with how many labelled volumes (default: those with most sets)
   --sets=1-5           on which labelled sets (default: all)
   --repeats=3          how often on each set, each time with a seed of its own (default: 3)
 Where

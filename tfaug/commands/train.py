@@ -91,6 +91,8 @@ def main() -> None:
     folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
         trainings.pop(0).run()  # its networks go with it
+    if stage == "seg" and cli.RESULTS.value:
+        runs.refuse_other_precision(segmenter, config, workdir, method)
     if evaluated:
         print(runs.evaluate(segmenter, "test", config))
     if stage == "seg" and cli.RESULTS.value:

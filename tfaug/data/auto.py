@@ -16,7 +16,7 @@ from tfaug.types import Volume
 
 DIGITS = 4  # of the resolution
 MARGIN = 0.1  # of the labelled region's length, on either side
-MULTIPLE = 32  # the U-Net halves a slice five times
+MULTIPLE = 32  # a generator begins with five doublings fewer than the slice has
 
 
 class Region(NamedTuple):

@@ -158,7 +158,9 @@ def generator_batches(
 def adversarial_batches(
     labelled: Slices, unlabelled: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int
 ) -> Callable:
-    """Batches to train a segmenter on with unlabelled scans; arguments as for `generator_batches`.
+    """Batches to train a segmenter on with unlabelled scans.
+
+    Arguments as for `labelled_batches`; `unlabelled` are the scans, of which there are as many in a batch.
 
     Returns:
       Function from the step (int64 scalar) to its `AdversarialBatch`.

@@ -296,10 +296,11 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
         members = cases(config, split)
         shown = f"labelled (N_L = {config.num_labelled}, set {config.labelled_set})" if split == "labelled" else split
         yield f"| {shown} | {len(members)} | {', '.join(members)} |"
-    yield "\nLabelled cases are learned from, validation cases choose the best step. Unlabelled scans were used without"
+    kept = "choose the best step" if _kept_best(config, role) else "choose nothing: the last step is kept"
+    yield f"\nLabelled cases are learned from, validation cases {kept}. Unlabelled scans were used without"
     yield "labels, where the method uses them. Test cases were not used.\n"
     yield "## Scores\n"
-    yield from _scores(path, role, report)
+    yield from _scores(path, role, report, config)
     if report.get("warnings"):
         yield "\nWarnings of the training:\n"
         yield from (f"- {warning}" for warning in report["warnings"])
@@ -332,14 +333,19 @@ def _span(values):
     return least if least == most else f"{least} to {most}"
 
 
-def _scores(path, role, report) -> Iterator[str]:
+def _kept_best(config, role):
+    return config["segment" if role == "segmenter" else "augment"].keep == "best"
+
+
+def _scores(path, role, report, config) -> Iterator[str]:
     """Dice of the segmenter on what it was evaluated on; of a generator, what its run says."""
     best = f"{report['best']:.3f} after {report['best_step']} steps"
     if role != "segmenter":
         yield f"A generator has no Dice of its own. Mean validation Dice of the segmenter that learned with it: {best}."
         yield f"What its instruments say: {report.get('verdict', 'unknown')}."
         return
-    yield f"Mean validation Dice, by which the best step was chosen: {best}."
+    chosen = ", by which the best step was chosen" if _kept_best(config, role) else ""
+    yield f"Mean validation Dice{chosen}: {best}."
     found = False
     for split in ("test", "validation"):
         folder = path / "evaluation" / split

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfaug import evaluation, inference, metrics
-from tfaug.augment.methods import GENERATORS
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.compat import keras
 from tfaug.config import Config, cases, check_splits, generator_path, of_generator, require
 from tfaug.data.preprocess import Prepared
@@ -128,6 +128,31 @@ def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepare
     for prepared in scans:
         identity.note_case(out_dir, prepared.case, _ROOM)
         yield prepared
+
+
+def other_precision(path, config: Config) -> str | None:
+    """The precision of a finished run, if it is not the config's."""
+    made_in = run_dir.read_report(path).get("environment", {}).get("precision", config.precision)
+    return made_in if made_in != config.precision else None
+
+
+def refuse_other_precision(path, config: Config, workdir, method: Method) -> None:
+    """Refuses a result for a folder of results, which name one precision, of a run in another one.
+
+    Args:
+      path: the finished run of a segmenter.
+      config: with its labelled set and seed.
+      workdir: of its generators' runs, unless the config names them.
+      method: its row.
+
+    Raises:
+      UserError: its or a generator's run was made in another precision.
+    """
+    of_generators = (config.generators[name] or generator_path(config, workdir, name) for name in method.generators)
+    for run in (path, *of_generators):
+        if (other := other_precision(run, config)) is not None:
+            problem = f"was trained in {other}, and the results are of {config.precision}"
+            raise UserError(run, problem, f"choose another --workdir, or --config.precision={other}")
 
 
 def provenance(path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import logging
 import pathlib
 import pprint
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +126,9 @@ class Stage:
         with run_dir.RunDir(self.path, saved, self.keys) as run, _warnings_into(run):
             if run.report is not None:
                 self.refuse_other(run.report)
-                print(f"{run.path}: finished before, best step {run.report['best_step']}; nothing to do")
+                print(f"{run.path}: finished before, kept step {run.report['best_step']}; nothing to do")
+                if (other := runs.other_precision(run.path, self.config)) is not None:
+                    print(f"warning: {run.path}: was trained in {other}, and stays so", file=sys.stderr)
                 return
             self.find()
             self.data.load(self.splits)
@@ -234,7 +237,7 @@ class Stage:
 
 
 class LearnAugmentation(Stage):
-    """Stage "aug": trains one of `GENERATORS` with S and D, and keeps the best by the validation Dice of S."""
+    """Stage "aug": trains one of `GENERATORS` with S and D."""
 
     keys = identity.GENERATOR
     unread = ("segment", "generators", "methods")

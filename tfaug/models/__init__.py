@@ -11,8 +11,9 @@ arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 
 image is [N, H, W, channels] float32, H and W are image_size, not None, and z is [N, 100]. The field of kind "deform" is
 v in pixels, (row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must
-follow from `seed` alone, or runs will differ. Of the options in `config.model` (filters, half_pixel_centers,
-norm_momentum, head_scale) a function gets those that it has parameters for.
+follow from `seed` alone, or runs will differ. Of the options in `config.model` a function gets those that it has
+parameters for: each role filters, half_pixel_centers, norm_momentum and discriminator_norm; a generator head_scale,
+deformation, fixed_border, intensity, curve_knots, and in pixels of the image control_px and limit_px as well.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ def _tests(table):
     for n, frame in table.tests.groupby("num_labelled"):
         lines = []
         for key, row in frame.xs("mean", level="structure").iterrows() if "mean" in _structures(frame) else ():
-            cells = [f"{_p(row[name])} ({_p(row[f'{name}_holm'])})" for name in ("p", "patients_p", "runs_p")]
+            pairs = [map(render.p_value, (row[p], row[f"{p}_holm"])) for p in ("p", "patients_p", "runs_p")]
+            cells = [f"{alone} ({corrected})" for alone, corrected in pairs]
             difference = page.with_minus(f"{row.difference:+.3f}")
             lines.append([f"{key[0]} > {key[1]}", difference, *cells])
         if lines:
@@ -161,18 +162,14 @@ def _by_structure(n, frame: pd.DataFrame) -> Html:
             f"{method} > {reference}",
             structure,
             page.with_minus(f"{row.difference:+.3f}"),
-            _p(row.p),
-            _p(row.p_holm),
+            render.p_value(row.p),
+            render.p_value(row.p_holm),
         ]
         for (method, reference, _, structure), row in frame.iterrows()
     ]
     return page.table(
         f"{n} labelled, all pairs", ["alternative", "structure", "difference", "p", "after Holm"], lines, texts=[1]
     )
-
-
-def _p(value):
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _orders(table):

@@ -226,7 +226,7 @@ def _generator_figures(run):
 
 
 def _common_figures(run):
-    yield "Best validation Dice", f"{run.report['best']:.3f}", f"step {run.report['best_step']}"
+    yield "Validation Dice of the kept step", f"{run.report['best']:.3f}", f"step {run.report['best_step']}"
     if run.seconds:
         yield "Training time", _duration(run.seconds), run.started and f"begun {run.started:%Y-%m-%d %H:%M}"
 
@@ -310,7 +310,7 @@ def _evaluation(run, split):
             return None
         if not identity.is_of(folder, run_dir.identity(run.path)):
             problem = "is not as it was written, not complete, or of another training"
-            raise UserError(folder, problem, f"evaluate the run again: `tfaug evaluate --run --split={split}`")
+            raise UserError(folder, problem, f"evaluate the run again: `{_evaluate(run)} --split={split}`")
         try:
             table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a case may be called NA
             columns = [name for name in table if name not in ("case", "structure", "in_neither")]
@@ -319,13 +319,17 @@ def _evaluation(run, split):
         except (ValueError, TypeError):
             complete = False
     if not complete or set(table.structure) != set(run.task.names):
-        raise _damaged(file)
+        raise _damaged(run, file)
     return table
 
 
-def _damaged(file):
+def _damaged(run, file):
     """Of an evaluation from before there were digests, which is not made again while the file is there."""
-    return UserError(file, "is damaged", "evaluate the run again: remove the file, then `tfaug evaluate --run`")
+    return UserError(file, "is damaged", f"evaluate the run again: remove the file, then `{_evaluate(run)}`")
+
+
+def _evaluate(run):
+    return f"tfaug evaluate --run={shlex.quote(str(run.path))}"
 
 
 def _distances(table):
@@ -337,9 +341,7 @@ def _distances(table):
 
 def _scores(run, found):
     if not found:
-        told = joined(
-            "The segmenter has not been evaluated. ", code(f"tfaug evaluate --run={shlex.quote(str(run.path))}")
-        )
+        told = joined("The segmenter has not been evaluated. ", code(_evaluate(run)))
         return el("p", told, " scores it; then make this report again.")
     return joined([_of_split(run, split, table) for split, table in found.items()])
 
@@ -407,7 +409,7 @@ def _indices(run, split):
         try:
             table = pd.read_csv(file).filter(regex="_(predicted|reference)_").astype(float)
         except ValueError as error:
-            raise _damaged(file) from error
+            raise _damaged(run, file) from error
     lines = []
     for column in table:
         named = re.fullmatch(r"(.+)_predicted_([a-z]+)", column)

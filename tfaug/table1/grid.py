@@ -42,7 +42,7 @@ class Program(NamedTuple):
     """What all jobs have in common.
 
     Attributes:
-      command: the program's file, and the flags of every job.
+      command: what Python is to run, `-m` and a module or a file, and the flags of every job.
       logs: the folder of the logs.
       threads: of one operation in a training.
     """
@@ -86,7 +86,7 @@ def run(
 
     Args:
       jobs: see `plan.missing`.
-      command: the file of the program that they run, and the flags that they share.
+      command: what Python is to run, `-m` and a module or a file, and the flags that the jobs share.
       logs: the folder for their logs.
       scheduler: address of a running Dask cluster; "" for this machine.
       num_workers: jobs at a time on this machine; 0: as many as cores and memory allow.
@@ -149,7 +149,7 @@ class _Attempts(NamedTuple):
     def after(self, job: Job) -> _Attempts:
         """After one more."""
         newest = max((path.name for path in job.run.glob("checkpoints/step-*")), default="") if job.run else ""
-        return _Attempts(1 if newest != self.checkpoint else self.count + 1, newest)
+        return _Attempts(0 if newest != self.checkpoint else self.count + 1, newest)
 
 
 def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outcome]:

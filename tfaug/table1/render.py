@@ -216,13 +216,14 @@ def _tests(table):
         differences = {name: f"{difference:+.3f}" for name, difference in found.difference.items()}
         lines.append([*start, "difference", *(differences.get(name, "-") for name in table.columns)])
         for unit, (what, p) in _UNITS.items():
-            texts = {name: f"{_p(row[p])} ({_p(row[f'{p}_holm'])})" for name, row in found.iterrows()}
+            texts = {name: f"{p_value(row[p])} ({p_value(row[f'{p}_holm'])})" for name, row in found.iterrows()}
             what = f"p of {found[unit].max()} {what}"
             lines.append([*start, what, *(texts.get(name, "-") for name in table.columns)])
     return _pipes(["N_L", "alternative", "", *map(_in_pipes, table.columns)], lines)
 
 
-def _p(value):
+def p_value(value: float) -> str:
+    """Three digits of a p."""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 

@@ -43,7 +43,7 @@ class Result(NamedTuple):
       num_labelled: N_L.
       labelled_set: which set of that size, from 1.
       seed: of the run.
-      best_step: the update after which the kept model was the best.
+      best_step: the update whose model is kept: the best by `validation_dice`, or the last.
       validation_dice: its mean Dice on the validation patients.
       dice: by test patient, the Dice of the structures in the order of the task; NaN, null in the file, is undefined.
       seconds: of training, over all sessions.
