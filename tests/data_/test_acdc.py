@@ -5,7 +5,7 @@ import pytest
 from patients import anatomy, write_nifti, write_patient
 
 from tfaug.data.readers import acdc
-from tfaug.data.readers.base import read_case, read_files
+from tfaug.data.readers.base import read_files
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
@@ -17,7 +17,7 @@ ES_IMAGE, ES_LABEL = f"{CASE}_frame12.nii.gz", f"{CASE}_frame12_gt.nii.gz"
 
 def read(root, case=CASE, label=True, **options):
     reader = acdc.Reader(root, options)
-    return read_case(reader, reader.task(), case, label)
+    return read_files(reader.locate(case, label), reader.task())
 
 
 def test_es_is_the_default_and_ed_a_choice(tmp_path):

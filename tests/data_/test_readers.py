@@ -10,7 +10,7 @@ from patients import anatomy, write_nifti, write_patient
 
 from tfaug.data import readers
 from tfaug.data.readers import acdc, base, msd, pairs
-from tfaug.data.readers.base import read_case
+from tfaug.data.readers.base import read_files
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
@@ -57,7 +57,7 @@ def nnunet(root, content=V2, suffix=".nii.gz", channels=2, cases=("a", "b"), tes
 def read(root, case, label=True, **options):
     reader = readers.open(root, options)
     task = Task(options["structures"], reader.channels()) if "structures" in options else reader.task()
-    return read_case(reader, task, case, label)
+    return read_files(reader.locate(case, label), task)
 
 
 @pytest.mark.parametrize("labels", [V1["labels"], V2["labels"]], ids=["by value", "by name"])

@@ -193,11 +193,6 @@ class CaseData(NamedTuple):
     order: str = ""
 
 
-def read_case(reader: Reader, task: Task, case: str, label: bool = True) -> CaseData:
-    """Locates and reads a case, see `Reader.locate` and `read_files`."""
-    return read_files(reader.locate(case, label), task)
-
-
 def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] | None = None) -> CaseData:
     """Reads the files of a case and checks that they belong together.
 
