@@ -343,6 +343,15 @@ def test_the_card_tells_data_scores_and_use(world, tmp_path):
     assert "was not evaluated" in exporting.Export(run, role, config, tmp_path / "out", "keras").card()
 
 
+@pytest.mark.parametrize("name, section", [("segmenter", "segment"), ("deform", "augment")])
+def test_the_card_calls_a_step_the_best_only_if_validation_has_chosen_it(world, tmp_path, name, section):
+    role, config = sources.config_of_network(run_of(world, name))
+    for keep, told in (("best", "validation cases choose the best step"), ("last", "choose nothing: the last step is")):
+        config[section].keep = keep
+        card = exporting.Export(run_of(world, name), role, config, tmp_path / "out", "keras").card()
+        assert told in card and ("by which the best step" in card) == (keep == "best" and name == "segmenter")
+
+
 @pytest.mark.parametrize("name", ["segmenter", "deform"])
 def test_the_command_of_the_card_trains_the_same_network(world, name):
     """It finds the run finished: keys of the config and scans are the same."""
