@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from tfaug import evaluation, metrics
 from tfaug.augment.methods import METHODS
 from tfaug.config import cases
 from tfaug.configs import acdc, phantom
@@ -162,3 +163,17 @@ def test_a_result_that_unlabelled_scans_reach_is_of_them(name):
     mended = {**digests, cases(config, "unlabelled")[0]: "2"}
     first, second = (identity.of_result(config, METHODS[name], one) for one in (digests, mended))
     assert first != second
+
+
+@pytest.mark.parametrize("file", ["dice.csv", "summary.txt", "indices.csv", "agreement.png"])
+@pytest.mark.parametrize("change", [lambda path: path.write_text("other"), lambda path: path.unlink()])
+def test_an_evaluation_is_one_only_as_long_as_its_tables_and_picture_are_as_they_were_written(tmp_path, file, change):
+    for name in evaluation.SCORES:
+        (tmp_path / name).write_text(name)
+    made_from = identity.of_evaluation("model", {"a": "digest"}, metrics.DEFAULT_DISTANCES)
+    identity.mark_evaluated(tmp_path, made_from)
+    assert identity.is_evaluated(tmp_path, made_from) and identity.is_of(tmp_path, "model")
+    assert identity.scans_of(tmp_path) == {"a": "digest"}
+    change(tmp_path / file)
+    assert not identity.is_evaluated(tmp_path, made_from) and not identity.is_of(tmp_path, "model")
+    assert identity.scans_of(tmp_path) == {}
