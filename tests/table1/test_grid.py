@@ -52,6 +52,9 @@ if action == "advances":
     number = (folder / "order.txt").read_text().split().count(name)
     (folder / name / "checkpoints" / f"step-{number:08}").mkdir(parents=True)
     sys.exit(3 if number < 6 else 0)
+if action == "stuck":
+    (folder / name / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
+    sys.exit(3)
 if action == "user":
     print("error: data: is missing; bring it")
     sys.exit(2)
@@ -220,6 +223,12 @@ def test_a_job_that_no_worker_can_take_is_reported_and_what_needs_it_skipped(stu
 def test_a_job_may_fail_as_often_as_it_gets_further(stub):
     run(stub, job(stub, "a", "advances"), num_workers=1)
     assert order(stub) == ["a"] * 6
+
+
+def test_a_job_is_given_up_after_three_attempts_without_a_new_checkpoint(stub):
+    with pytest.raises(MachineError):
+        run(stub, job(stub, "a", "stuck"))
+    assert order(stub) == ["a"] * 4  # the first one made one
 
 
 def test_a_killed_worker_takes_its_training_along_and_another_one_does_the_job(stub):
