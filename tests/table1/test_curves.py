@@ -16,8 +16,9 @@ def script():
     return runpy.run_path(str(ACDC / "curves.py"))
 
 
-def test_the_page_shows_the_committed_curves(script):
-    table = script["table"](script["curves"](str(ACDC / "curves")), script["STEPS"])
+@pytest.mark.parametrize("folder", ["curves", "curves-float32"])
+def test_the_page_shows_the_committed_curves(script, folder):
+    table = script["table"](script["curves"](str(ACDC / folder)), script["STEPS"])
     page = (ACDC / "development.md").read_text(encoding="utf-8")
     assert all(f"    {line}\n" in page for line in table.splitlines())
 
