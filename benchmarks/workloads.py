@@ -18,7 +18,7 @@ from tfaug import inference, losses, streams
 from tfaug.augment.affine import Affine
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.learned import Learned
-from tfaug.augment.methods import AFFINE, METHODS
+from tfaug.augment.methods import METHODS
 from tfaug.compat import keras
 from tfaug.data import pipeline, preprocess
 from tfaug.engine import determinism
@@ -217,7 +217,7 @@ def _learn(size, batch, task_gradient, volumes):
         warmup_steps=0,
     )
     real = pipeline.Slices(_slices(size, volumes).image, None)
-    make = pipeline.generator_batches(_slices(size, 1), [real], NUM_CLASSES, batch, _augmenter().in_turn(AFFINE), SEED)
+    make = pipeline.generator_batches(_slices(size, 1), [real], NUM_CLASSES, batch, _augmenter().affine, SEED)
     s, g, d = map(gflop_per_slice, (step.segmenter, step.generator, step.discriminator))
     # G runs forward twice. D sees twice the batch: once to learn, and once for G, when its weights get no gradient.
     gflop = batch * ((1 + BACKWARD) * (s + g) + g + 2 * d * (1 + BACKWARD + 1 + BACKWARD / 2))

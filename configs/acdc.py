@@ -104,7 +104,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.discriminator_first = True  # the released program updates G and S, then D
     # X_L and X_UL (section 2.1); the released program: "unlabelled"; half of the batch from each: "equal".
     config.augment.real_pool = "all"
-    config.augment.first = "affine"  # of labelled and real slices; or "strong": what `aff_strong` does, after it
     config.augment.generator_rate = 1.0  # G's learning rate, as a share
     config.augment.discriminator_rate = 1.0  # D's
     config.augment.beta_1 = 0.9  # of G's and D's Adam

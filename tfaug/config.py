@@ -350,7 +350,6 @@ _RULES = (
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating", "energy")),
     ("augment.task_gradient", *_SWITCH),
     ("augment.discriminator_first", *_SWITCH),
-    ("augment.first", *_one_of("affine", "strong")),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
     ("augment.beta_1", *_SHARE),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
 from tfaug import plugins
-from tfaug.augment.methods import GENERATORS, Method
+from tfaug.augment.methods import AFFINE, GENERATORS, Method
 from tfaug.engine.errors import UserError
 from tfaug.types import Batch
 
@@ -32,9 +31,9 @@ class Augmenter:
         self.seed_at = seed_at
         self.partition = partition
 
-    def in_turn(self, names: Sequence[str]) -> Callable:
-        """Transforms in turn, on the whole batch: function from (`Batch`, step, purpose) to a `Batch`."""
-        return functools.partial(self._in_turn, tuple(names))
+    def affine(self, batch: Batch, step, purpose: str) -> Batch:
+        """The affine augmentation alone, drawn from the stream of `purpose`."""
+        return self._in_turn(AFFINE, batch, step, purpose)
 
     def method(self, method: Method) -> Callable:
         """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.

@@ -71,9 +71,6 @@ AFFINE = ("affine",)
 V_I_VI = (("deform",), ("intensity",), ("deform", "intensity"))  # X_V, X_I and X_VI of section 4
 STRONG = ("scale", "elastic_strong", "contrast_brightness_strong")
 
-FIRST: Mapping[str, tuple[str, ...]] = {"affine": AFFINE, "strong": (*AFFINE, *STRONG)}
-"""What may be done to labelled and real slices, in turn, before generators learn from them: `augment.first`."""
-
 PAPER: Mapping[str, Method] = {
     "none": Method(),
     "aff": Method(AFFINE),

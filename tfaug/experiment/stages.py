@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfaug import evaluation, inference, pictures, steps
-from tfaug.augment.methods import FIRST, GENERATORS, Method
+from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import (
     Config,
     cases,
@@ -265,7 +265,7 @@ class LearnAugmentation(Stage):
             [_images(pool) for pool in pools],
             self.data.task.num_classes,
             schedule.batch_size,
-            networks.augmenter(config, schedule.partition).in_turn(FIRST[schedule.first]),
+            networks.augmenter(config, schedule.partition).affine,
             config.seed,
             released_partition=schedule.partition == "released",
             repeats=draws_of_a_slice(schedule),
