@@ -9,6 +9,7 @@ from tfaug.augment.intensity import ContrastBrightness
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.augment.mixup import MixUp
 from tfaug.configs import acdc_quick, phantom
+from tfaug.engine import devices
 from tfaug.experiment import networks
 
 
@@ -18,6 +19,14 @@ def small(config):
     for role in ("segmenter", "generator", "discriminator"):
         config.model[role] = f"{fast_networks.__name__}:{role}"
     return config
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_v8_only_the_users_own_networks_are_slow_in_sixteen_bits(monkeypatch, own):
+    monkeypatch.setattr(devices, "slow_precision", lambda policy: [f"{policy} is slow"])
+    config = small(phantom.get_config()) if own else phantom.get_config()
+    config.precision = "mixed_bfloat16"
+    assert networks.slow_precision(config) == ["mixed_bfloat16 is slow"] * own
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -62,6 +62,32 @@ def test_v8_a_precision_that_is_slower_than_float32_is_a_warning_with_what_was_m
     )
 
 
+@pytest.mark.parametrize(
+    "dtype, flags, onednn, seen, native",
+    [
+        ("float32", "sse", "0", 0, True),
+        ("bfloat16", "fpu avx512_bf16 sse", "1", 0, True),
+        ("bfloat16", "fpu amx_bf16", "1", 0, True),
+        ("bfloat16", "fpu amx_bf16", "0", 0, False),
+        ("bfloat16", "avx2 avx512f avx512_fp16", "1", 0, False),
+        ("bfloat16", "avx2", "1", 1, True),
+        ("float16", "avx512_bf16", "1", 0, False),
+        ("float16", "avx512_bf16 avx512_fp16", "1", 0, True),
+        ("bfloat16", None, "1", 0, False),
+    ],
+)
+def test_sixteen_bits_need_instructions_or_a_gpu(machine, monkeypatch, tmp_path, dtype, flags, onednn, seen, native):
+    machine(installed=seen, seen=seen)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    monkeypatch.setattr(devices, "_CPU", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"model name : A CPU\nflags : {flags}\n")
+    devices.adds_in_float32.cache_clear()
+    found = devices.adds_in_float32(dtype)
+    devices.adds_in_float32.cache_clear()
+    assert found == native
+
+
 def test_float32_is_not_measured(monkeypatch):
     monkeypatch.delattr(devices, "_seconds")
     assert devices.slow_precision("float32") == []

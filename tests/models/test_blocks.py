@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfaug.models.blocks import Upsample
+from tfaug.compat import keras
+from tfaug.models.blocks import Upsample, conv
 from tfaug.models.generator import KINDS, generator
 from tfaug.models.unet import unet
 
@@ -14,6 +15,36 @@ def test_centred_upsampling_alone_treats_left_and_right_alike(centred):
     mirrored = up(tf.constant(x[:, :, ::-1]))[:, :, ::-1]
     assert up(tf.constant(x)).shape == (2, 8, 12, 3)
     assert np.allclose(up(tf.constant(x)), mirrored, atol=1e-6) == centred
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_of_sixteen_bits_are_as_good_as_their_rounding(dtype):
+    draw = np.random.default_rng(0).normal
+    shapes = ((8, 48, 48, 16), (3, 3, 16, 4), (4,), (8, 48, 48, 4))
+    values = [tf.cast(draw(size=shape), dtype) for shape in shapes]
+    exact, rounded = (_layer_and_gradients(policy, *values) for policy in ("float64", f"mixed_{dtype}"))
+    for right, found in zip(exact, rounded):
+        assert np.linalg.norm(found - right) < 0.004 * np.linalg.norm(right)
+
+
+def _layer_and_gradients(policy, image, kernel, bias, upstream):
+    """What a convolution makes of an image, and the gradients at the image, its weights and its biases."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        of_image = keras.Input(image.shape[1:])
+        of_policy = keras.layers.Activation("linear")(conv(of_image, 4, 3, "conv", 0, activation=None, norm=False))
+        model = keras.Model(of_image, of_policy)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    model.set_weights([tf.cast(value, tf.float64).numpy() for value in (kernel, bias)])
+    image = tf.cast(image, model.compute_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        convolved = model(image)
+        loss = tf.reduce_sum(tf.cast(convolved, tf.float64) * tf.cast(upstream, tf.float64))
+    found = (convolved, *tape.gradient(loss, [image, *model.trainable_weights]))
+    return [tf.cast(value, tf.float64).numpy() for value in found]
 
 
 def test_weights_are_a_pure_function_of_the_seed():

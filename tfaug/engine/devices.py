@@ -5,10 +5,15 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import pathlib
 import time
 
 import tensorflow as tf
 
+from tfaug.engine import determinism
+
+_INSTRUCTIONS = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}  # as Linux names them
+_CPU = pathlib.Path("/proc/cpuinfo")
 _SLOWER = 2.0  # times; less may be noise
 
 
@@ -43,8 +48,26 @@ def installed_gpus() -> int:
 
 
 @functools.lru_cache(None)
+def adds_in_float32(dtype: str) -> bool:
+    """Whether convolutions, and their gradients, sum in float32 here.
+
+    For 16 bits, GPUs do, and oneDNN on processors with instructions for them. Elsewhere TensorFlow takes many times as
+    long as in float32, and sums gradients of bfloat16 in bfloat16, which makes them wrong by per cents.
+
+    Args:
+      dtype: of what is convolved.
+    """
+    if dtype not in _INSTRUCTIONS or tf.config.get_visible_devices("GPU"):
+        return True
+    known = _CPU.read_text(encoding="utf-8", errors="replace").split() if _CPU.is_file() else []
+    return determinism.uses_onednn() and not _INSTRUCTIONS[dtype].isdisjoint(known)
+
+
+@functools.lru_cache(None)
 def slow_precision(policy: str) -> list[str]:
-    """A line on a precision that takes longer than float32 on this machine, as measured; none if it does not.
+    """A line on a precision in which Keras's convolutions take longer than float32's here, as measured, or none.
+
+    `models.blocks.conv` is not slow where Keras's own are, see `adds_in_float32`.
 
     Args:
       policy: name of a Keras precision policy: "float32", "mixed_bfloat16" or "mixed_float16".

@@ -43,9 +43,15 @@ def _warn_of_idle_gpus():
         logger.warning(warning)
 
 
+def slow_precision(config: Config) -> list[str]:
+    """A line on a precision that makes the user's own networks slower on this machine, or none."""
+    own = any(config.model[role] not in known for role, known in models.ROLES.items())
+    return devices.slow_precision(config.precision) if own else []
+
+
 def warn_of_slow_precision(config: Config) -> None:
-    """Says, before a training, if the config's precision makes it slower on this machine."""
-    for warning in devices.slow_precision(config.precision):
+    """Says, before a training, what `slow_precision` does."""
+    for warning in slow_precision(config):
         logger.warning(warning)
 
 

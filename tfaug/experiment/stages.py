@@ -133,7 +133,7 @@ class Stage:
             self.find()
             self.data.load(self.splits)
             # What was said before the run was opened, its report has not heard.
-            slow = devices.slow_precision(self.config.precision)
+            slow = networks.slow_precision(self.config)
             for warning in (*devices.idle_gpus(), *slow, *self.data.warnings(self.splits)):
                 run.warn(warning, show=False)
             self.build()

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfaug import streams
 from tfaug.compat import keras
+from tfaug.engine import devices
 
 layers = keras.layers
 
@@ -27,7 +28,8 @@ def conv(
 ):
     """A 'same'-padded convolution, batch normalisation and an activation.
 
-    A bias directly before batch normalisation cannot change the output, so there is one only without `norm`.
+    A bias directly before batch normalisation cannot change the output, so there is one only without `norm`. The
+    convolution of a mixed precision is in float32 on machines that could sum it in 16 bits alone.
 
     Args:
       x: [N, H, W, C] Keras tensor.
@@ -45,6 +47,7 @@ def conv(
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
     """
+    policy = keras.mixed_precision.global_policy()
     x = layers.Conv2D(
         filters,
         kernel,
@@ -54,6 +57,7 @@ def conv(
         kernel_initializer=keras.initializers.VarianceScaling(
             2.0 * scale**2, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
         ),
+        dtype=policy if devices.adds_in_float32(policy.compute_dtype) else "float32",
         name=name,
     )(x)
     if norm:
