@@ -68,7 +68,8 @@ def main() -> None:
     if CHECK.value:
         check.examine(_data(stage, config), workdir / f"{config.name}-check")
         return
-    evaluated = stage == "all" or (stage == "seg" and cli.RESULTS.value)
+    for_table = stage == "seg" and cli.RESULTS.value
+    evaluated = stage == "all" or for_table
     if evaluated:
         require(cases(config, "test"), "test")
 
@@ -91,11 +92,11 @@ def main() -> None:
     folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
         trainings.pop(0).run()  # its networks go with it
-    if stage == "seg" and cli.RESULTS.value:
+    if for_table:
         runs.refuse_other_precision(segmenter, config, workdir, method)
     if evaluated:
         print(runs.evaluate(segmenter, "test", config))
-    if stage == "seg" and cli.RESULTS.value:
+    if for_table:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
         result = results.of_run(segmenter, config, name, commit=commit, data=scans, **runs.provenance(segmenter))
         results.save(cli.results(), result, config, data.task.names)
