@@ -625,6 +625,18 @@ def test_what_lies_beside_masks_and_is_not_in_the_record_stays(tmp_path):
     assert names(out) == mine and {(out / name).read_text() for name in mine} == {"mine"}
 
 
+@pytest.mark.parametrize("name", sorted(SCORES))
+def test_scores_of_somebody_else_are_not_replaced(tmp_path, name):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    job(data, out, task=task).run(Oracle())
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"out/{name}: is there already, and no .* recorded it; move it away, .*"):
+        job(data, out, Options(score=True), task=task)
+    job(data, out, Options(score=True, overwrite=True), task=task).run(Oracle())
+    assert (out / name).read_bytes() != b"mine"
+    job(data, out, Options(score=True), task=task).run(Oracle())
+
+
 def test_scores_go_when_a_mask_that_was_moved_away_is_made_again_and_stay_when_one_is_added(tmp_path):
     data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
     job(data, out, Options(score=True), task=task).run(Oracle())

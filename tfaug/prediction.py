@@ -240,14 +240,17 @@ class Job:
         Raises:
           UserError: there is one.
         """
-        there = {}
+        there, foreign = {}, []
+        if self._options.score and not self._record["scored"]:
+            foreign += [path for path in map(self._folder.joinpath, evaluation.SCORES) if path.exists()]
         for case in self._masks:
             recorded = self._record["cases"].get(case, {"files": []})["files"]
             there[case] = {what: path for what, path in self._files(case).items() if path.exists()}
-            for what, path in self._wanted(case).items():
-                if what in there[case] and what not in recorded:
-                    problem = "is there already, and no `tfaug predict` has recorded it"
-                    raise UserError(path, problem, f"move it away, {_OTHERWISE}")
+            wanted = self._wanted(case).items()
+            foreign += [path for what, path in wanted if what in there[case] and what not in recorded]
+        if foreign:
+            problem = "is there already, and no `tfaug predict` has recorded it"
+            raise UserError(foreign[0], problem, f"move it away, {_OTHERWISE}")
         # A record of an earlier version does not tell the scan.
         known = {case: entry["scan"] for case, entry in self._record["cases"].items() if "scan" in entry}
         compared = [case for case, files in there.items() if files and case in known]
