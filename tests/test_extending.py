@@ -12,6 +12,8 @@ from data_.patients import write_nifti
 from fast_networks import FAST
 from programs import run
 
+from tfaug.table1 import results
+
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
     *("--config=own", "--config.data.n4_shrink=0", "--config.data.image_size=32", "--config.data.resolution=2.0"),
@@ -118,6 +120,11 @@ def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
     tfaug("evaluate", *flags, "--config.methods=('aff','my_blur:aff_blur')", "--figures", cwd=world)
     assert {"boxplots.png", "figure2-n1.png"} <= {path.name for path in (world / "grid/table1").iterdir()}
     assert (world / "grid/own-n1-set1-seg-aff_blur-seed0/report.json").exists()
+    (result,) = results.load(world / "grid/table1")
+    assert result.row["first"] == ["affine"] and result.row["generated"] == [
+        ["my_blur:Blur"],
+        ["elastic", "my_blur:Blur"],
+    ]
 
 
 NETWORKS = ("--config.model.segmenter=my_networks:small_segmenter", "--config.model.generator=my_networks:shifts")

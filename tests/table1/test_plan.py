@@ -84,6 +84,15 @@ def test_r1_results_of_data_that_changed_are_made_again(config, tmp_path):
         assert program.log(job).read_text().endswith("\n2\n")
 
 
+def test_results_of_a_method_that_was_another_one_are_made_again(config):
+    asked = Grid({"mine": Method(("affine",), (("elastic",), ("my_module:Blur",)))}, (1,), (1,), 2)
+    row = identity.row_of(asked.methods["mine"])
+    same = Result("mine", 1, 1, 0, 1, 0.5, {}, 1.0, None, 1, "2.15.1", None, row)
+    other = same._replace(seed=1, row={**row, "first": ["scale"]})
+    assert plan.stale(config, asked, [same, other], None) == ["phantom-n1-set1-seg-mine-seed1.json"]
+    assert plan.stale(config, asked, [other._replace(row=None)], None) == []  # of before this was written down
+
+
 def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):
     jobs = missing(config, tmp_path, ["aff_gd", "aff_gd_gi", "aff_gd_gi_mixup", "aff_gd_noreg"], (1,), (2,), 1)
     needs = {job.flags[1]: [name for name in job.needs if name != "data"] for job in jobs[1:]}

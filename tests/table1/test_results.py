@@ -153,6 +153,7 @@ DAMAGES = {
     "seconds null": change(seconds=None),
     "seconds infinite": change(seconds=math.inf),
     "commit number": change(commit=5),
+    "row text": change(row="affine"),
     "tensorflow null": change(tensorflow=None),
     "validation_dice null": change(validation_dice=None),
     "renamed": rename,
@@ -282,5 +283,6 @@ def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
 
 
 def test_what_a_result_is_of_is_kept(config, tmp_path):
-    results.save(tmp_path, RESULT._replace(data="abc"), config, STRUCTURES)
-    assert [result.data for result in results.load(tmp_path)] == ["abc"]
+    row = {"first": ["affine"], "generated": [["elastic"]], "mixup": False}
+    results.save(tmp_path, RESULT._replace(data="abc", row=row), config, STRUCTURES)
+    assert [(result.data, result.row) for result in results.load(tmp_path)] == [("abc", row)]

@@ -74,16 +74,17 @@ def fill(workdir: pathlib.Path) -> None:
     grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
     folder = cli.results().absolute()
     found = results.load(folder)
-    stale: list[str] = []
+    digests = None
     if config.data.root and any(result.data for result in found):  # the built-in cohort does not change
         digests = sources.Data(plan.union(config, grid.num_labelled, grid.sets)).digests(sources.SPLITS)
-        stale = plan.stale(config, grid, found, digests)
+    stale = plan.stale(config, grid, found, digests)
     jobs = plan.missing(config, grid, workdir, folder, stale)
     results.bind(folder, config, sources.task_of(config).names)
     done = len(found) - len(stale)
     if stale:
         print(
-            f"{folder}: {len(stale)} results are of data that have changed since, and are made again ({stale[0]}, ...)"
+            f"{folder}: {len(stale)} results are of data or a method that changed since, and are made again "
+            f"({stale[0]}, ...)"
         )
     print(
         f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True

@@ -9,6 +9,7 @@ Needs no TensorFlow.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -151,6 +152,11 @@ def _content(out_dir):
 
 def _digests(out_dir):
     return {name: hashlib.sha256((out_dir / name).read_bytes()).hexdigest() for name in _FILES}
+
+
+def row_of(method: Method) -> dict[str, Any]:
+    """What a method is, as it comes back from a file."""
+    return json.loads(json.dumps(dataclasses.asdict(method)))
 
 
 def splits_of(method: Method) -> list[str]:

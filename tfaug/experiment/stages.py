@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import pathlib
 import pprint
@@ -341,7 +339,7 @@ class TrainSegmenter(Stage):
         self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in names}
 
     def parts(self):  # noqa: D102
-        return {**super().parts(), "row": json.loads(json.dumps(dataclasses.asdict(self.method)))}
+        return {**super().parts(), "row": identity.row_of(self.method)}
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method

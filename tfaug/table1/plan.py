@@ -130,22 +130,26 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
     return [Job(DATA, ("--stage=data", *flags)), *jobs]
 
 
-def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str]) -> list[str]:
-    """The names of the files of results in the grid that are of other data than there are now.
+def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str] | None) -> list[str]:
+    """The names of the files of results in the grid that are of other data, or of another method, than there are now.
 
     Args:
       config: the experiment.
       grid: which part of the table.
-      found: results; of those that do not say what they are of, nothing is known.
-      digests: of the contents of all scans of the grid as they are now, by case.
+      found: results; what those do not say that they are of is taken for what there is.
+      digests: of the contents of all scans of the grid as they are now, by case; None if they cannot have changed.
     """
-    known = {result[:4]: result.data for result in found if result.data}  # by method, N_L, set and seed
+    made = {result[:4]: result for result in found}  # by method, N_L, set and seed
     names = []
     for variant in variants(config, grid):
         for name, method in grid.methods.items():
-            key = (name, variant.num_labelled, variant.labelled_set, variant.seed)
-            if key in known and known[key] != identity.of_result(variant, method, digests):
-                names.append(file_name(config.name, *key[1:3], name, variant.seed))
+            one = made.get((name, variant.num_labelled, variant.labelled_set, variant.seed))
+            if one is None:
+                continue
+            other_row = one.row is not None and one.row != identity.row_of(method)
+            checked = one.data is not None and digests is not None
+            if other_row or (checked and one.data != identity.of_result(variant, method, digests)):
+                names.append(file_name(config.name, one.num_labelled, one.labelled_set, name, one.seed))
     return names
 
 

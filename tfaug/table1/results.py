@@ -51,6 +51,7 @@ class Result(NamedTuple):
       threads: of one operation.
       tensorflow: its version.
       data: the identity of the scans that it is of (`experiment.identity.of_result`); None if unknown.
+      row: what its method was (`experiment.identity.row_of`); None if unknown.
     """
 
     method: str
@@ -65,6 +66,7 @@ class Result(NamedTuple):
     threads: int
     tensorflow: str
     data: str | None = None
+    row: Mapping[str, Any] | None = None
 
 
 def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
@@ -197,6 +199,7 @@ def of_run(
     threads: int,
     tensorflow: str,
     data: str | None = None,
+    row: Mapping[str, Any] | None = None,
 ) -> Result:
     """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
 
@@ -205,8 +208,8 @@ def of_run(
     report = read_report(run)
     dice: dict[str, list[float]] = {}
     with open(run / "evaluation" / "test" / "dice.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):  # by patient, and of each the structures in the order of the task
-            dice.setdefault(row["case"], []).append(float(row["dice"] or "nan"))
+        for line in csv.DictReader(file):  # by patient, and of each the structures in the order of the task
+            dice.setdefault(line["case"], []).append(float(line["dice"] or "nan"))
     return Result(
         method,
         config.num_labelled,
@@ -220,6 +223,7 @@ def of_run(
         threads,
         tensorflow,
         data,
+        row,
     )
 
 
@@ -257,8 +261,8 @@ def _render(result: Result) -> str:
     """One value, or one patient, a line: a change shows as what it is."""
     head = {_RESULT: _RESULT_FORMAT, **result._asdict()}
     dice = head.pop("dice")
-    if result.data is None:
-        del head["data"]
+    for unknown in [key for key in ("data", "row") if head[key] is None]:
+        del head[unknown]
     head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
     dice = {case: [_rounded(value) for value in values] for case, values in dice.items()}
     head = {key: value for key, value in sealed({**head, "dice": dice}).items() if key != "dice"}
@@ -287,8 +291,8 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
             raise ValueError("no validation Dice")
         whole = (result.num_labelled, result.labelled_set, result.seed, result.best_step, result.threads)
         texts = (result.tensorflow, "" if result.commit is None else result.commit)
-        if type(result.data) not in (str, type(None)):
-            raise ValueError("no identity of data")
+        if type(result.data) not in (str, type(None)) or type(result.row) not in (dict, type(None)):
+            raise ValueError("no identity of data or method")
         if {*map(type, whole)} != {int} or {*map(type, texts)} != {str} or type(result.seconds) not in (int, float):
             raise ValueError("values of a wrong type")
         if not 0 <= result.seconds < math.inf:
