@@ -93,6 +93,38 @@ def test_what_a_random_transform_does_is_sane(name, random):
     assert word == "run away" and "40 %" in reason and "(sane: up to 30 %)" in reason
 
 
+@pytest.mark.parametrize(
+    "name, changes, word",
+    [
+        ("intensity", {}, "sane"),
+        ("intensity", {"intensity_mean": 0.029}, "next to nothing"),
+        ("intensity", {"intensity_mean": 0.031}, "sane"),
+        ("intensity", {"diversity": 0.0011}, "collapsed"),
+        ("intensity", {"diversity": 0.0013}, "sane"),
+        ("intensity", {"intensity_p95": 2.9}, "sane"),
+        ("intensity", {"intensity_p95": 3.1}, "run away"),
+        ("intensity", {"saturated": 0.009}, "sane"),
+        ("intensity", {"saturated": 0.011}, "run away"),
+        ("deform", {"displacement_mean_px": 0.09}, "next to nothing"),
+        ("deform", {"displacement_mean_px": 0.11}, "sane"),
+        ("deform", {"folded": 0.009}, "sane"),
+        ("deform", {"folded": 0.011}, "run away"),
+        ("deform", {"lost_anatomy": 0.09}, "sane"),
+        ("deform", {"lost_anatomy": 0.11}, "run away"),
+    ],
+)
+def test_a_verdict_has_limits(name, changes, word):
+    channels = 2 if name == "deform" else 1
+    made, values = reading(name, lambda image, z: tf.zeros([len(z), SIZE, SIZE, channels]), form="free")
+    usual = {"intensity_mean": 0.12, "diversity": 0.1, "displacement_mean_px": 2.0, "diversity_px": 1.0}
+    values = {
+        tag: 1.0 if key.endswith(("_p95", "_p95_px")) else usual.get(key, 0.0)
+        for tag, key in ((tag, tag.split("/")[1]) for tag in values)
+    }
+    values.update({f"generator/{key}": value for key, value in changes.items()})
+    assert made.verdict(values)[0] == word
+
+
 @pytest.mark.parametrize("form", ["free", "curve", "increasing", "quantiles"])
 def test_the_limit_of_tanh_is_told_of_the_forms_that_have_it(form):
     made, values = reading("intensity", lambda image, z: z[:, :1, None, None] * tf.ones_like(image), form=form)
