@@ -294,6 +294,67 @@ def test_what_cannot_be_used_is_one_line_before_tensorflow_loads(world, server, 
     assert {*tmp_path.rglob("*")} == {*before}
 
 
+@pytest.fixture(scope="module")
+def coded(world, tmp_path_factory):
+    """Copies of the data whose dataset.json gives the structures other values."""
+
+    def make(**labels):
+        folder = tmp_path_factory.mktemp("coded") / "data"
+        shutil.copytree(world / "data", folder)
+        content = json.loads((folder / "dataset.json").read_text())
+        content["labels"] = {"background": 0, **labels}
+        (folder / "dataset.json").write_text(json.dumps(content))
+        return folder
+
+    return make
+
+
+OTHER_CODING = "data: marks structures by other values than the run, 85 posterior, 300 anterior instead of 300"
+
+
+def test_scores_of_labels_with_other_values_are_refused(world, coded, server):
+    swapped = coded(anterior=300, posterior=85)
+    flags = [f"--input={swapped}", f"--output={swapped.parent / 'out'}", f"--run={world / RUN}"]
+    assert OTHER_CODING in failed(server.run("tfaug", "predict", *flags, "--score", cwd=world), 2)
+    config = sources.config_of_segmenter(world / RUN)
+    assert len(sources.scans_to_segment(swapped, config).reader.scans()) == 6  # without scores, labels do not count
+    done = tfaug("evaluate", "--run", RUN, f"--config.data.root={swapped}", cwd=world, status=2)
+    assert OTHER_CODING in done.stderr
+
+
+def refusal(act):
+    with pytest.raises(UserError) as caught:
+        act()
+    return str(caught.value)
+
+
+def test_structures_of_other_names_are_a_warning_and_of_no_name_nothing(world, coded, caplog):
+    config = sources.config_of_segmenter(world / RUN)
+    sources.scans_to_segment(coded(anterior=85, posterior=300), config, labels=True)
+    sources.scans_to_segment(coded(anterior=85), config, labels=True)
+    assert not caplog.records
+    sources.scans_to_segment(coded(front=85, posterior=300), config, labels=True)
+    (record,) = caplog.records
+    assert record.message.endswith("the value 85 is 'front' here, and 'anterior' in the run")
+
+
+def test_channels_in_another_order_are_refused(tmp_path):
+    data = write_msd(tmp_path / "data", TASK.structures, num_cases=1, unlabelled=0, channels=2)
+    reader = readers.find(data, {"reader": ""})
+    sources.refuse_other_coding(reader, Task(TASK.structures, ("contrast0", "contrast1")))
+    sources.refuse_other_coding(reader, Task(TASK.structures, ("MR", "CT")))
+    problem = "data: has the channels contrast0, contrast1, in another order than the run, contrast1, contrast0"
+    swapped = Task(TASK.structures, ("contrast1", "contrast0"))
+    assert problem in refusal(lambda: sources.refuse_other_coding(reader, swapped))
+
+
+def test_a_layout_with_a_usual_coding_knows_nothing_of_a_folders_own(tmp_path):
+    """As the scans of M&Ms, which some keep in ACDC's layout, with other values."""
+    (tmp_path / "patient001").mkdir()
+    reader = readers.acdc.Reader(tmp_path, {})
+    sources.refuse_other_coding(reader, Task({"LV": 1, "Myo": 2, "RV": 3}, reader.channels()))
+
+
 # With a segmenter that knows the answer.
 
 
@@ -623,6 +684,31 @@ def test_what_lies_beside_masks_and_is_not_in_the_record_stays(tmp_path):
     for runs in ("a", "b"):
         job(data, out, Options(overwrite=True), runs, task).run(Oracle())
     assert names(out) == mine and {(out / name).read_text() for name in mine} == {"mine"}
+
+
+def test_masks_do_not_mingle_with_labels_nor_with_scans_behind_links(tmp_path):
+    data, task = labelled_data(tmp_path / "data"), Task(TASK.structures, ("contrast0",))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/a.nii.gz").symlink_to(data / "imagesTr/scan00_0000.nii.gz")
+    for scans, out in ((data, data / "labelsTr"), (tmp_path / "links", data / "imagesTr")):
+        with pytest.raises(UserError, match=f"{out}: holds files that are to be read"):
+            job(scans, out, Options(overwrite=True), task=task)
+
+
+def test_labels_need_not_fit_where_they_are_not_used(tmp_path):
+    data, task = labelled_data(tmp_path / "data"), Task(TASK.structures, ("contrast0",))
+    (data / "imagesTr/scan00_0000.nii.gz").unlink()
+    job(data, tmp_path / "out", task=task).run(Oracle())
+    assert names_of_masks(tmp_path / "out") == {"scan01.nii.gz"}
+    with pytest.raises(UserError, match="labelsTr/scan00.nii.gz: has no image in imagesTr"):
+        job(data, tmp_path / "scored", Options(score=True), task=task)
+    (data / "imagesTr").rename(data / "imagesTs")
+    job(data, tmp_path / "of_test", task=task).run(Oracle())
+    assert names_of_masks(tmp_path / "of_test") == {"scan01.nii.gz"}
+
+
+def names_of_masks(out):
+    return {path.name for path in out.glob("*.nii.gz")}
 
 
 @pytest.mark.parametrize("name", sorted(SCORES))

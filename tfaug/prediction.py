@@ -28,6 +28,7 @@ from tfaug import evaluation, indices, metrics, pictures
 from tfaug.data import cache, check, images
 from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
+from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import check_writable, machine_errors, replacing, write_json
@@ -101,16 +102,16 @@ class Job:
                 continue
             name = "_".join(filter(None, (case, tag)))
             self._masks[case] = self._folder / f"{name}{images.suffix(files.images[0])}"
-            inputs |= {path.parent.resolve() for path in files.images}
+            inputs |= _folders(files)
         if not (self._masks or self._errors):
             raise UserError(dataset.root, "holds no scans", "give a scan, a folder of scans, or a data set")
         labelled = set(dataset.cases().labelled) if options.score else set()
         self._labelled = [case for case in self._masks if case in labelled]
         if options.score and not self._labelled:
             raise UserError("--score", f"no scan of {dataset.root} has a label", "leave it out")
-        for case in self._labelled:
-            with contextlib.suppress(UserError):  # is reported when it is scored
-                inputs.add(dataset.locate(case).label.parent.resolve())
+        for case in self._masks:
+            with contextlib.suppress(UserError), cache.explained(case):  # if there is a label; errors are for scores
+                inputs |= _folders(dataset.locate(case))
         self._check_folder(inputs)
         self._record = self._open_record()
         if not options.overwrite:
@@ -337,6 +338,11 @@ class Job:
             findings = check.Findings(self._dataset.root, len(self._masks), len(self._labelled), errors)
             print(check.report(findings))
         cache.refuse(self._errors.values(), listing="all are listed above")
+
+
+def _folders(files: Files) -> set[pathlib.Path]:
+    """Where files lie, and where those that are links lie themselves."""
+    return {folder for path in files.paths for folder in (path.parent.resolve(), path.resolve().parent)}
 
 
 def keep_largest(classes: np.ndarray, index: int) -> None:

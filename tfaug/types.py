@@ -24,8 +24,8 @@ class Volume:
       spacing: mm per voxel along X, Y, Z.
       axis: the file's axis that became Z: 0, 1 or 2.
       path: the file of the first channel; predicted masks are written with its geometry.
-      order: which direction of the body X, Y and Z run along by the header, as "xyz" of an axial scan (x left-right, y
-        front-back, z foot-head); "" if the header does not tell, or the scan lies oblique.
+      order: which way X, Y and Z run by the header, in nibabel's codes: "RAS" to the patient's right, front (anterior)
+        and head (superior); "" if the header does not tell, or the scan lies oblique.
     """
 
     case: str

@@ -73,7 +73,15 @@ def test_the_axis_may_be_given(tmp_path, axis):
     ],
 )
 def test_equal_spacings_are_sliced_along_the_last_axis(spacing, axis):
-    assert sliced_axis(spacing) == axis
+    assert sliced_axis((40, 30, 20, 1), spacing) == axis
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((64, 64, 1, 1), 2), ((1, 64, 64, 2), 0), ((64, 1, 64), 1), ((64, 1, 1), 2)]
+)
+def test_d38_a_single_slice_is_sliced_across_its_axis_however_thin_it_is(shape, axis):
+    for spacing in ((1.5, 1.5, 1.0), (1.0, 1.5, 1.5), (1.0, 1.0, 1.0), (1.0, 1.0, 8.0)):
+        assert sliced_axis(shape, spacing) == axis
 
 
 def test_unlabelled_use_does_not_look_for_a_label(tmp_path):

@@ -29,12 +29,14 @@ def test_of_sound_scans_there_is_nothing_to_say():
     assert oddities.of_scans(HEART, [scan(), scan(), dataclasses.replace(scan(), label=None)]) == []
 
 
-def write_axes(root, case, columns, axis=2):
-    """A patient whose header has these axes of the body, and whose slices of 8 mm lie along `axis`."""
+def write_axes(root, case, columns, axis=2, directions=(1, 1, 1)):
+    """A patient whose header has these axes and directions of the body, and whose slices of 8 mm lie along `axis`."""
     folder = write_patient(root, case)
     image, label = (np.moveaxis(array, 2, axis) for array in anatomy(int(case[-1])))
     spacing = np.insert([1.5, 1.25], axis, 8.0)
-    fields = {f"srow_{row}": (*(np.eye(3)[list(columns)].T * spacing)[k], 0) for k, row in enumerate("xyz")}
+    fields = {
+        f"srow_{row}": (*(np.eye(3)[list(columns)].T * spacing * directions)[k], 0) for k, row in enumerate("xyz")
+    }
     for name, array in (("frame12", image), ("frame12_gt", label)):
         write_nifti(folder / f"{case}_{name}.nii.gz", array, spacing, sform_code=1, **fields)
 
@@ -48,13 +50,23 @@ def test_d31_a_case_that_is_stored_or_cut_otherwise_than_the_others_is_named(tmp
     expected = [
         "patient004: is sliced across axis 0 of its file, most other cases across axis 2; data.slice_axis sets one for "
         "all",
-        "patient005: its axes run front-back, left-right, foot-head by its header, those of most other cases "
-        "left-right, front-back, foot-head",
+        "patient005: its axes run to front, right, head by its header, those of most other cases to right, front, head",
     ]
     for _ in range(2):  # the cache tells the same
         scans = cache.load(patients(tmp_path / "data"), names, Spec(32, 1.5, 0), tmp_path / "cache", num_workers=1)
-        assert [scan.order for scan in scans] == ["xyz"] * 4 + ["yxz"]
+        assert [scan.order for scan in scans] == ["RAS"] * 4 + ["ARS"]
         assert lines(oddities.of_scans(HEART, scans)) == expected
+
+
+def test_d31_a_slice_that_is_mirrored_or_upside_down_is_turned_and_a_stack_from_the_head_down_is_not(tmp_path):
+    for number, directions in enumerate([(1, 1, 1)] * 3 + [(-1, -1, 1), (-1, 1, 1), (1, 1, -1)], start=1):
+        write_axes(tmp_path, f"patient00{number}", (0, 1, 2), directions=directions)
+    scans = [patients(tmp_path).read(f"patient00{number}") for number in range(1, 7)]
+    assert [scan.order for scan in scans] == ["RAS"] * 3 + ["LPS", "LAS", "RAI"]
+    cohort = [oddities.Traits(scan.case, scan.axis, scan.order, scan.case) for scan in scans]
+    problem = "{}: its axes run to {}, head by its header, those of most other cases to right, front, head"
+    expected = [problem.format("patient004", "left, back"), problem.format("patient005", "left, front")]
+    assert lines(oddities.of_cohort(cohort)) == expected
 
 
 @pytest.mark.parametrize("fields", [{}, {"sform_code": 1, "srow_x": (1, 1, 0, 0), "srow_y": (-1, 1, 0, 0)}])

@@ -45,6 +45,8 @@ def main() -> None:
     if INPUT.value:
         config.data.root = str(cli.path(INPUT))
     data = sources.Data(config)
+    if INPUT.value:
+        sources.refuse_other_coding(data.dataset.reader, data.task)
     options = generation.Options(NUMBER.value, SEED.value, PER_SLICE.value, WITH_ORIGINALS.value)
     made_by = sorted(f"{run.absolute().name} {run_dir.identity(run)}" for run in runs)
     arguments = (sources.spec_of(config), config.data.cache_dir, cli.path(OUTPUT), made_by, options)

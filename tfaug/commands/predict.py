@@ -52,7 +52,7 @@ def main() -> None:
     kept = structures if KEEP_LARGEST.value == ["all"] else KEEP_LARGEST.value
     for name in kept:
         cli.choose("--keep-largest", name, structures)
-    dataset = sources.scans_to_segment(cli.path(INPUT), config)
+    dataset = sources.scans_to_segment(cli.path(INPUT), config, labels=SCORE.value)
     options = prediction.Options(
         PROBABILITIES.value, OVERLAY.value, SCORE.value, OVERWRITE.value, tuple(kept), distances
     )

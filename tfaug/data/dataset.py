@@ -106,7 +106,7 @@ def read_series(case: str, files: Files, task: Task, slice_axis: int | str) -> S
 
 def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume:
     """The volume of what was read, its sliced axis moved last; `slice_axis` is as in `DataSet`."""
-    axis = sliced_axis(content.spacing) if slice_axis == "auto" else slice_axis
+    axis = sliced_axis(content.image.shape, content.spacing) if slice_axis == "auto" else slice_axis
     others = [k for k in range(3) if k != axis]
     return Volume(
         case,
@@ -119,7 +119,16 @@ def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume
     )
 
 
-def sliced_axis(spacing) -> int:
-    """The axis with the largest spacing, as slices are thicker than pixels; the last one of those that are equal."""
+def sliced_axis(shape, spacing) -> int:
+    """The axis of a single slice, else that with the largest spacing, as slices are thicker than pixels.
+
+    Of several, the last.
+
+    Args:
+      shape: of a volume, (X, Y, Z, ...).
+      spacing: of its voxels.
+    """
+    single = [axis for axis in range(3) if shape[axis] == 1]
     longest = max(spacing)
-    return max(axis for axis in range(3) if spacing[axis] >= longest * (1 - EQUAL_SPACING))
+    thick = [axis for axis in range(3) if spacing[axis] >= longest * (1 - EQUAL_SPACING)]
+    return max(single or thick)

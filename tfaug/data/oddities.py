@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution.
 ENCLOSED, NOT_ENCLOSED = 0.8, 0.5
-DIRECTIONS = {"x": "left-right", "y": "front-back", "z": "foot-head"}
+DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "foot"}
+SAME_SLICES = str.maketrans("LPI", "RAS")  # if it is the sliced axis that runs the other way
 
 
 # Kinds.
@@ -113,11 +114,13 @@ def of_cohort(cohort: Iterable[Traits]) -> list[Oddity]:
             problem = f"is sliced across axis {scan.axis} of its file, most other cases across axis {axes[0][0]}"
             line = f"{scan.case}: {problem}; data.slice_axis sets one for all"
             found.append(Oddity(OTHER_AXIS, (scan.case,), line))
-    orders = collections.Counter(scan.order for scan in cohort if scan.order).most_common()
-    for scan in cohort:
-        if scan.order and scan.order != orders[0][0]:
-            runs, usual = (", ".join(DIRECTIONS[letter] for letter in order) for order in (scan.order, orders[0][0]))
-            line = f"{scan.case}: its axes run {runs} by its header, those of most other cases {usual}"
+    turns = [scan.order[:2] + scan.order[2:].translate(SAME_SLICES) for scan in cohort]
+    turned = collections.Counter(filter(None, turns)).most_common()
+    for scan, turn in zip(cohort, turns):
+        if turn and turn != turned[0][0]:
+            usual = next(other.order for other, its in zip(cohort, turns) if its == turned[0][0])
+            runs, usual = (", ".join(DIRECTIONS[letter] for letter in order) for order in (scan.order, usual))
+            line = f"{scan.case}: its axes run to {runs} by its header, those of most other cases to {usual}"
             found.append(Oddity(TURNED, (scan.case,), line))
     names = {}
     for scan in cohort:

@@ -15,7 +15,7 @@ from skimage import transform
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-VERSION = 3  # raise it when results change: cached volumes are then prepared again
+VERSION = 4  # raise it when results change: cached volumes are then prepared again
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level

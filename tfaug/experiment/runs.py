@@ -16,7 +16,7 @@ from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.experiment import identity, networks
-from tfaug.experiment.sources import Data, config_of_segmenter
+from tfaug.experiment.sources import Data, config_of_segmenter, refuse_other_coding
 
 _RESULTS = {"table": "summary.txt", "Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
 _ROOM = "make room, then run the same command again"
@@ -100,6 +100,8 @@ def evaluate(
         check_splits(config)  # a test case that the segmenter has learned from is refused
     require(cases(config, split), split)
     out_dir, data = path / "evaluation" / split, Data(config)
+    if "data.root" in (changes or ()):
+        refuse_other_coding(data.dataset.reader, data.task)
     model = run_dir.identity(path)
     complete = (out_dir / identity.TABLE).is_file()  # else there is no need to read the scans twice
     if complete and identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,6 +19,8 @@ from tfaug.data.task import Task
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.phantom import cohort
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("labelled", "validation", "unlabelled", "test")
 
@@ -152,18 +155,55 @@ def _shown(value):
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def scans_to_segment(path: pathlib.Path, config: Config) -> DataSet:
+def scans_to_segment(path: pathlib.Path, config: Config, labels: bool = False) -> DataSet:
     """The scans of a file, a folder or a data set, for the segmenter that has this config.
 
+    Args:
+      path: of the file or folder.
+      config: of a run.
+      labels: whether labels count too, as for scores.
+
     Raises:
-      UserError: there are none, or they have another number of channels.
+      UserError: there are none, or they have other channels, or labels of another coding.
     """
     reader, task = readers.find(path, config.data.to_dict()), task_of(config)
     channels = reader.channels()
     if len(channels) != len(task.channels):
         problem = f"has {len(channels)} channels ({_shown(channels)}), the run takes {len(task.channels)}"
         raise UserError(path, problem, f"give scans with {_shown(task.channels)}, or another --run")
+    refuse_other_coding(reader, task, labels)
     return DataSet(reader, task, config.data.slice_axis)
+
+
+def refuse_other_coding(reader: readers.Reader, task: Task, labels: bool = True) -> None:
+    """Refuses a data set that says itself that its channels, or the values of its labels, are not those of a run.
+
+    Structures of other names may be the same ones, and are a warning.
+
+    Args:
+      reader: of the data set.
+      task: the run's.
+      labels: whether labels count.
+
+    Raises:
+      UserError: channels are in another order, or a structure has another value.
+    """
+    channels = reader.channels()
+    if channels != task.channels and sorted(channels) == sorted(task.channels):
+        problem = f"has the channels {_shown(channels)}, in another order than the run, {_shown(task.channels)}"
+        raise UserError(reader.root, problem, "bring them into the run's order")
+    found = reader.task() if labels and reader.reads_structures else None
+    if found is None:
+        return
+    other = {name: value for name, value in found.structures.items() if task.structures.get(name, value) != value}
+    if other:
+        ours = {name: task.structures[name] for name in other}
+        problem = f"marks structures by other values than the run, {_shown(other)} instead of {_shown(ours)}"
+        raise UserError(reader.root, problem, "give labels with the run's values")
+    names = {value: name for name, value in task.structures.items()}
+    for name, value in found.structures.items():
+        if names.get(value, name) != name:
+            logger.warning(f"{reader.root}: the value {value} is {name!r} here, and {names[value]!r} in the run")
 
 
 def resolve(config: Config) -> Config:

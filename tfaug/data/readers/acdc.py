@@ -36,6 +36,7 @@ class Reader(base.Reader):
     """The patients of a folder in one phase of the heartbeat, or in both."""
 
     looks_for = "folders of patients, each with an Info.cfg"
+    reads_structures = False
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
         super().__init__(root, options)

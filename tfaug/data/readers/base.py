@@ -74,6 +74,7 @@ class Reader(abc.ABC):
     """
 
     looks_for = ""  # what `recognises` goes by, for the user
+    reads_structures = True  # whether `task` is from the folder, and not what such folders usually hold
     _found: Any = None  # see `_files`
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
@@ -233,11 +234,13 @@ def contradiction(files: Files, contents: Mapping[pathlib.Path, bytes] | None = 
 
 
 def _order(scan: Scan) -> str:
-    """The directions of the body along X, Y, Z, see `types.Volume`; "" where transforms do not agree."""
+    """Which way X, Y and Z run, see `types.Volume`; "" where transforms do not agree."""
     orders = set()
     for frame in scan.frames:
-        along = np.abs(frame.axes)
-        orders.add("".join("xyz"[k] for k in along.argmax(axis=0)) if along.max(axis=0).min() > MIN_ALONG else "")
+        along = np.abs(frame.axes).argmax(axis=0)
+        cosines = frame.axes[along, range(3)]
+        letters = ("RAS"[k] if cosine > 0 else "LPI"[k] for k, cosine in zip(along, cosines))
+        orders.add("".join(letters) if np.abs(cosines).min() > MIN_ALONG else "")
     return orders.pop() if len(orders) == 1 else ""
 
 

@@ -86,9 +86,14 @@ class Reader(base.Reader):
         """The cases of imagesTr and imagesTs.
 
         Raises:
-          UserError: dataset.json tells another number of labelled cases or names one that is missing, or as `locate`.
+          UserError: dataset.json tells another number of labelled cases or names one that is missing, a label has no
+            image, or as `locate`.
         """
-        *_, labels = self._files()
+        training, _, labels = self._files()
+        if not training:
+            raise self._empty("imagesTr")
+        for case in sorted(labels.keys() - training):
+            raise UserError(labels[case], "has no image in imagesTr", "add it, or remove the label")
         labelled = tuple(sorted(labels))
         count = self._content.get("numTraining", len(labelled))
         if count != len(labelled):
@@ -141,18 +146,20 @@ class Reader(base.Reader):
         """The images of imagesTr and imagesTs (case: {channel number, or None for all: path}), the labels by case."""
         labels = dict(self._stems("labelsTr"))
         stems = dict(self._stems("imagesTr"))
-        if not stems:
-            problem = f"holds no {self._suffix} files"
-            raise UserError(self.root / "imagesTr", problem, "set data.root to the folder of dataset.json, or add them")
+        of_test = dict(self._stems("imagesTs"))
+        if not (stems or of_test):
+            raise self._empty("imagesTr")
         # A label is named as its case: this tells a case called heart_0001 from the second channel of a case heart.
-        whole = bool(stems.keys() & labels) if labels else not all(map(CHANNEL.fullmatch, stems))
-        training = self._by_case(stems, whole)
-        test = self._by_case(dict(self._stems("imagesTs")), whole)
+        named = stems or of_test
+        whole = bool(stems.keys() & labels) if stems and labels else not all(map(CHANNEL.fullmatch, named))
+        training, test = self._by_case(stems, whole), self._by_case(of_test, whole)
         for case in sorted(training.keys() & test):
             raise UserError(self.root / "imagesTs" / case, "is also the name of a case in imagesTr", "rename one")
-        for case in sorted(labels.keys() - training):
-            raise UserError(labels[case], "has no image in imagesTr", "add it, or remove the label")
         return training, test, labels
+
+    def _empty(self, folder: str) -> UserError:
+        problem = f"holds no {self._suffix} files"
+        return UserError(self.root / folder, problem, "set data.root to the folder of dataset.json, or add them")
 
     def _stems(self, folder: str) -> list[tuple[str, pathlib.Path]]:
         """The files of a subfolder by their names without the suffix; none if there is no such folder."""
