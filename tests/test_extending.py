@@ -1,6 +1,7 @@
 """What a user adds from outside the package, and the front door: every file that the documents show is run."""
 
 import json
+import os
 import pathlib
 import re
 
@@ -110,6 +111,19 @@ def test_structures_come_from_the_data_set_and_masks_hold_its_values(tmp_path, e
     assert mask.name == f"{table.case[0]}_prediction{ending}" and image.GetSize() == original.GetSize()
     assert image.GetSpacing() == pytest.approx(original.GetSpacing())
     assert set(np.unique(sitk.GetArrayFromImage(image))) <= {0, *structures.values()}
+
+
+def test_a_case_whose_name_is_not_utf_8_is_refused_before_it_is_in_a_table(tmp_path):
+    write_msd(tmp_path / "data", {"a": 1})
+    for name in ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz"):
+        (tmp_path / "data" / name.format("scan00")).rename(
+            tmp_path / "data" / name.format(os.fsdecode("Müller".encode("latin-1")))
+        )
+    for grid in ((), TINY):  # where a grid is chosen, all cases are read before
+        done = tfaug("check", *(grid or ("--config=own",)), "--config.data.root=data", cwd=tmp_path, status=2)
+        assert done.stderr.splitlines()[-1].endswith("has a name that is not UTF-8; rename its files")
+    table = pd.read_csv(tmp_path / "runs/own-check/check.csv")
+    assert [case for case, problem in zip(table.case, table.problems.isna()) if not problem] == ["M\\udcfcller"]
 
 
 def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):

@@ -20,7 +20,7 @@ import pandas as pd
 
 import tfaug
 from tfaug import config as rules
-from tfaug import configs
+from tfaug import configs, tables
 from tfaug.config import Config
 from tfaug.engine import command
 from tfaug.engine.errors import UserError, nearest
@@ -58,7 +58,7 @@ def check(config: Config | str = "phantom", workdir: str | os.PathLike = "runs")
     """
     config, file = _written(config, workdir)
     _run("check", f"--config={file}", f"--workdir={workdir}")
-    return pd.read_csv(pathlib.Path(workdir, f"{config.name}-check", "check.csv"))
+    return tables.read(pathlib.Path(workdir, f"{config.name}-check", "check.csv"))
 
 
 def train(
@@ -115,7 +115,7 @@ def evaluate(run: str | os.PathLike, split: str = "test", changes: Mapping[str, 
     """
     flags = [f"--config.{key}={value}" for key, value in (changes or {}).items()]
     _run("evaluate", f"--run={os.fspath(run)}", f"--split={split}", *flags)
-    return pd.read_csv(pathlib.Path(run, "evaluation", split, "dice.csv"))
+    return tables.read(pathlib.Path(run, "evaluation", split, "dice.csv"))
 
 
 def _written(config: Config | str, workdir) -> tuple[Config, pathlib.Path]:

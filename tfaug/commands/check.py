@@ -47,7 +47,7 @@ def examine(data: sources.Data, folder: pathlib.Path) -> None:
 
     findings = data.check()
     with replacing(folder / "check.csv", _ROOM) as path:
-        check.table(findings).to_csv(path, index=False)
+        check.table(findings).to_csv(path, index=False, errors="backslashreplace")
     with replacing(folder / "check.png", _ROOM) as path:
         pictures.save(sheet(findings, data.task), path)
     print(f"cases: {data.counts()}\ntable: {folder / 'check.csv'}\npicture of every case: {folder / 'check.png'}\n")

@@ -13,6 +13,7 @@ from tfaug.data.preprocess import to_file_order
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.data.task import Task
+from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
 EQUAL_SPACING = 1e-3  # of the largest: headers hold spacings as rounded numbers
@@ -46,7 +47,15 @@ class DataSet:
         return self.reader.patient(case)
 
     def locate(self, case: str, label: bool = True) -> Files:
-        """The files of a case, not opened, see `Reader.locate`."""
+        """The files of a case, not opened, see `Reader.locate`.
+
+        Raises:
+          UserError: as there, or the case has a name that no table can hold.
+        """
+        try:
+            case.encode()
+        except UnicodeEncodeError as error:  # the bytes of a file's name, see os.fsencode
+            raise UserError(self.root / case, "has a name that is not UTF-8", "rename its files") from error
         return self.reader.locate(case, label)
 
     def read(self, case: str, label: bool = True) -> Volume:

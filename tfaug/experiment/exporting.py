@@ -22,9 +22,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
-
 import tfaug
+from tfaug import tables
 from tfaug.augment.methods import METHODS
 from tfaug.config import Config, augment_of, cases, generator_path, limits_intensity, write
 from tfaug.configs import acdc
@@ -351,7 +350,7 @@ def _scores(path, role, report, config) -> Iterator[str]:
         folder = path / "evaluation" / split
         if identity.is_of(folder, run_dir.identity(path)) and (folder / "dice.csv").is_file():
             found = True
-            table = pd.read_csv(folder / "dice.csv")
+            table = tables.read(folder / "dice.csv")
             scored = table.case.unique()
             yield f"\nDice on the scans' own grids, {split}, {len(scored)} cases ({', '.join(scored)}):\n"
             yield "| structure | mean | standard deviation | lowest | highest |\n| --- | --- | --- | --- | --- |"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tfaug import config as rules
-from tfaug import indices, metrics
+from tfaug import indices, metrics, tables
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.config import Config, cases, generator_path
 from tfaug.configs import phantom
@@ -312,9 +312,9 @@ def _evaluation(run, split):
             problem = "is not as it was written, not complete, or of another training"
             raise UserError(folder, problem, f"evaluate the run again: `{_evaluate(run)} --split={split}`")
         try:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a case may be called NA
+            table = tables.read(file)
             columns = [name for name in table if name not in ("case", "structure", "in_neither")]
-            table[columns] = table[columns].replace("", "nan").astype(float)
+            table[columns] = table[columns].astype(float)
             complete = {"case", "structure", "dice", *_distances(table)} <= {*table} and len(table) > 0
         except (ValueError, TypeError):
             complete = False

@@ -1,0 +1,21 @@
+"""The tables that tfaug writes as CSV."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+
+_TEXT = ("case", "split", "structure", "shape", "spacing_mm", "orientation", "digest", "problems")
+
+
+def read(path: str | os.PathLike) -> pd.DataFrame:
+    """Reads one: names are text, as those of cases called 001 or NA; an empty field is "" there, and NaN elsewhere.
+
+    Raises:
+      OSError: there is none, or it cannot be read.
+      ValueError: it is no table.
+    """
+    others = [name for name in pd.read_csv(path, nrows=0) if name not in _TEXT]
+    missing = {name: [""] for name in others}
+    return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=missing)
