@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfaug.compat import keras
 from tfaug.metrics import jacobian_determinant
 from tfaug.models.discriminator import (
     BINS,
@@ -96,6 +97,22 @@ def test_an_increasing_curve_keeps_brighter_what_is_brighter():
     assert slopes.min() > 0.2 and slopes.max() < 4.5 and np.abs(curve[..., 0]).max() <= 0.5
     assert slopes.max() > 3 and slopes.min() < 0.5
     np.testing.assert_allclose(Increasing()(tf.zeros([1, 1, 8])), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 224])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_curve_is_of_the_whole_slice_in_sixteen_bits_too(policy, size):
+    rng, found, before = np.random.default_rng(0), [], keras.mixed_precision.global_policy()
+    inputs = [rng.uniform(0, 1, (2, size, size, 1)).astype(np.float32), rng.normal(size=(2, 100)).astype(np.float32)]
+    try:
+        for name in ("float32", policy):
+            keras.mixed_precision.set_global_policy(name)
+            model = generator("intensity", size, filters=2, seed=1, intensity="quantiles", curve_knots=16)
+            inner = keras.Model(model.inputs, model.get_layer("whole_slice").output)
+            found.append(tf.cast(inner(inputs, training=True), tf.float32).numpy())
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    assert np.linalg.norm(found[1] - found[0]) < 0.02 * np.linalg.norm(found[0])
 
 
 FORMS = [

@@ -171,11 +171,11 @@ def test_first_slices_stay_original_and_the_rest_are_generated(eager):
 @pytest.mark.parametrize("kind", ["deform", "intensity"])
 def test_the_gradients_are_those_of_equation_4_on_one_tape(kind, form, eager):
     """The update reaches them by parts, and computes G's activations twice, for the memory's sake."""
-    seg, adv, big = 1.0, 1e4, 3.0  # all three are felt, though a D that has learned nothing has small gradients
+    seg, adv, big = 0.2, 1e4, 3.0  # all three are felt, though a D that has learned nothing has small gradients
     step = make_step(kind, lambda_seg=seg, lambda_adv=adv, lambda_big=big, adversarial_form=form)
     batch = generator_batch()
     (original, label), half = batch.labelled, N // 2
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         field = step.generator([original, batch.z], training=True)
         image = transform_image(kind, original, field)
         mixed = tf.concat([original[:half], image[half:]], 0)
@@ -184,7 +184,10 @@ def test_the_gradients_are_those_of_equation_4_on_one_tape(kind, form, eager):
         judged = step.discriminator(tf.concat([image, batch.real], 0), training=True)[:N]
         objective = seg * segmentation + adv * losses.adversarial_loss(judged, form) + big * losses.big_loss(field)
     networks = ("generator", "segmenter")
-    expected = tape.gradient(objective, [networks_of(step)[name].trainable_variables for name in networks])
+    descended = (objective, segmentation)  # S descends L_S, whatever its weight for G
+    expected = [
+        tape.gradient(loss, networks_of(step)[name].trainable_variables) for loss, name in zip(descended, networks)
+    ]
     step.update(batch, networks)
     for name, gradients in zip(networks, expected):
         whole = np.concatenate([gradient.numpy().ravel() for gradient in gradients])
@@ -199,19 +202,21 @@ def test_discriminator_learns_to_tell_apart(eager):
     assert scalars["discriminator/accuracy_fake"] == 1 and scalars["discriminator/accuracy_real"] == 1
 
 
-def test_the_discriminator_descends_the_gradient_penalty_at_scans(eager):
+@pytest.mark.parametrize("pack", [1, 2])
+def test_the_discriminator_descends_the_gradient_penalty_at_what_it_judges(pack, eager):
     """Its gradients with a penalty less those without are those of the penalty."""
     batch, weight, found = generator_batch(), 1e4, []
     for r1 in (0.0, weight):
-        step = make_step(norm=False, r1=r1)
-        d = make_step(norm=False).discriminator
+        step = make_step(norm=False, r1=r1, pack=pack)
+        d = make_step(norm=False, pack=pack).discriminator
         step.update(batch, ("discriminator",))
         found.append(gradients_of(step.discriminator_optimizer))
     with tf.GradientTape() as tape:
+        judged = losses.packed(batch.real, pack)
         with tf.GradientTape() as inner:
-            inner.watch(batch.real)
-            logits = d(batch.real, training=True)
-        penalty = weight * losses.gradient_penalty(inner.gradient(logits, batch.real))
+            inner.watch(judged)
+            logits = d(judged, training=True)
+        penalty = weight * losses.gradient_penalty(inner.gradient(logits, judged))
     parts = tape.gradient(penalty, d.trainable_variables, unconnected_gradients="zero")
     expected = np.concatenate([part.numpy().ravel() for part in parts])
     assert np.linalg.norm(expected) > 0

@@ -125,7 +125,8 @@ def _intensity_head(x, channels, block):
 
 
 def _curve_head(x, drawn, image, form, knots, seed):
-    x = keras.layers.GlobalAveragePooling2D(name="whole_slice")(x)
+    # TensorFlow's sum over a slice in 16 bits loses what is small beside it.
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
     curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)
     curve = keras.layers.Reshape((image.shape[-1], knots), name="curve_reshape")(curve)

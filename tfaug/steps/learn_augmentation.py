@@ -172,6 +172,8 @@ class LearnAugmentation(tf.Module):
                         descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
+                if self.lambda_seg not in (0, 1):  # it weighs what G descends; S descends L_S
+                    segmenter_gradients = [gradient / self.lambda_seg for gradient in segmenter_gradients]
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
                 with frozen_statistics(g):
@@ -262,9 +264,10 @@ class LearnAugmentation(tf.Module):
         return {f"gradient/{name}": tf.where(tf.math.is_finite(norm), norm, 0.0) for name, norm in norms.items()}
 
     def _penalty(self, real):
+        real = losses.packed(real, self.pack)  # what D judges as one
         with frozen_statistics(self.discriminator), tf.GradientTape() as tape:
             tape.watch(real)
-            logits = tf.reduce_sum(self.discriminator(losses.packed(real, self.pack), training=True))
+            logits = tf.reduce_sum(self.discriminator(real, training=True))
         return losses.gradient_penalty(tape.gradient(logits, real))
 
     def _judge(self, image, real):
