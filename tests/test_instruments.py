@@ -48,6 +48,18 @@ def test_beside_each_number_of_a_generator_stands_that_of_random_transforms(name
     assert found["generator"]["lost_anatomy"] >= 0
 
 
+@pytest.mark.parametrize("name, random", [("deform", "elastic"), ("intensity", "contrast_brightness")])
+def test_a_generator_that_is_a_random_transform_reads_as_that_transform(name, random):
+    """Deviations and maxima grow with the number of draws."""
+    channels = 2 if name == "deform" else 1
+    made, _ = reading(name, lambda image, z: tf.zeros([len(z), SIZE, SIZE, channels]))
+    drawn = iter(dict(made._random_fields())[random])
+    found = [by_source(made.measure(lambda image, z: tf.constant(next(drawn)))) for _ in range(4)]
+    for key, value in found[0][random].items():
+        assert np.mean([one["generator"][key] for one in found]) == pytest.approx(value, rel=1e-5, abs=1e-7)
+    assert next(drawn, None) is None
+
+
 def test_histogram_matching_reaches_the_unlabelled_scans_and_a_shift_of_one_does():
     _, values = reading("intensity", lambda image, z: tf.ones_like(image))
     assert values["histogram/histogram_distance"] < 0.05 and values["generator/histogram_distance"] < 0.05

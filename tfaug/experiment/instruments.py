@@ -19,7 +19,7 @@ from tfaug.models.discriminator import GreyValues
 from tfaug.types import Batch
 
 Z_DRAWS = 4  # fields per image
-YARDSTICK_DRAWS = 16
+YARDSTICK_READINGS = 4  # of as many draws each, whose mean stands for a random transform
 JUDGED_SLICES = 12  # of each pool; as many as make a pack, if that is more
 
 # The random transforms beside each kind of generator.
@@ -77,7 +77,7 @@ class Instruments:
         self._yardsticks = {
             f"{transform}/{key}": value
             for transform, drawn in random_fields.items()
-            for key, value in self._describe(drawn).items()
+            for key, value in self._mean_reading(drawn).items()
         }
 
     def measure(self, generate: Generate, judge: Callable | None = None) -> dict[str, float]:
@@ -175,6 +175,11 @@ class Instruments:
                 values["spread"] = self._spread(images)
         return values
 
+    def _mean_reading(self, drawn):
+        """`_describe`, averaged over parts of `Z_DRAWS` draws: deviations and maxima depend on how many there are."""
+        readings = [self._describe(part) for part in np.split(drawn, len(drawn) // Z_DRAWS)]
+        return {key: float(np.mean([reading[key] for reading in readings])) for key in readings[0]}
+
     def _spread(self, images):
         """Of images [K, N, H, W, C], K of each slice: how much grey values differ over K, as a share of the unlabelled.
 
@@ -197,7 +202,12 @@ class Instruments:
         transforms = networks.augmenter(self._config, "even", unlabelled=unlabelled).transforms
         for name in YARDSTICKS[self._kind]:
             if name in transforms:
-                yield name, np.stack([self._random_field(transforms[name], name, k) for k in range(YARDSTICK_DRAWS)])
+                yield (
+                    name,
+                    np.stack(
+                        [self._random_field(transforms[name], name, k) for k in range(YARDSTICK_READINGS * Z_DRAWS)]
+                    ),
+                )
 
     def _random_field(self, transform, name, k):
         params = transform.sample(self._shown, pipeline.seed_at(self._config.seed, f"yardstick/{name}", k))
