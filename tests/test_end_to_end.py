@@ -284,14 +284,40 @@ def test_r1_c14_a_model_is_what_it_was_trained_on_and_an_evaluation_what_it_scor
     result = run("evaluate.py", *flags, "--config.splits.test=('patient036',)", cwd=tmp_path)
     assert result.returncode == 2  # it is among the unlabelled ones
     more = ["--config.splits.test=('patient036',)", "--config.splits.unlabelled=('patient016',)"]
+    line = error_line(run("evaluate.py", *flags, *more, cwd=tmp_path))
+    assert f"{NAMES[2]}: has used cases of the test split itself (patient036: unlabelled)" in line  # by its generators
+    more = ["--config.splits.test=('patient027',)", "--config.splits.unlabelled=('patient016',)"]
     result = run("evaluate.py", *flags, *more, cwd=tmp_path)
     assert result.returncode == 0 and "1 case" in result.stdout
-    assert set(pd.read_csv(table).case) == {"patient036"}
+    assert set(pd.read_csv(table).case) == {"patient027"}
 
     shutil.copy(es_label(cohort, "patient011"), es_label(tmp_path / "renamed", "patient002"))
     shutil.copytree(folder / "runs" / NAMES[0], tmp_path / "runs" / NAMES[0])
     line = error_line(run("train.py", "--stage=aug", *flags, cwd=tmp_path))
     assert "was trained on other data (scan of patient002: changed)" in line
+
+
+def test_a_model_is_what_each_of_its_cases_was_used_for(trained, command, tmp_path):
+    """As in a cross-validation: the case that was labelled is validated on, or tested, and the other way round."""
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    before = contents(tmp_path / "runs")
+    flags = [*command, f"--config.data.cache_dir={folder / 'cache'}"]
+    other = '(patient002: "labelled" -> "validation", patient011: "validation" -> "labelled")'
+    exchanged = ["--config.splits.labelled.n1=(('patient011',),)", "--config.splits.validation=('patient002',)"]
+    for program, *more in (("train.py", "--stage=aug"), ("train.py", "--stage=seg"), ("evaluate.py",)):
+        line = error_line(run(program, *flags, *exchanged, *more, cwd=tmp_path))
+        assert f"was made with another split of the cases {other}" in line
+    line = error_line(run("train.py", *flags, *exchanged, "--stage=seg", "--aug=aff_gd", cwd=tmp_path))
+    assert f"{NAMES[0]}: was made with another split of the cases {other}" in line
+
+    tested = ["--config.splits.labelled.n1=(('patient011',),)", "--config.splits.validation=('patient007',)"]
+    line = error_line(run("evaluate.py", *flags, *tested, "--config.splits.test=('patient002',)", cwd=tmp_path))
+    assert f"{NAMES[2]}: has used cases of the test split itself (patient002: labelled)" in line
+    of_run = [f"--run=runs/{NAMES[2]}", "--config.splits.validation=('patient007',)"]
+    line = error_line(run("evaluate.py", *of_run, "--config.splits.test=('patient011',)", cwd=tmp_path))
+    assert f"{NAMES[2]}: has used cases of the test split itself (patient011: validation)" in line
+    assert contents(tmp_path / "runs") == before
 
 
 def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, tmp_path):

@@ -192,6 +192,10 @@ def changed_scan(world):
     return []
 
 
+def exchanged_cases(world):
+    return ["--config.splits.labelled.n1=(('patient002',),)", "--config.splits.validation=('patient001',)"]
+
+
 def no_valid_checkpoint(world):
     for path in world.run.glob("checkpoints/*/variables.index"):
         os.truncate(path, 100)
@@ -286,7 +290,8 @@ REFUSED = [
     ("C7 pattern", pattern_as_workdir, r"w\[1\]: has one of \* \? \[ \\ in its path"),
     ("C7 UTF-8", workdir_that_is_not_utf_8, r"w\\udcff: is not UTF-8"),
     ("C4", another_rate, rf"{NAME}: .*config.segment.learning_rate: 0.001 -> 0.5"),
-    ("C5", changed_scan, rf"{NAME}: was started with another data \(data.scans.patient001: "),
+    ("C5", changed_scan, rf"{NAME}: was made with another config or other data \(data.scans.patient001: "),
+    ("C5 exchanged", exchanged_cases, rf'{NAME}: was made with another .*\(patient001: "labelled" -> "validation", '),
     ("C7", foreign_folder, rf"{NAME}: is not empty"),
     ("C7 damaged", damaged_config, r"config.json: is missing or not the config of a tfaug run"),
     ("C7 0.1.0", run_of_version_0_1_0, rf"{NAME}: is a run of tfaug 0.1.0; use that version for it"),

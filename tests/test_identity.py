@@ -7,7 +7,7 @@ import pytest
 
 from tfaug import evaluation, metrics
 from tfaug.augment.methods import METHODS
-from tfaug.config import cases
+from tfaug.config import Config, cases
 from tfaug.configs import acdc, phantom
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
@@ -106,6 +106,78 @@ def test_changed_scans_are_refused_by_the_name_of_their_case():
         identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "3"})
     with pytest.raises(UserError, match="scan of c: added or removed"):
         identity.refuse_other_scans(pathlib.Path("run"), report, {"a": "1", "b": "2", "c": "3"})
+
+
+ALL = ("labelled", "validation", "unlabelled")
+
+
+def with_splits(labelled=(("a", "b"),), validation=("v", "w"), unlabelled=("u",), test=("t",)):
+    config = phantom.get_config()
+    config.num_labelled = 2
+    with config.ignore_type():
+        config.splits.labelled = Config({"n2": labelled})
+    config.splits.validation, config.splits.unlabelled, config.splits.test = validation, unlabelled, test
+    return config
+
+
+def saved(config):
+    """As config.json gives it back."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+@pytest.mark.parametrize(
+    "changes, splits, told",
+    [
+        (
+            dict(labelled=(("v", "b"),), validation=("a", "w")),
+            ALL,
+            r'split of the cases \(a: "labelled" -> "validation"',
+        ),
+        (dict(labelled=(("u", "b"),), unlabelled=("a",)), ALL, 'u: "unlabelled" -> "labelled"'),
+        (dict(labelled=(("u", "b"),), unlabelled=("a",)), ALL[:2], 'a: "labelled" -> absent, u: absent -> "labelled"'),
+        (dict(unlabelled=("u", "x")), ALL, 'x: absent -> "unlabelled"'),
+        (dict(labelled=(("b", "a"),)), ALL, r'order of the cases \(a: "labelled 1" -> "labelled 2", b: '),
+        (dict(unlabelled=("x",)), ALL[:2], None),  # another method's
+        (dict(test=("t", "s")), ALL, None),
+        (dict(labelled=(("a", "b"), ("c", "d"))), ALL, None),
+    ],
+)
+def test_what_a_case_was_used_for_and_the_order_count(changes, splits, told):
+    then, asked = saved(with_splits()), with_splits(**changes)
+    asked.data.root, asked.data.cache_dir = "renamed", "elsewhere"
+    if told is None:
+        identity.refuse_other_splits(pathlib.Path("run"), then, asked, splits)
+    else:
+        with pytest.raises(UserError, match=f"run: was made with another .*{told}"):
+            identity.refuse_other_splits(pathlib.Path("run"), then, asked, splits)
+
+
+@pytest.mark.parametrize(
+    "learned_from, generators, named, refused",
+    [
+        ("abvw", {}, "", "abvw"),
+        ("abvwu", {}, "", "abvwu"),  # adversarial training
+        ("abvw", {"deform": "digest"}, "", "abvwu"),  # a generator of the same config has learned from u
+        ("abvw", {"deform": "digest"}, "elsewhere", "abvw"),
+        ("", {}, "", "abvw"),  # reports without digests
+    ],
+)
+def test_no_run_is_scored_on_what_it_was_made_from(learned_from, generators, named, refused):
+    """As its report tells, whose digests are by case."""
+    then = with_splits()
+    then.generators.deform = named
+    report = {"digests": dict.fromkeys(learned_from, "1"), "generators": generators}
+    for case in "abvwut":
+        asked = with_splits((("c", "d"),), ("e",), (), (case,))
+        if case in refused:
+            with pytest.raises(UserError, match=f"run: has used cases of the test split itself .{case}: "):
+                identity.refuse_used_cases(pathlib.Path("run"), then, report, asked, "test")
+        else:
+            identity.refuse_used_cases(pathlib.Path("run"), then, report, asked, "test")
+    identity.refuse_used_cases(pathlib.Path("run"), then, report, then, "validation")
+    with pytest.raises(UserError, match="of the validation split itself .a: labelled.; leave them out of --config.spl"):
+        asked = with_splits((("c", "d"),), ("w", "a", "v"))
+        identity.refuse_used_cases(pathlib.Path("run"), then, report, asked, "validation")
 
 
 def test_a_result_is_of_the_contents_of_all_scans_that_reach_it_whatever_their_names():

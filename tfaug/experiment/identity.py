@@ -1,9 +1,10 @@
 """What makes a trained model, an evaluation and a result of the grid the ones that they are (docs/identity.md).
 
-A trained model is identified by what it was trained on: the contents of its training and validation scans, its
-generators, and the keys of the config below. An evaluation is identified by its run, the contents of the scans that
-it scored and the definition of its distances, a result of the grid by the contents of all scans that reached it.
-Paths, names of folders, test cases that a config names, the cache, pictures and log intervals are in none of them.
+A trained model is identified by what it was trained on: the contents of its training and validation scans, what each
+was used for and in which order, its generators, and the keys of the config below. An evaluation is identified by its
+run, the contents of the scans that it scored and the definition of its distances, a result of the grid by the contents
+of all scans that reached it. Paths, names of folders, test cases that a config names, the cache, pictures and log
+intervals are in none of them.
 Needs no TensorFlow.
 """
 
@@ -13,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfaug import metrics
@@ -21,7 +22,7 @@ from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import write_json
-from tfaug.engine.run_dir import in_one_line
+from tfaug.engine.run_dir import in_one_line, refuse_difference
 
 _BOTH = (
     *("seed", "data.structures", "data.channels", "data.slice_axis"),
@@ -73,6 +74,67 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
     if changed:
         remedy = "restore them, or choose another --workdir or --config.name"
         raise UserError(run, f"was trained on other data ({in_one_line(changed)})", remedy)
+
+
+def refuse_other_splits(run: pathlib.Path, saved: Mapping[str, Any], asked: Config, splits: Iterable[str]) -> None:
+    """Refuses a run, finished or not, whose cases were in other splits, or in another order, than they are now.
+
+    The order counts as it decides which slices a batch has.
+
+    Args:
+      run: its folder.
+      saved: its config, as `run_dir.read_config` returns it.
+      asked: the config that it would be trained with now.
+      splits: those that reach the training.
+
+    Raises:
+      UserError: names the cases.
+    """
+    both, splits = (Config(saved), asked), tuple(splits)
+    of_case = [{case: split for split in splits for case in cases(config, split)} for config in both]
+    refuse_difference(run, *of_case, what="split of the cases")
+    places = [
+        {case: f"{split} {place}" for split in splits for place, case in enumerate(cases(config, split), 1)}
+        for config in both
+    ]
+    refuse_difference(run, *places, what="order of the cases")
+
+
+def splits_of_run(saved: Config, report: Mapping[str, Any]) -> list[str]:
+    """The splits whose scans a finished run of a segmenter was trained on or validated with, without its generators'.
+
+    Args:
+      saved: its config.
+      report: its report, which has the digests of its scans by case.
+    """
+    uses_unlabelled = not report.get("digests", {}).keys().isdisjoint(cases(saved, "unlabelled"))
+    return ["labelled", "validation", *["unlabelled"] * uses_unlabelled]
+
+
+def refuse_used_cases(run: pathlib.Path, saved: Config, report: Mapping[str, Any], asked: Config, split: str) -> None:
+    """Refuses to score cases that a finished run of a segmenter has used for something else.
+
+    Those are its labelled cases, those that it was validated with, unless `split` is "validation", and the unlabelled
+    ones that it or its generators have learned from; what a generator that the user has named learned from is unknown.
+
+    Args:
+      run: its folder.
+      saved: its config.
+      report: its report.
+      asked: the config that names the cases.
+      split: which of them are scored.
+
+    Raises:
+      UserError: names the cases.
+    """
+    used = splits_of_run(saved, report)
+    if any(not saved.generators[name] for name in report.get("generators", {})):
+        used.append("unlabelled")
+    of_case = {case: name for name in used if name != split for case in cases(saved, name)}
+    found = {case: of_case[case] for case in cases(asked, split) if case in of_case}
+    if found:
+        problem = f"has used cases of the {split} split itself ({in_one_line(found)})"
+        raise UserError(run, problem, f"leave them out of --config.splits.{split}")
 
 
 def of_evaluation(model: str, scans: Mapping[str, str], distances: str) -> dict[str, Any]:

@@ -85,20 +85,24 @@ def evaluate(
       The table, as text, and where everything is.
 
     Raises:
-      UserError: there is no finished run, or the data cannot be used.
+      UserError: there is no finished run, it was trained with another config, it has used a case for something else,
+        or the data cannot be used.
     """
     path = pathlib.Path(path)
-    config = config_of_segmenter(path)
+    saved, report = config_of_segmenter(path), run_dir.read_report(path)
+    config = saved.copy_and_resolve_references()
     if asked is not None:
-        run_dir.refuse_difference(path, config.to_dict(), asked.to_dict(), identity.SEGMENTER)
-        precision = config.precision
+        run_dir.refuse_difference(path, saved.to_dict(), asked.to_dict(), identity.SEGMENTER)
         config = asked.copy_and_resolve_references()
-        config.precision = precision
+        config.precision = saved.precision
     if changes:
         with config.ignore_type():  # a list, as it is saved, for a tuple
             config.update_from_flattened_dict(changes)
-        check_splits(config)  # a test case that the segmenter has learned from is refused
+        check_splits(config)
     require(cases(config, split), split)
+    identity.refuse_used_cases(path, saved, report, config, split)
+    if asked is not None:
+        identity.refuse_other_splits(path, saved.to_dict(), asked, identity.splits_of_run(saved, report))
     out_dir, data = path / "evaluation" / split, Data(config)
     if "data.root" in (changes or ()):
         refuse_other_coding(data.dataset.reader, data.task)

@@ -122,6 +122,7 @@ class Stage:
         """
         saved = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
         with run_dir.RunDir(self.path, saved, self.keys) as run, _warnings_into(run):
+            identity.refuse_other_splits(self.path, run.config, self.config, self.splits)
             if run.report is not None:
                 self.refuse_other(run.report)
                 print(f"{run.path}: finished before, kept step {run.report['best_step']}; nothing to do")
@@ -346,8 +347,9 @@ class TrainSegmenter(Stage):
         for name in method.generators:
             if not config.generators[name]:  # one that the user names may be of other data
                 path = generator_path(config, self._workdir, name)
-                scans = self.data.digests(("labelled", "validation", "unlabelled"))
-                identity.refuse_other_scans(path, run_dir.read_report(path), scans)
+                splits = ("labelled", "validation", "unlabelled")
+                identity.refuse_other_splits(path, run_dir.read_config(path), config, splits)
+                identity.refuse_other_scans(path, run_dir.read_report(path), self.data.digests(splits))
         unlabelled = [scan.image for scan in self.data["unlabelled"]] if "unlabelled" in self.splits else []
         histograms_of = unlabelled if method.unlabelled else []
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned, histograms_of)
