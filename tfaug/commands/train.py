@@ -72,6 +72,8 @@ def main() -> None:
     evaluated = stage == "all" or for_table
     if evaluated:
         require(cases(config, "test"), "test")
+    if for_table:
+        results.of_config(cli.results(), config, sources.task_of(config).names, method.generators)
 
     cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
     from tfaug.experiment import networks, runs, stages
