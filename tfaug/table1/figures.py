@@ -63,11 +63,12 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
       a line per picture: where it is, or why it could not be drawn.
 
     Raises:
-      UserError: there are no results.
+      UserError: there are no results, or one is of a method that has changed since.
       MachineError: a picture cannot be written.
     """
     folder = pathlib.Path(folder)
     found, shared = load(folder), results.read_config(folder)
+    results.refuse_other_methods(folder, found, methods)
     table = compute(found, shared, methods)
     used = {name for method in methods.values() for name in method.generators}
 

@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tfaug.augment.methods import Method
 from tfaug.config import Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
@@ -75,6 +76,11 @@ class Result(NamedTuple):
 def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
     """The name of a result's file: that of the segmenter's run, and .json."""
     return run_name(config_name, num_labelled, labelled_set, f"seg-{method}", seed) + ".json"
+
+
+def name_of(result: Result, config_name: str) -> str:
+    """The name of the file that a result has in a folder of results of a config."""
+    return file_name(config_name, result.num_labelled, result.labelled_set, result.method, result.seed)
 
 
 def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> dict[str, Any]:
@@ -148,12 +154,32 @@ def refuse_other_generators(
     for result in found:
         for name in known.intersection(result.generators or ()):
             if result.generators[name] != now[name]:
-                key = (config.name, result.num_labelled, result.labelled_set, result.method, result.seed)
                 raise UserError(
-                    pathlib.Path(folder) / file_name(*key),
+                    pathlib.Path(folder) / name_of(result, config.name),
                     f"was made with another generator {name!r}",
                     "go back to the old one, or choose another --workdir and --results",
                 )
+
+
+def refuse_other_methods(folder: str | os.PathLike, found: Sequence[Result], methods: Mapping[str, Method]) -> None:
+    """Refuses to show results under the name of a method that is another one today.
+
+    Args:
+      folder: of the results, which has its config.
+      found: results; those that do not know their method pass.
+      methods: the rows that are shown, as `augment.methods.table` returns them.
+
+    Raises:
+      UserError: names the first such result.
+    """
+    rows = {name: identity.row_of(method) for name, method in methods.items()}
+    for result in found:
+        if result.row is not None and result.row != rows.get(result.method, result.row):
+            raise UserError(
+                pathlib.Path(folder) / name_of(result, read_config(folder)["name"]),
+                f"is of what the method {result.method!r} was before",
+                "run `python train.py --stage=table1` again, or go back to the old method",
+            )
 
 
 def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -> None:
@@ -197,8 +223,7 @@ def save(folder: str | os.PathLike, result: Result, config: Config, structures: 
       MachineError: it cannot be written.
     """
     bind(folder, config, structures)
-    name = file_name(config.name, result.num_labelled, result.labelled_set, result.method, result.seed)
-    _write(pathlib.Path(folder) / name, _render(result))
+    _write(pathlib.Path(folder) / name_of(result, config.name), _render(result))
 
 
 def load(folder: str | os.PathLike) -> list[Result]:
@@ -366,13 +391,12 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
             raise ValueError("values of a wrong type")
         if not 0 <= result.seconds < math.inf:
             raise ValueError("impossible time")
-        key = (config["name"], result.num_labelled, result.labelled_set, result.method, result.seed)
-        misnamed = file_name(*key) != path.name
+        name = name_of(result, config["name"])
         strangers = set(result.dice) != set(config["splits"]["test"])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(path, "is damaged or no result of tfaug", remedy) from error
-    if misnamed:
-        raise UserError(path, f"holds the result that belongs into {file_name(*key)}", "rename or remove it")
+    if name != path.name:
+        raise UserError(path, f"holds the result that belongs into {name}", "rename or remove it")
     if strangers:
         raise UserError(path, f"is of other patients than {CONFIG_FILE} beside it", "remove it")
     return result
