@@ -327,6 +327,7 @@ def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, t
         assert done.returncode == 0 and "finished before" in done.stdout, done.stderr
         (file,) = (tmp_path / "results").glob("*-seed0.json")
         content = json.loads(file.read_text())
+        assert content["generators"] == {"deform": "", "intensity": ""}  # those of its own labelled set
         shutil.rmtree(tmp_path / "results")
         return content
 
