@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -336,3 +337,13 @@ def test_a_run_is_named_after_config_set_stage_method_and_seed(tmp_path):
     config.num_labelled, config.labelled_set, config.seed = 3, 4, 7
     assert rules.segmenter_path(config, tmp_path, "aff_rd") == tmp_path / "acdc-n3-set4-seg-aff_rd-seed7"
     assert rules.generator_path(config, tmp_path, "deform") == tmp_path / "acdc-n3-set4-aug-deform-seed7"
+
+
+def test_configs_of_one_name_are_written_to_files_of_their_own(tmp_path):
+    """Jobs of one grid must not go on with the config of another one in the same --workdir."""
+    one, other = phantom.get_config(), phantom.get_config()
+    other.segment.num_steps = 7
+    first = rules.write(one, tmp_path)
+    assert rules.write(other, tmp_path) != first and rules.write(one, tmp_path) == first
+    assert len(list(tmp_path.iterdir())) == 2
+    assert runpy.run_path(str(first))["get_config"]().segment.num_steps == one.segment.num_steps != 7

@@ -17,7 +17,10 @@ from programs import run
 
 from benchmarks import soak
 from tfaug.commands import train
+from tfaug.experiment import sources
+from tfaug.jobs import load_config
 from tfaug.phantom import cohort as phantom
+from tfaug.table1 import results
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -257,6 +260,22 @@ def test_r1_a_result_is_of_the_precision_that_its_folder_names(trained, command,
     assert not (tmp_path / "results").exists()
 
 
+def test_r1_a_training_for_a_table_of_another_config_does_not_begin(cohort, tmp_path):
+    root = f"--config.data.root={cohort}"
+    config = load_config()
+    config.data.root = str(cohort)
+    config = sources.resolve(config)
+    results.bind(tmp_path / "results", config, sources.task_of(config).names)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").touch()
+    flags = ["--stage=seg", "--aug=none", root, *TINY]
+    line = error_line(run("train.py", *flags, "--results=results", cwd=tmp_path))
+    assert "results: holds results of another config (" in line
+    line = error_line(run("train.py", *flags, "--results=thesis", cwd=tmp_path))
+    assert "thesis: is not empty and has no config.json of results" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "thesis"}  # no run has begun
+
+
 def mend(root, case):
     """Takes a structure out of a label."""
     label = es_label(root, case)
@@ -334,6 +353,7 @@ def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, t
         assert done.returncode == 0 and "finished before" in done.stdout, done.stderr
         (file,) = (tmp_path / "results").glob("*-seed0.json")
         content = json.loads(file.read_text())
+        assert content["generators"] == {"deform": "", "intensity": ""}  # those of its own labelled set
         shutil.rmtree(tmp_path / "results")
         return content
 

@@ -141,6 +141,38 @@ def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
     ]
 
 
+def test_r1_results_of_a_method_that_changed_are_not_shown_and_are_made_again_elsewhere(world):
+    flags = (*TINY, "--config.data.root=data", "--config.methods=('changing:mine',)")
+    few = ("--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1")
+    here, elsewhere = "--workdir=changing", ("--workdir=changed", "--results=changing/table1")
+    name, program = (
+        "own-n1-set1-seg-mine-seed0",
+        "from tfaug.augment.methods import AFFINE, Method\nmine = Method({})\n",
+    )
+    (world / "changing.py").write_text(program.format("AFFINE"))
+    tfaug("table1", *flags, here, *few, cwd=world)
+    before = (world / f"changing/table1/{name}.json").read_bytes()
+    (world / "changing.py").write_text(program.format("AFFINE, (('elastic',),)"))
+
+    for command, more in (("evaluate", ["--table1"]), ("evaluate", ["--figures"]), ("table1", few)):
+        done = tfaug(command, *flags, here, *more, cwd=world, status=2)
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+        if command == "evaluate":
+            assert (
+                f"{name}.json: is of what the method 'mine' was before; run `tfaug train --stage=table1`" in done.stderr
+            )
+        else:
+            assert f"{name}: was trained with another method 'mine'; choose another --workdir" in done.stderr
+            assert "jobs to do" not in done.stdout
+    assert (world / f"changing/table1/{name}.json").read_bytes() == before
+
+    done = tfaug("table1", *flags, *elsewhere, *few, cwd=world)
+    assert "1 results are of data or a method that changed since" in done.stdout and "`mine`" in done.stdout
+    (result,) = results.load(world / "changing/table1")
+    assert result.row["generated"] == [["elastic"]]
+    tfaug("evaluate", *flags, *elsewhere, "--table1", cwd=world)
+
+
 NETWORKS = ("--config.model.segmenter=my_networks:small_segmenter", "--config.model.generator=my_networks:shifts")
 
 

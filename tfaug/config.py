@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import math
 import pathlib
@@ -405,14 +406,15 @@ def run_name(config_name: str, num_labelled: int, labelled_set: int, stage: str,
 
 
 def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
-    """Writes a config as a file that --config takes, FOLDER/NAME.py.
+    """Writes a config as a file that --config takes, FOLDER/NAME-DIGEST.py: commands at one time may differ in it.
 
     Raises:
       MachineError: it cannot be written.
     """
-    file = folder / f"{config.name}.py"
+    text = program(config)
+    file = folder / f"{config.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.py"
     with replacing(file, "choose a --workdir that can be written", unique=True) as path:
-        path.write_text(program(config), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     return file
 
 

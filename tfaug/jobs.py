@@ -56,9 +56,10 @@ def check(config: Config | str = "phantom", workdir: str | os.PathLike = "runs")
     Raises:
       UserError: a case cannot be used; table and picture have been written.
     """
+    workdir = pathlib.Path(workdir).expanduser()
     config, file = _written(config, workdir)
     _run("check", f"--config={file}", f"--workdir={workdir}")
-    return tables.read(pathlib.Path(workdir, f"{config.name}-check", "check.csv"))
+    return tables.read(workdir / f"{config.name}-check" / "check.csv")
 
 
 def train(
@@ -90,6 +91,7 @@ def train(
     """
     if stage not in ("all", "aug", "seg"):
         raise UserError("stage", f"{stage!r} is unknown", nearest(str(stage), ("all", "aug", "seg")))
+    workdir = pathlib.Path(workdir).expanduser()
     config, file = _written(config, workdir)
     flag = f"--gen={gen}" if stage == "aug" else f"--aug={aug}"
     _run("train", f"--stage={stage}", flag, f"--config={file}", f"--workdir={workdir}")
@@ -113,17 +115,18 @@ def evaluate(run: str | os.PathLike, split: str = "test", changes: Mapping[str, 
     Raises:
       UserError: there is no such run, or its data cannot be used.
     """
+    run = pathlib.Path(run).expanduser()
     flags = [f"--config.{key}={value}" for key, value in (changes or {}).items()]
-    _run("evaluate", f"--run={os.fspath(run)}", f"--split={split}", *flags)
-    return tables.read(pathlib.Path(run, "evaluation", split, "dice.csv"))
+    _run("evaluate", f"--run={run}", f"--split={split}", *flags)
+    return tables.read(run / "evaluation" / split / "dice.csv")
 
 
-def _written(config: Config | str, workdir) -> tuple[Config, pathlib.Path]:
+def _written(config: Config | str, workdir: pathlib.Path) -> tuple[Config, pathlib.Path]:
     """A config and its file, which later commands may name."""
     if not isinstance(config, Config):
         config = load_config(config)
     rules.check(config)
-    return config, rules.write(config, pathlib.Path(workdir) / "logs")
+    return config, rules.write(config, workdir / "logs")
 
 
 def _run(*arguments: str) -> None:

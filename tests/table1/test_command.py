@@ -10,8 +10,10 @@ import pytest
 from dask.utils import parse_timedelta
 from test_end_to_end import ROOT, error_line, run
 
+from tfaug.augment.methods import METHODS
 from tfaug.configs import phantom
-from tfaug.experiment import sources
+from tfaug.engine import run_dir
+from tfaug.experiment import identity, sources
 from tfaug.table1 import results
 
 
@@ -49,6 +51,35 @@ def test_a_damaged_result_is_named_and_nothing_started(tmp_path):
     line = error_line(run("train.py", "--stage=table1", "--results=results", cwd=tmp_path))
     assert "phantom-n1-set1-seg-aff-seed0.json" in line
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_r1_another_generator_of_the_same_name_is_refused_but_for_methods_without_any(tmp_path):
+    """Runs of one config, set and seed have one name, in whatever --workdir they are."""
+    config = sources.resolve(phantom.get_config())
+    names, generators = sources.task_of(config).names, {}
+    for number, folder in enumerate(("A", "B")):
+        run_dir.RunDir(tmp_path / folder / "run", {}).finish({"best": 0.5, "best_step": number})
+        generators[folder] = f"--config.generators.deform={folder}/run"
+    config.generators.deform = str(tmp_path / "A" / "run")
+    for method, used in (("aff_gd", ["deform"]), ("aff", [])):
+        made_with = identity.of_generators(config, used)
+        dice = dict.fromkeys(config.splits.test, (0.5,) * len(names))
+        known = {"row": identity.row_of(METHODS[method]), "generators": made_with}
+        one = results.Result(method, 1, 1, 0, 1, 0.5, dice, 1.0, None, 1, "2.15.1", **known)
+        results.save(tmp_path / "results", one, config, names)
+
+    def table(*flags):
+        asked = ("--num_labelled=1", "--sets=1", "--repeats=1", "--results=results")
+        return run("train.py", "--stage=table1", *asked, *flags, cwd=tmp_path)
+
+    for flags in (["--methods=aff_gd", generators["A"]], ["--methods=aff"]):
+        assert "2 results, complete; nothing to do" in table(*flags).stdout
+    for flags in ([], [generators["B"]]):
+        line = error_line(table("--methods=aff_gd", *flags))
+        assert "phantom-n1-set1-seg-aff_gd-seed0.json: was made with another generator 'deform'" in line
+        line = error_line(run("train.py", "--stage=seg", "--aug=aff_gd", "--results=results", *flags, cwd=tmp_path))
+        assert "was made with another generator 'deform'" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_job_gets_the_config_of_the_command_wherever_it_runs(tmp_path):

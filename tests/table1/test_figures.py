@@ -283,6 +283,31 @@ def test_runs_of_another_config_are_not_shown(config, data, tmp_path):
         figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
 
 
+def test_r1_runs_and_results_of_another_generator_are_not_shown_where_a_method_uses_it(config, data, overlay, tmp_path):
+    found = [result("none", [0.1, 0.2, 0.3]), result("aff_gd", [0.1, 0.2, 0.3])]
+    for run in found:
+        train(config, tmp_path / "runs", run, 0)
+    report = '{"best": 0.5, "best_step": 1, "generators": {"deform": "digest"}}'
+    (segmenter_path(config, tmp_path / "runs", "aff_gd") / "report.json").write_text(report)
+    config.generators.deform = "/elsewhere/another"
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    assert [title.split()[0] for title in overlay["titles"][2:]] == ["none"]
+
+    results.save(tmp_path / "results", found[1]._replace(generators={"deform": ""}), config, TASK.names)
+    config.generators.deform = str(tmp_path / "named")
+    run_dir.RunDir(config.generators.deform, {}).finish({"best": 0.5, "best_step": 1})
+    lines = figures.draw(tmp_path / "results", config, tmp_path / "runs", PAPER)
+    assert "figure2-n1.png not drawn" in lines[0] and "was made with another generator 'deform'" in lines[0]
+
+
+def test_r1_runs_of_a_data_folder_that_is_called_otherwise_now_are_shown(config, data, overlay, tmp_path):
+    found = [result("none", [0.1, 0.2, 0.3])]
+    train(config, tmp_path / "runs", found[0], 0)
+    config.data.root = str(tmp_path / "renamed")
+    figures.segmentations(compute(found, config), 1, config, tmp_path / "runs")
+    assert [title.split()[0] for title in overlay["titles"][2:]] == ["none"]
+
+
 @pytest.fixture
 def generator(monkeypatch):
     """A generator of seed 1, set 2, whose field is the first component of z everywhere; and what is drawn of it."""

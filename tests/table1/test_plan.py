@@ -3,6 +3,7 @@ import pytest
 from tfaug.augment.methods import AFFINE, PAPER, Method
 from tfaug.config import cases, check
 from tfaug.configs import phantom
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.experiment import identity
 from tfaug.table1 import grid, plan
@@ -91,6 +92,22 @@ def test_results_of_a_method_that_was_another_one_are_made_again(config):
     other = same._replace(seed=1, row={**row, "first": ["scale"]})
     assert plan.stale(config, asked, [same, other], None) == ["phantom-n1-set1-seg-mine-seed1.json"]
     assert plan.stale(config, asked, [other._replace(row=None)], None) == []  # of before this was written down
+
+
+def test_r1_a_finished_run_of_what_a_method_was_is_refused_before_any_job(config, tmp_path):
+    asked = Grid({"mine": Method(("affine",))}, (1,), (1,), 1)
+    folders = (tmp_path / "runs", tmp_path / "results")
+    run = tmp_path / "runs" / "phantom-n1-set1-seg-mine-seed0"
+    for row in (None, identity.row_of(asked.methods["mine"]), identity.row_of(Method())):
+        with run_dir.RunDir(run, {}) as opened:
+            opened.finish({"best": 0.5, "best_step": 1, **({"row": row} if row else {})})
+        if row == identity.row_of(Method()):
+            break
+        assert [job.name for job in plan.missing(config, asked, *folders)] == ["data", run.name]
+    with pytest.raises(UserError, match=f"{run.name}: was trained with another method 'mine'; .* --workdir"):
+        plan.missing(config, asked, *folders)
+    finish(tmp_path, run.name)  # a result that is not missing needs no run
+    assert plan.missing(config, asked, *folders) == []
 
 
 def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from tfaug.configs import phantom
 from tfaug.engine.errors import MachineError, UserError
+from tfaug.experiment import identity
 from tfaug.table1 import results
 from tfaug.table1.results import Result
 
@@ -153,6 +154,8 @@ DAMAGES = {
     "seconds null": change(seconds=None),
     "seconds infinite": change(seconds=math.inf),
     "commit number": change(commit=5),
+    "generators list": change(generators=["deform"]),
+    "generators number": change(generators={"deform": 1}),
     "row text": change(row="affine"),
     "tensorflow null": change(tensorflow=None),
     "validation_dice null": change(validation_dice=None),
@@ -284,5 +287,47 @@ def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
 
 def test_what_a_result_is_of_is_kept(config, tmp_path):
     row = {"first": ["affine"], "generated": [["elastic"]], "mixup": False}
-    results.save(tmp_path, RESULT._replace(data="abc", row=row), config, STRUCTURES)
-    assert [(result.data, result.row) for result in results.load(tmp_path)] == [("abc", row)]
+    known = {"data": "abc", "row": row, "generators": {"deform": "d1"}}
+    results.save(tmp_path, RESULT._replace(**known), config, STRUCTURES)
+    (result,) = results.load(tmp_path)
+    assert {key: getattr(result, key) for key in known} == known
+
+
+def trained(folder, best):
+    """A finished run of a generator, as far as its identity goes; all have one name, as those of one config have."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "report.json").write_text(json.dumps({"best": best, "best_step": 1}))
+    return str(folder)
+
+
+def test_results_of_other_generators_are_refused_and_methods_without_any_are_not(folder, config, tmp_path):
+    learned = identity.of_generators(config, ["deform"])
+    assert learned == {"deform": ""}
+    config.generators.deform = trained(tmp_path / "a" / "run", 0.5)
+    now = identity.of_generators(config, ["deform"])
+    results.save(folder, RESULT._replace(method="aff_gd", generators=now), config, STRUCTURES)
+    results.save(folder, RESULT._replace(method="none", generators={}), config, STRUCTURES)
+
+    def add(generators):
+        return len(results.of_config(folder, config, STRUCTURES, generators))
+
+    assert add(["deform", "intensity"]) == 3
+    (tmp_path / "a").rename(tmp_path / "moved")
+    config.generators.deform = str(tmp_path / "moved" / "run")
+    assert add(["deform"]) == 3
+    error = r"phantom-n1-set2-seg-aff_gd-seed0.json: was made with another generator 'deform'; .* --results"
+    for other in ("", trained(tmp_path / "b" / "run", 0.6)):
+        config.generators.deform = other
+        assert add([]) == add(["intensity"]) == 3
+        with pytest.raises(UserError, match=error):
+            add(["deform"])
+    config.generators.deform = str(tmp_path / "nowhere")
+    assert add([]) == 3
+    with pytest.raises(UserError, match="nowhere: there is no trained generator 'deform'"):
+        add(["deform"])
+
+
+def test_a_look_at_a_folder_of_results_makes_none(config, tmp_path):
+    assert results.of_config(tmp_path / "new", config, STRUCTURES, ()) == []
+    assert not (tmp_path / "new").exists()

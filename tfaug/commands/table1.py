@@ -70,16 +70,18 @@ def fill(workdir: pathlib.Path) -> None:
     config.methods = (*config.methods, *(name for name in names if ":" in name and name not in config.methods))
     config = sources.resolve(config)
     rows = dict(sources.method(config, name, "--methods") for name in names)
-    cli.refuse_generators_but({name for row in rows.values() for name in row.generators}, "these methods")
+    used = {name for row in rows.values() for name in row.generators}
+    cli.refuse_generators_but(used, "these methods")
     grid = plan.Grid(rows, *chosen_sets(config), REPEATS.value)
     folder = cli.results().absolute()
-    found = results.load(folder)
+    structures = sources.task_of(config).names
+    found = results.of_config(folder, config, structures, used)
     digests = None
     if config.data.root and any(result.data for result in found):  # the built-in cohort does not change
         digests = sources.Data(plan.union(config, grid.num_labelled, grid.sets)).digests(sources.SPLITS)
     stale = plan.stale(config, grid, found, digests)
     jobs = plan.missing(config, grid, workdir, folder, stale)
-    results.bind(folder, config, sources.task_of(config).names)
+    results.bind(folder, config, structures)
     done = len(found) - len(stale)
     if stale:
         print(

@@ -72,6 +72,8 @@ def main() -> None:
     evaluated = stage == "all" or for_table
     if evaluated:
         require(cases(config, "test"), "test")
+    if for_table:
+        results.of_config(cli.results(), config, sources.task_of(config).names, method.generators)
 
     cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
     from tfaug.experiment import networks, runs, stages
@@ -98,7 +100,8 @@ def main() -> None:
         print(runs.evaluate(segmenter, "test", config))
     if for_table:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
-        known = {"commit": commit, "data": scans, "row": identity.row_of(method), **runs.provenance(segmenter)}
+        made_with = {"row": identity.row_of(method), "generators": identity.of_generators(config, method.generators)}
+        known = {"commit": commit, "data": scans, **made_with, **runs.provenance(segmenter)}
         result = results.of_run(segmenter, config, name, **known)
         results.save(cli.results(), result, config, data.task.names)
         print(cli.as_called(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}"))

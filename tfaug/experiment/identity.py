@@ -20,6 +20,7 @@ from typing import Any
 from tfaug import metrics
 from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import write_json
 from tfaug.engine.run_dir import in_one_line, refuse_difference
@@ -219,6 +220,26 @@ def _digests(out_dir):
 def row_of(method: Method) -> dict[str, Any]:
     """What a method is, as it comes back from a file."""
     return json.loads(json.dumps(dataclasses.asdict(method)))
+
+
+def of_generators(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """Which generators a config uses: identities of the runs that it names, "" for those that are learned for each set.
+
+    Args:
+      config: its `generators` are paths, or "".
+      names: of generators.
+
+    Raises:
+      UserError: one that the config names has not been trained.
+    """
+    found = {}
+    for name in names:
+        path = config.generators[name]
+        if path and run_dir.read_report(path) is None:
+            remedy = f"give --config.generators.{name} the folder of a finished run"
+            raise UserError(path, f"there is no trained generator {name!r}", remedy)
+        found[name] = run_dir.identity(path) if path else ""
+    return found
 
 
 def splits_of(method: Method) -> list[str]:

@@ -63,17 +63,29 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
       a line per picture: where it is, or why it could not be drawn.
 
     Raises:
-      UserError: there are no results.
+      UserError: there are no results, or one is of a method that has changed since.
       MachineError: a picture cannot be written.
     """
     folder = pathlib.Path(folder)
     found, shared = load(folder), results.read_config(folder)
+    results.refuse_other_methods(folder, found, methods)
     table = compute(found, shared, methods)
+    used = {name for method in methods.values() for name in method.generators}
+
+    def checked() -> Config:
+        """`config`, if the results are of it."""
+        changed = results.changes(shared, results.decisive(config, table.task.names))
+        if changed:
+            problem = f"is not that of the results ({run_dir.in_one_line(changed)})"
+            raise UserError("--config", problem, "give the flags that they were trained with")
+        results.refuse_other_generators(folder, config, [one for one in found if one.method in methods], used)
+        return config
+
     drawings: dict[str, Callable[[], np.ndarray]] = {}
     for n in table.counts:
-        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(table, n, _checked(config, shared), workdir)
+        drawings[f"figure2-n{n}.png"] = lambda n=n: segmentations(table, n, checked(), workdir)
     for name in [name for name in FIGURE_3 if any(name in method.generators for method in methods.values())]:
-        drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, _checked(config, shared), workdir)
+        drawings[f"figure3-{name}.png"] = lambda name=name: generated(table, name, checked(), workdir)
     drawings["boxplots.png"] = lambda: box_plots(table)
     drawings["order.png"] = lambda: order(table)
     lines = []
@@ -87,19 +99,6 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
             pictures.save_small(picture, path)
         lines.append(str(folder / name))
     return lines
-
-
-def _checked(config, shared):
-    """`config`, if the results are of it."""
-    changed = run_dir.differences(shared, results.decisive(config, shared["data"]["structures"]))
-    changed.pop("data.root", None)
-    if changed:
-        raise UserError(
-            "--config",
-            f"is not that of the results ({run_dir.in_one_line(changed)})",
-            "give the flags that they were trained with",
-        )
-    return config
 
 
 def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> np.ndarray:
@@ -222,8 +221,13 @@ def _evaluated(table, variant, config, workdir):
         method: run
         for method, run in runs.items()
         if (run / "evaluation" / "test" / "dice.csv").exists()
-        and results.decisive(run_dir.read_config(run), table.task.names) == wanted
+        and not results.changes(results.decisive(run_dir.read_config(run), table.task.names), wanted, _used(run))
     }
+
+
+def _used(run):
+    """The names of the generators that a segmenter was trained with."""
+    return (run_dir.read_report(run) or {}).get("generators", ())
 
 
 @pictures.in_our_style

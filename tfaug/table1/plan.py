@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, cases, check, check_generator, generator_path, require, segmenter_path
+from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
 from tfaug.experiment import identity
-from tfaug.table1.results import Result, file_name
+from tfaug.table1.results import Result, name_of
 
 DATA = "data"
 _LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
@@ -95,7 +96,8 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
       stale: names of results' files that must be made again.
 
     Raises:
-      UserError: the config has no such set, or no test patients, or a generator cannot be learned with it.
+      UserError: the config has no such set, or no test patients, or a generator cannot be learned with it; or a missing
+        segmenter has been trained in `workdir` with what its method was before.
     """
     require(cases(config, "test"), "test")
     jobs: list[Job] = []
@@ -117,6 +119,7 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
             check_generator(variant, name)
             jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
         for method in todo:
+            _refuse_other_row(runs[method], method, grid.methods[method])
             needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
             proof = None if proofs[method].name in stale else proofs[method]  # a stale one proves nothing
@@ -128,6 +131,14 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
         return []
     flags = [f"--{name}={','.join(map(str, sorted(n)))}" for name, n in (("num_labelled", sizes), ("sets", sets))]
     return [Job(DATA, ("--stage=data", *flags)), *jobs]
+
+
+def _refuse_other_row(run, name, method):
+    row = identity.row_of(method)
+    report = run_dir.read_report(run) or {}
+    if report.get("row", row) != row:  # the runs of before have none
+        remedy = "choose another --workdir, remove the run, or give the method another name"
+        raise UserError(run, f"was trained with another method {name!r}", remedy)
 
 
 def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str] | None) -> list[str]:
@@ -149,7 +160,7 @@ def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[
             other_row = one.row is not None and one.row != identity.row_of(method)
             checked = one.data is not None and digests is not None
             if other_row or (checked and one.data != identity.of_result(variant, method, digests)):
-                names.append(file_name(config.name, one.num_labelled, one.labelled_set, name, one.seed))
+                names.append(name_of(one, config.name))
     return names
 
 

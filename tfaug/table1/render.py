@@ -45,11 +45,13 @@ def write(folder, methods: Mapping[str, Method]) -> str:
       methods: the rows, as `augment.methods.table` returns them.
 
     Raises:
-      UserError: there are no results, or damaged ones.
+      UserError: there are no results, or damaged ones, or one is of a method that has changed since.
       MachineError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
-    table = compute(load(folder), results.read_config(folder), methods)
+    found = load(folder)
+    results.refuse_other_methods(folder, found, methods)
+    table = compute(found, results.read_config(folder), methods)
     contents = {
         "table1.md": markdown(table),
         "table1.tex": latex(table),

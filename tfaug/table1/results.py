@@ -13,14 +13,16 @@ import math
 import os
 import pathlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tfaug.augment.methods import Method
 from tfaug.config import Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.engine.files import machine_errors, replacing, sealed, unsealed
 from tfaug.engine.run_dir import differences, in_one_line, read_report
+from tfaug.experiment import identity
 
 _RESULT, _RESULT_FORMAT = "tfaug_result", 1
 CONFIG_MARK, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
@@ -52,6 +54,7 @@ class Result(NamedTuple):
       tensorflow: its version.
       data: the identity of the scans that it is of (`experiment.identity.of_result`); None if unknown.
       row: what its method was (`experiment.identity.row_of`); None if unknown.
+      generators: those that its method uses, by name (`experiment.identity.of_generators`); None if unknown.
     """
 
     method: str
@@ -67,11 +70,17 @@ class Result(NamedTuple):
     tensorflow: str
     data: str | None = None
     row: Mapping[str, Any] | None = None
+    generators: Mapping[str, str] | None = None
 
 
 def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
     """The name of a result's file: that of the segmenter's run, and .json."""
     return run_name(config_name, num_labelled, labelled_set, f"seg-{method}", seed) + ".json"
+
+
+def name_of(result: Result, config_name: str) -> str:
+    """The name of the file that a result has in a folder of results of a config."""
+    return file_name(config_name, result.num_labelled, result.labelled_set, result.method, result.seed)
 
 
 def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> dict[str, Any]:
@@ -95,6 +104,84 @@ def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> d
     return values
 
 
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], generators: Collection[str] = ()) -> dict[str, str]:
+    """What differs between two configs as `decisive` gives them: dotted key to "old -> new".
+
+    The name of the data's folder is left out, as a renamed one holds the same, and of the generators all but those
+    named: each result knows its own.
+    """
+    ignored = {"data.root", *(f"generators.{name}" for name in now["generators"] if name not in generators)}
+    return {key: change for key, change in differences(then, now).items() if key not in ignored}
+
+
+def of_config(
+    folder: str | os.PathLike, config: Config, structures: Sequence[str], generators: Collection[str]
+) -> list[Result]:
+    """All results of a folder that results of `config` can be added to, as `load`; nothing is written.
+
+    Args:
+      folder: of the results.
+      config: of the experiment.
+      structures: names in the order of the task.
+      generators: names of those that the methods to be added use.
+
+    Raises:
+      UserError: the folder holds results of another config, or made with other generators of these names, or something
+        else.
+    """
+    found = load(folder)
+    _refuse_other_config(pathlib.Path(folder), config, structures)
+    refuse_other_generators(folder, config, found, generators)
+    return found
+
+
+def refuse_other_generators(
+    folder: str | os.PathLike, config: Config, found: Sequence[Result], names: Collection[str]
+) -> None:
+    """Refuses results that were made with other generators than the config has.
+
+    Args:
+      folder: of the results, which the error names.
+      config: of the experiment.
+      found: results; those that do not know their generators pass.
+      names: of the generators that count.
+
+    Raises:
+      UserError: names the first such result; or a generator that the config names has not been trained.
+    """
+    known = {name for result in found for name in result.generators or () if name in names}
+    now = identity.of_generators(config, sorted(known))
+    for result in found:
+        for name in known.intersection(result.generators or ()):
+            if result.generators[name] != now[name]:
+                raise UserError(
+                    pathlib.Path(folder) / name_of(result, config.name),
+                    f"was made with another generator {name!r}",
+                    "go back to the old one, or choose another --workdir and --results",
+                )
+
+
+def refuse_other_methods(folder: str | os.PathLike, found: Sequence[Result], methods: Mapping[str, Method]) -> None:
+    """Refuses to show results under the name of a method that is another one today.
+
+    Args:
+      folder: of the results, which has its config.
+      found: results; those that do not know their method pass.
+      methods: the rows that are shown, as `augment.methods.table` returns them.
+
+    Raises:
+      UserError: names the first such result.
+    """
+    rows = {name: identity.row_of(method) for name, method in methods.items()}
+    for result in found:
+        if result.row is not None and result.row != rows.get(result.method, result.row):
+            raise UserError(
+                pathlib.Path(folder) / name_of(result, read_config(folder)["name"]),
+                f"is of what the method {result.method!r} was before",
+                "run `python train.py --stage=table1` again, or go back to the old method",
+            )
+
+
 def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -> None:
     """Makes `folder` one for results of `config` on `structures`, unless it is that already.
 
@@ -102,14 +189,18 @@ def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -
       UserError: it holds results of another config, or something else.
       MachineError: it cannot be written.
     """
-    folder, values = pathlib.Path(folder), decisive(config, structures)
-    file = folder / CONFIG_FILE
-    if not file.exists():
+    folder = pathlib.Path(folder)
+    _refuse_other_config(folder, config, structures)
+    if not (folder / CONFIG_FILE).exists():
+        content = {CONFIG_MARK: _CONFIG_FORMAT, "config": decisive(config, structures)}
+        _write(folder / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _refuse_other_config(folder, config, structures):
+    if not (folder / CONFIG_FILE).exists():
         _refuse_foreign(folder)
-        _write(file, json.dumps({CONFIG_MARK: _CONFIG_FORMAT, "config": values}, indent=1) + "\n")
         return
-    changed = differences(read_config(folder), values)
-    changed.pop("data.root", None)  # a renamed folder holds the same data
+    changed = changes(read_config(folder), decisive(config, structures))
     if changed:
         raise UserError(
             folder,
@@ -132,8 +223,7 @@ def save(folder: str | os.PathLike, result: Result, config: Config, structures: 
       MachineError: it cannot be written.
     """
     bind(folder, config, structures)
-    name = file_name(config.name, result.num_labelled, result.labelled_set, result.method, result.seed)
-    _write(pathlib.Path(folder) / name, _render(result))
+    _write(pathlib.Path(folder) / name_of(result, config.name), _render(result))
 
 
 def load(folder: str | os.PathLike) -> list[Result]:
@@ -200,6 +290,7 @@ def of_run(
     tensorflow: str,
     data: str | None = None,
     row: Mapping[str, Any] | None = None,
+    generators: Mapping[str, str] | None = None,
 ) -> Result:
     """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
 
@@ -224,6 +315,7 @@ def of_run(
         tensorflow,
         data,
         row,
+        generators,
     )
 
 
@@ -261,7 +353,7 @@ def _render(result: Result) -> str:
     """One value, or one patient, a line: a change shows as what it is."""
     head = {_RESULT: _RESULT_FORMAT, **result._asdict()}
     dice = head.pop("dice")
-    for unknown in [key for key in ("data", "row") if head[key] is None]:
+    for unknown in [key for key in ("data", "row", "generators") if head[key] is None]:
         del head[unknown]
     head.update(seconds=round(result.seconds, 1), validation_dice=round(result.validation_dice, DECIMALS))
     dice = {case: [_rounded(value) for value in values] for case, values in dice.items()}
@@ -293,17 +385,18 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
         texts = (result.tensorflow, "" if result.commit is None else result.commit)
         if type(result.data) not in (str, type(None)) or type(result.row) not in (dict, type(None)):
             raise ValueError("no identity of data or method")
+        if result.generators is not None and {*map(type, result.generators.values())} - {str}:
+            raise ValueError("no identity of generators")
         if {*map(type, whole)} != {int} or {*map(type, texts)} != {str} or type(result.seconds) not in (int, float):
             raise ValueError("values of a wrong type")
         if not 0 <= result.seconds < math.inf:
             raise ValueError("impossible time")
-        key = (config["name"], result.num_labelled, result.labelled_set, result.method, result.seed)
-        misnamed = file_name(*key) != path.name
+        name = name_of(result, config["name"])
         strangers = set(result.dice) != set(config["splits"]["test"])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(path, "is damaged or no result of tfaug", remedy) from error
-    if misnamed:
-        raise UserError(path, f"holds the result that belongs into {file_name(*key)}", "rename or remove it")
+    if name != path.name:
+        raise UserError(path, f"holds the result that belongs into {name}", "rename or remove it")
     if strangers:
         raise UserError(path, f"is of other patients than {CONFIG_FILE} beside it", "remove it")
     return result
