@@ -24,6 +24,7 @@ import tfaug
 from tfaug import api
 from tfaug import config as rules
 from tfaug.augment.learned import transform_image, transform_label
+from tfaug.compat import keras
 from tfaug.engine import run_dir
 from tfaug.engine.checkpoint import Checkpoints
 from tfaug.engine.errors import MachineError, UserError
@@ -233,6 +234,24 @@ def test_the_front_door_has_these_networks(world):
     trained = api.load_segmenter(run_of(world, "segmenter_bfloat16")).model(image, training=False).numpy()
     ours = expected(world, "segmenter_bfloat16")["logits"]
     assert 0 < np.abs(trained - ours).max() < 0.1 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize("kind", ["deform", "quantiles"])
+def test_a_model_with_a_generator_in_it_is_saved_loaded_and_cloned(world, tmp_path, kind):
+    image = keras.Input((SIZE, SIZE, 1))
+    generated = api.load_generator(run_of(world, kind), seed=3)(image, training=True, seed=(1, 2))
+    model = keras.Model(image, keras.layers.Conv2D(2, 3)(generated))
+    model.save(tmp_path / "m.keras")
+    own = {"Generator": api.Generator}
+    loaded = keras.models.load_model(tmp_path / "m.keras", custom_objects=own)
+    cloned = keras.models.clone_model(model)
+    cloned.set_weights(model.get_weights())
+    wanted = model(INPUTS["image"]).numpy()
+    assert wanted.std() > 1e-2
+    for again in (loaded, cloned):
+        np.testing.assert_array_equal(again(INPUTS["image"]), wanted)
+        assert [one.shape for one in again.trainable_weights] == [(3, 3, 1, 2), (2,)]
+    assert api.Generator(run_of(world, kind), trainable=True).trainable_weights == []
 
 
 def test_the_example_without_tfaug_gives_its_mask(alone):
