@@ -1,5 +1,7 @@
 """What networks and update rules a config builds."""
 
+import functools
+
 import fast_networks
 import pytest
 
@@ -37,6 +39,7 @@ def test_of_a_network_that_draws_at_random_there_is_a_line(monkeypatch, role):
     assert networks.random_layers(networks.learn_augmentation(config, "deform")) == []
     build = getattr(fast_networks, role)
 
+    @functools.wraps(build)
     def dropping(**arguments):
         model = build(**arguments)
         dropped = keras.layers.Dropout(0.5)(model.inputs[0])
