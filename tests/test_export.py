@@ -24,6 +24,7 @@ import tfaug
 from tfaug import api
 from tfaug import config as rules
 from tfaug.augment.learned import transform_image, transform_label
+from tfaug.compat import keras
 from tfaug.engine import run_dir
 from tfaug.engine.checkpoint import Checkpoints
 from tfaug.engine.errors import MachineError, UserError
@@ -94,6 +95,7 @@ def world(tmp_path_factory):
     for name, (role, precision, formats) in RUNS.items():
         config = make_config(folder / "data", precision)
         path = make_run(folder / name, config, role, **CHANGES.get(name, {}))
+        config = sources.config_of_network(path)[1]  # it lacks the sections of the other stage
         network = portable.Network(path, role, config)
         for to in formats:
             if to != "onnx" or has_onnx():
@@ -235,6 +237,34 @@ def test_the_front_door_has_these_networks(world):
     assert 0 < np.abs(trained - ours).max() < 0.1 * np.abs(ours).max()
 
 
+LOAD_GENERATOR = """
+import numpy as np
+from tfaug.api import Generator
+from tfaug.compat import keras
+model = keras.models.load_model("m.keras", custom_objects={"Generator": Generator})
+assert [one.shape for one in model.trainable_weights] == [(3, 3, 1, 2), (2,)]
+np.save("found.npy", model(np.load("image.npy")))
+"""
+
+
+@pytest.mark.parametrize("kind", ["deform", "quantiles"])
+def test_a_model_with_a_generator_in_it_is_saved_loaded_and_cloned(world, tmp_path, kind):
+    image = keras.Input((SIZE, SIZE, 1))
+    generated = api.load_generator(run_of(world, kind), seed=3)(image, training=True, seed=(1, 2))
+    model = keras.Model(image, keras.layers.Conv2D(2, 3)(generated))
+    wanted = model(INPUTS["image"]).numpy()
+    assert wanted.std() > 1e-2
+    model.save(tmp_path / "m.keras")
+    np.save(tmp_path / "image.npy", INPUTS["image"])
+    done = programs.run("-c", LOAD_GENERATOR, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), wanted, atol=1e-5)
+    cloned = keras.models.clone_model(model)
+    cloned.set_weights(model.get_weights())
+    np.testing.assert_array_equal(cloned(INPUTS["image"]), wanted)
+    assert api.Generator(run_of(world, kind), trainable=True).trainable_weights == []
+
+
 def test_the_example_without_tfaug_gives_its_mask(alone):
     mask = np.asarray(nibabel.load(alone / "mask.nii.gz").dataobj)
     ours = api.load_segmenter(run_of(alone, "segmenter"))(alone / "scan.nii.gz")
@@ -363,6 +393,41 @@ def test_the_command_of_the_card_trains_the_same_network(world, name):
     done = programs.run("tfaug", *flags, *stage, f"--workdir={world / name}", cwd=folder)
     assert done.returncode == 0 and "finished before, kept step 7" in done.stdout, done.stderr
     assert str(world) not in (folder / "own.py").read_text()
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("method", ["aff_gd_gi", "mine"])
+def test_the_config_beside_the_network_trains_its_generators_again(world, tmp_path, method, named):
+    config = make_config(world / "data", "float32")
+    learned = {
+        "deform": make_run(tmp_path, config.copy_and_resolve_references(), "deform", **{"augment.lambda_big": 0.25}),
+        "intensity": make_run(tmp_path, config.copy_and_resolve_references(), "intensity", **{"augment.num_steps": 77}),
+    }
+    if named:
+        (tmp_path / "elsewhere").mkdir()
+        learned = {name: path.rename(tmp_path / "elsewhere" / name) for name, path in learned.items()}
+    run = make_run(tmp_path, config, "segmenter", **{f"generators.{k}": str(p) for k, p in learned.items() if named})
+    report = json.loads((run / "report.json").read_text())
+    del report["sha256"]  # with it, the file would be refused
+    (run / "report.json").write_text(json.dumps({**report, "method": method, "generators": dict.fromkeys(learned, "")}))
+    exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras").run(Network())
+    again = tfaug.load_config(tmp_path / "out/own.py")
+    of_deform, of_intensity = (rules.of_generator(again, name) for name in learned)
+    assert (of_deform.augment.lambda_big, of_intensity.augment.num_steps) == (0.25, 77)
+    assert of_intensity.augment.lambda_big == config.augment.lambda_big != 0.25
+    assert len(of_deform.augment.class_weights) == CLASSES
+    card = (tmp_path / "out/MODEL_CARD.md").read_text()
+    assert f"--aug={method}" in card and str(tmp_path) not in card + (tmp_path / "out/own.py").read_text()
+    for name, path in learned.items():
+        assert (f"--config.generators.{name}=RUNS/{path.name}" in card) == named
+
+
+@pytest.mark.parametrize("name", ["segmenter", "deform"])
+def test_the_config_beside_a_network_holds_for_as_many_structures(world, name):
+    again = tfaug.load_config(world / f"exports/{name}-keras/own.py")
+    rules.check(again)
+    assert len(again.data.structures) == CLASSES - 1
+    assert {len(again[stage].class_weights) for stage in ("augment", "segment")} <= {0, CLASSES}
 
 
 def run_command(world, tmp_path, **changes):

@@ -182,6 +182,28 @@ def test_networks_of_the_users_train(world):
     assert (world / "networks/own-n1-set1-aug-deform-seed0/report.json").exists()
 
 
+RANDOM = """
+from tfaug.compat import keras
+
+
+def dropping(image_size, num_classes, channels=1, **_):
+    image = keras.Input((image_size, image_size, channels))
+    return keras.Model(image, keras.layers.Conv2D(num_classes, 1)(keras.layers.Dropout(0.5, seed=1)(image)))
+"""
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_of_a_segmenter_that_draws_at_random_the_training_warns_once_and_its_report_too(world, average):
+    (world / "my_dropping.py").write_text(RANDOM)
+    flags = (*TINY, "--config.data.root=data", f"--workdir=random{average}", f"--config.segment.average={average}")
+    own = "--config.model.segmenter=my_dropping:dropping"
+    done = tfaug("train", *flags, own, "--stage=seg", "--aug=aff", cwd=world)
+    warning = "a network draws at random (Dropout): a training that is resumed differs from an undisturbed one"
+    assert done.stderr.count(f"warning: {warning}\n") == done.stderr.count("at random") == 1
+    report = json.loads((world / f"random{average}/own-n1-set1-seg-aff-seed0/report.json").read_text())
+    assert report["warnings"].count(warning) == 1
+
+
 def test_a_layout_an_update_rule_and_a_segmenter_of_the_users_work_together(world):
     (world / "flat").mkdir()
     for number in range(4):

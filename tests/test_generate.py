@@ -175,6 +175,62 @@ def test_it_resumes_and_more_may_be_added(root):
     assert job(root, number=5, folder="again").waiting == []
 
 
+def test_from_10000_scans_on_names_stay_as_they_are(root):
+    few, many = ([name for name, _, _ in job(root, number)._wanted] for number in (9999, 10_001))
+    assert many[:9999] == few and few[0] == "patient001_g0001" and len({*many}) == 10_001
+    assert many[-2:] == ["patient002_g10000", "patient001_g10001"]
+
+
+def test_a_folder_whose_names_have_more_digits_is_continued(root):
+    """As earlier versions wrote them with -n 10000."""
+    job(root, number=2).run(Shift())
+    out = root.parent / "out"
+    for path in [*out.glob("*Tr/*_g000*")]:
+        path.rename(path.with_name(path.name.replace("_g000", "_g0000")))
+    record = (out / "generate.json").read_text().replace("_g000", "_g0000")
+    (out / "generate.json").write_text(record)
+    shift = Shift()
+    job(root, number=3).run(shift)
+    assert len(shift.calls) == 1
+    names = ["patient001_g00001", "patient001_g0003", "patient002_g00002"]
+    assert sorted(path.name[: -len(".nii.gz")] for path in (out / "labelsTr").iterdir()) == names
+
+
+def test_what_another_command_has_recorded_in_the_meantime_stays_recorded(root):
+    first, other = job(root, number=2), job(root, number=3)
+    first.run(Shift())
+    shift = Shift()
+    other.run(shift)
+    assert len(shift.calls) == 1
+    out = root.parent / "out"
+    names = ["patient001_g0001", "patient001_g0003", "patient002_g0002"]
+    assert sorted(json.loads((out / "generate.json").read_text())["cases"]) == names
+    assert json.loads((out / "dataset.json").read_text())["numTraining"] == 3
+    few, again = job(root, number=1, folder="b"), job(root, number=3, folder="b")
+    again.run(Shift())
+    few.run(Shift())
+    assert sorted(json.loads((root.parent / "b/generate.json").read_text())["cases"]) == names
+
+
+def test_a_folder_that_another_command_has_begun_in_the_meantime_is_refused(root):
+    other = job(root, seed=1)
+    job(root).run(Shift())
+    before = contents(root.parent / "out")
+    with pytest.raises(UserError, match="generate.json: tells that what is here was made otherwise .*seed"):
+        other.run(Shift())
+    assert contents(root.parent / "out") == before
+
+
+def test_a_command_without_generators_is_refused_if_a_scan_is_no_longer_recorded(root):
+    job(root).run(Shift())
+    done, path = job(root), root.parent / "out/generate.json"
+    record = json.loads(path.read_text())
+    del record["cases"]["patient001_g0003"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="out: has been changed by another `tfaug generate` .*; run the command again"):
+        done.run(None)
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     (root.parent / "out").mkdir()
     (root.parent / "out/mine.txt").write_text("mine")
@@ -184,6 +240,9 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     with pytest.raises(UserError, match="made otherwise .*seed"):
         job(root, folder="made", seed=2)
     (root.parent / "made/generate.json").write_text("{")
+    with pytest.raises(UserError, match="generate.json: is damaged"):
+        job(root, folder="made")
+    (root.parent / "made/generate.json").write_text('{"tfaug_generate": 1, "cases": {"a": {"source": []}}}')
     with pytest.raises(UserError, match="generate.json: is damaged"):
         job(root, folder="made")
     with pytest.raises(UserError, match="holds the scans"):

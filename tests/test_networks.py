@@ -1,5 +1,7 @@
 """What networks and update rules a config builds."""
 
+import functools
+
 import fast_networks
 import pytest
 
@@ -8,6 +10,7 @@ from tfaug.augment.elastic import Elastic
 from tfaug.augment.intensity import ContrastBrightness
 from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.augment.mixup import MixUp
+from tfaug.compat import keras
 from tfaug.configs import acdc_quick, phantom
 from tfaug.engine import devices
 from tfaug.experiment import networks
@@ -27,6 +30,24 @@ def test_v8_only_the_users_own_networks_are_slow_in_sixteen_bits(monkeypatch, ow
     config = small(phantom.get_config()) if own else phantom.get_config()
     config.precision = "mixed_bfloat16"
     assert networks.slow_precision(config) == ["mixed_bfloat16 is slow"] * own
+
+
+@pytest.mark.parametrize("role", ["segmenter", "discriminator"])
+def test_of_a_network_that_draws_at_random_there_is_a_line(monkeypatch, role):
+    config = small(phantom.get_config())
+    config.augment.class_weights = (0.5, 0.5)
+    assert networks.random_layers(networks.learn_augmentation(config, "deform")) == []
+    build = getattr(fast_networks, role)
+
+    @functools.wraps(build)
+    def dropping(**arguments):
+        model = build(**arguments)
+        dropped = keras.layers.Dropout(0.5)(model.inputs[0])
+        return keras.Model(model.inputs, model(dropped))
+
+    monkeypatch.setattr(fast_networks, role, dropping)
+    (line,) = networks.random_layers(networks.learn_augmentation(config, "deform"))
+    assert line == "a network draws at random (Dropout): a training that is resumed differs from an undisturbed one"
 
 
 @pytest.mark.parametrize("name", GENERATORS)

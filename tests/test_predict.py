@@ -806,6 +806,41 @@ def test_two_commands_do_not_write_into_one_folder(tmp_path):
         job(folder, out).run(Oracle())
 
 
+@pytest.mark.parametrize("second", ["b.nii", "a.nii"])
+def test_what_another_command_has_recorded_in_the_meantime_stays_recorded(tmp_path, second):
+    """Both begin before either has masks, as loading TensorFlow takes seconds."""
+    out = tmp_path / "out"
+    first, other = (job(plain(tmp_path / f"in_{name}", name), out) for name in ("a.nii", second))
+    first.run(Oracle())
+    oracle = Oracle()
+    other.run(oracle)
+    assert len(oracle.seen) == (second == "b.nii")
+    assert {*json.loads((out / "predict.json").read_text())["cases"]} == {"a", second[0]}
+    for name in ("a.nii", second):
+        assert job(tmp_path / f"in_{name}", out).waiting == []
+
+
+def test_a_command_that_finds_masks_of_other_runs_when_it_begins_is_refused(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    other = job(folder, out, runs=("b",))
+    job(folder, out).run(Oracle())
+    before = {path: path.read_bytes() for path in out.iterdir() if path.name != "lock"}
+    with pytest.raises(UserError, match="predict.json: tells that the masks here were made otherwise"):
+        other.run(Oracle())
+    assert {path: path.read_bytes() for path in out.iterdir() if path.name != "lock"} == before
+
+
+def test_a_command_without_a_network_is_refused_if_a_mask_is_no_longer_finished(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"
+    job(folder, out).run(Oracle())
+    done = job(folder, out)
+    record = json.loads((out / "predict.json").read_text())
+    record["cases"]["a"]["unfinished"] = True
+    (out / "predict.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="out: has been changed by another `tfaug predict` .*; run the command again"):
+        done.run(None)
+
+
 def test_a_label_that_cannot_be_used_costs_the_score_but_not_the_mask(tmp_path, capsys):
     write_msd(tmp_path / "data", TASK.structures, num_cases=2, unlabelled=0)
     for number in range(2):

@@ -104,7 +104,7 @@ class Generator(keras.layers.Layer):
     """
 
     def __init__(self, run: str | os.PathLike, seed: int | None = None, **kwargs):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**{**kwargs, "trainable": False})  # which `get_config` returns too
         path = pathlib.Path(run)
         report = run_dir.read_report(path)
         if report is None or report.get("generator") not in GENERATORS:

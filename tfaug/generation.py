@@ -101,18 +101,24 @@ class Job:
             problem = f"has scans in more than one format ({', '.join(suffixes)}), and nnU-Net takes one"
             raise UserError(dataset.root, problem, "convert them to one format")
         (self._suffix,) = suffixes
-        originals = [(case, case, 0) for case in cases] if options.with_originals else []
-        width = max(4, len(str(options.number)))
-        made = ((index, cases[(index - 1) % len(cases)]) for index in range(1, options.number + 1))
-        self._wanted = [*originals, *((f"{case}_g{index:0{width}}", case, index) for index, case in made)]
         digests = cache.digests(dataset, map(cache.Request, cases))
-        settings = {
+        self._settings = {
             "runs": list(runs),
             "seed": options.seed,
             "per_slice": options.per_slice,
             "sources": {case: digest[:16] for case, digest in digests.items()},
         }
-        self._record = self._open(settings)
+        self._look()
+
+    def _look(self) -> None:
+        """Reads the folder's record, and finds what is missing."""
+        self._found = self._content()
+        self._record = self._open(self._found)
+        cases, names = list(self._sources), _names(self._record)
+        self._wanted = [(case, case, 0) for case in cases] if self._options.with_originals else []
+        for index in range(1, self._options.number + 1):
+            case = cases[(index - 1) % len(cases)]
+            self._wanted.append((names.get((case, index), f"{case}_g{index:04}"), case, index))
         self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
 
     def run(self, generators) -> str:
@@ -125,12 +131,18 @@ class Job:
           what there is now, for the user.
 
         Raises:
-          UserError: a source cannot be used.
+          UserError: a source cannot be used. Or another command has worked in the folder since this job was made, and
+            its scans are not to be continued.
           MachineError: a file cannot be written; what was done stays.
           Interrupted: a signal asked the program to stop; what was done stays.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
+            if self._content() != self._found:
+                self._look()
+            if self.waiting and generators is None:
+                problem = "has been changed by another `tfaug generate` in the meantime"
+                raise UserError(self._folder, problem, "run the command again")
             self._save()
             for _ in workers.progress(self._make_all(generators), len(self.waiting), "generation", "scan"):
                 pass
@@ -229,8 +241,15 @@ class Job:
         with _replacing(self._folder / "sheet.png") as path:
             pictures.save(sheet, path)
 
-    def _open(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The folder's record, or a new one.
+    def _content(self) -> bytes | None:
+        """Of the folder's record; None if there is none."""
+        try:
+            return (self._folder / RECORD).read_bytes()
+        except OSError:
+            return None
+
+    def _open(self, content: bytes | None) -> dict[str, Any]:
+        """The folder's record, from its content, or a new one.
 
         Raises:
           UserError: the folder holds something else.
@@ -240,17 +259,18 @@ class Job:
         if self._folder.resolve() == self._dataset.root.resolve():
             raise UserError(self._folder, "holds the scans that are to be read", _OTHER)
         check_writable(self._folder, _FOLDER)
-        path = self._folder / RECORD
+        path, settings = self._folder / RECORD, self._settings
         new = {_MARK: _FORMAT, **settings, "cases": {}}
-        try:
-            record = json.loads(path.read_bytes())
-        except OSError:
+        if content is None:
             if self._folder.exists() and any(self._folder.iterdir()):
-                raise UserError(self._folder, "is not empty, and no `tfaug generate` has recorded it", _OTHER) from None
+                raise UserError(self._folder, "is not empty, and no `tfaug generate` has recorded it", _OTHER)
             return new
+        try:
+            record = json.loads(content)
         except (ValueError, RecursionError):
             record = None
-        if not (isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)):
+        ours = isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)
+        if not (ours and all(map(_is_entry, record["cases"].values()))):
             raise UserError(path, "is damaged", f"remove the folder, or {_OTHER}")
         record = {"sources": settings["sources"], **record}  # older versions have not written them
         made = {key: record.get(key) for key in settings}
@@ -262,6 +282,17 @@ class Job:
     def _save(self) -> None:
         cases = dict(sorted(self._record["cases"].items()))  # the same file in whatever order they were made
         write_json(self._folder / RECORD, {**self._record, "cases": cases}, _ROOM)
+
+
+def _is_entry(one) -> bool:
+    """Whether a value is what a record tells of a scan."""
+    known = isinstance(one, dict) and isinstance(one.get("source"), str) and isinstance(one.get("index"), int)
+    return known and "z" in one
+
+
+def _names(record: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+    """The names of a record's scans by source and index: earlier versions wrote the index with as many digits as -n."""
+    return {(one["source"], one["index"]): name for name, one in record["cases"].items()}
 
 
 def _text(z) -> str:

@@ -13,6 +13,7 @@ Needs no TensorFlow: a segmenter is handed over, see `experiment.segmenters`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import logging
@@ -113,8 +114,13 @@ class Job:
             with contextlib.suppress(UserError), cache.explained(case):  # if there is a label; errors are for scores
                 inputs |= _folders(dataset.locate(case))
         self._check_folder(inputs)
-        self._record = self._open_record()
-        if not options.overwrite:
+        self._look()
+
+    def _look(self) -> None:
+        """Reads the folder's record, checks the files that are there, and finds what is missing."""
+        self._found = _read(self._folder / RECORD)
+        self._record = self._open_record(self._found)
+        if not self._options.overwrite:
             self._check_files()
         self._missing = {case: self._find_missing(case) for case in self._masks}
         self.waiting = [case for case, files in self._missing.items() if files]
@@ -129,12 +135,18 @@ class Job:
           what there is now, for the user.
 
         Raises:
-          UserError: scans cannot be used; all others have been segmented.
+          UserError: scans cannot be used; all others have been segmented. Or another command has worked in the folder
+            since this job was made, and its masks are not to be continued.
           MachineError: a file cannot be written, or memory runs out; what was done stays.
           Interrupted: a signal asked the program to stop; what was done stays.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
+            if _read(self._folder / RECORD) != self._found:
+                self._look()
+            if self.waiting and segmenter is None:
+                problem = "has been changed by another `tfaug predict` in the meantime"
+                raise UserError(self._folder, problem, "run the command again")
             again = any("mask" in files and case in self._record["cases"] for case, files in self._missing.items())
             if self._record["scored"] and (again or self._options.overwrite):
                 _remove(self._folder / name for name in evaluation.SCORES)
@@ -277,20 +289,19 @@ class Job:
             raise UserError(self._folder, "holds files that are to be read", "choose another --output")
         check_writable(self._folder, _FOLDER)
 
-    def _open_record(self) -> dict[str, Any]:
-        """The folder's record, or a new one.
+    def _open_record(self, record: dict[str, Any] | None) -> dict[str, Any]:
+        """The folder's record, as `_read` returns it, with these settings; or a new one.
 
         Raises:
           UserError: the folder holds masks of something else, and they are not to be overwritten.
         """
         path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
-        record = _read(path)
         if record is None:
             return new
         new["scored"] = bool(record.get("scored"))
         made = {key: record.get(key) for key in self._settings}
         if made == self._settings:
-            return {**new, "cases": record["cases"]}
+            return {**new, "cases": copy.deepcopy(record["cases"])}
         if not self._options.overwrite:
             changed = run_dir.in_one_line(run_dir.differences(made, self._settings))
             raise UserError(path, f"tells that the masks here were made otherwise ({changed})", _OTHERWISE)

@@ -141,6 +141,8 @@ FAULTS = [
     ("D13 absurd", header(pixdim=pixdim(1.5, 1e30, 8)), "voxel size"),
     ("D13 metres", header(xyzt_units=1), "another unit"),
     ("D13 metres, unsaid", header(pixdim=pixdim(0.0015, 0.0015, 0.008)), "0.0105 mm wide"),
+    ("D13 metres, unsaid, of the widest", header(pixdim=pixdim(0.5 / 7, 0.5 / 7, 0.3)), "0.5 mm wide"),
+    ("D13 narrower than any scan", header(pixdim=pixdim(0.142, 0.142, 8)), "0.994 mm wide"),
     ("D16 offset", header(qform_code=1, qoffset_y=np.nan), "qform that is not finite"),
     ("D16 sform offset", header(**{**SHEAR, "srow_x": [1, 0, 0, np.inf]}), "sform that is not finite"),
     ("D16", header(**SHEAR), "not orthogonal"),
@@ -176,6 +178,12 @@ def test_faulty_file_is_one_line_that_names_it(tmp_path, inject, expect):
         images.read(path)
     assert caught.value.subject == str(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mm", [0.143, 6 / 7])  # 1.001 mm wide; 6 mm, as an OCT
+def test_small_scans_are_read(tmp_path, mm):
+    path = write_nifti(tmp_path / "image.nii.gz", IMAGE, (mm, mm, 0.002))
+    assert images.read(path).spacing == pytest.approx((mm, mm, 0.002))
 
 
 def test_s9_control_codes_in_a_file_name_are_escaped(tmp_path):

@@ -28,6 +28,27 @@ def field(kind, image_size, channels, seed):
     image, z = keras.Input((image_size, image_size, channels)), keras.Input((100,))
     return keras.Model([image, z], keras.layers.Conv2D(2, 3, padding="same")(image))
 
+def rows(channels, **options):
+    return keras.layers.TimeDistributed(keras.layers.GRU(channels, return_sequences=True, **options))
+
+def random(image_size, num_classes, channels, seed, layer="Dropout"):
+    image = keras.Input((image_size, image_size, channels))
+    x = {
+        "Dropout": lambda x: keras.layers.Dropout(0.5, seed=3)(x),
+        "SpatialDropout2D": lambda x: keras.layers.SpatialDropout2D(0.5)(x),
+        "GaussianNoise": lambda x: keras.layers.GaussianNoise(1.0)(x),
+        "RandomFlip": lambda x: keras.layers.RandomFlip()(x),
+        "GRU": lambda x: rows(channels, dropout=0.5)(x),
+        "nested": lambda x: keras.Sequential([keras.layers.Dropout(0.5)])(x),
+        "off": lambda x: rows(channels)(keras.layers.GaussianNoise(0.0)(keras.layers.Dropout(0.0)(x))),
+    }[layer](image)
+    return keras.Model(image, keras.layers.Conv2D(num_classes, 1)(x))
+
+def random_field(kind, image_size, channels, seed):
+    image, z = keras.Input((image_size, image_size, channels)), keras.Input((100,))
+    x = keras.layers.Dropout(0.5, seed=3)(keras.layers.GaussianNoise(0.1)(image))
+    return keras.Model([image, z], keras.layers.Conv2D(2, 3, padding="same")(x))
+
 def without_classes(image_size, channels, seed):
     raise AssertionError("not to be called")
 
@@ -139,3 +160,24 @@ def test_frozen_statistics_reach_norms_within_a_nested_model():
     with frozen_statistics(outer):
         outer(tf.random.stateless_normal([2, 32, 32, 2], [1, 2]), training=True)
     assert all(np.array_equal(a, b) for a, b in zip(before, inner.non_trainable_variables))
+
+
+@pytest.mark.parametrize(
+    "layer, found",
+    [(name, [name]) for name in ("Dropout", "SpatialDropout2D", "GaussianNoise", "RandomFlip")]
+    + [("nested", ["Dropout"]), ("GRU", ["GRU", "GRUCell"]), ("off", [])],
+)
+def test_layers_that_draw_at_random_are_found(layer, found, own):
+    import own as users
+
+    assert models.random_layers(users.random(32, 3, 2, 0, layer)) == found
+    assert models.random_layers(segmenter("unet")) == []
+
+
+def test_a_generator_that_draws_at_random_is_refused_in_one_line(own):
+    with pytest.raises(UserError) as error:
+        models.build("generator", "own:random_field", {}, kind="deform", image_size=32, channels=1, seed=0)
+    text = str(error.value)
+    assert text.startswith("model.generator: own:random_field draws at random within (Dropout, GaussianNoise)")
+    assert "\n" not in text
+    assert segmenter("own:random")  # it is a warning

@@ -15,7 +15,7 @@ from tfaug.engine.errors import UserError
 MAX_VOXELS = 2**28  # a CT of 512 x 512 x 1024
 MAX_HEADER = 2**24  # bytes before the first voxel
 MAX_EXTENT_MM = 10_000.0
-MIN_WIDTH_MM = 10.0  # in plane: a voxel size that is given in metres, without saying so, stays far below
+MIN_WIDTH_MM = 1.0  # in plane: an OCT or a micro-CT has some mm; a size in metres, without saying so, gives 0.01 to 0.5
 CHUNK = 2**20  # bytes
 
 REPLACE = "replace it by an intact copy"

@@ -25,7 +25,7 @@ from typing import Any
 import tfaug
 from tfaug import tables
 from tfaug.augment.methods import METHODS
-from tfaug.config import Config, augment_of, cases, generator_path, limits_intensity, write
+from tfaug.config import Config, cases, limits_intensity, write
 from tfaug.configs import acdc
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
@@ -33,7 +33,7 @@ from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import PART, check_writable, machine_errors, sync, write_json
 from tfaug.experiment import identity
-from tfaug.experiment.sources import SPLITS, task_of
+from tfaug.experiment.sources import SPLITS, generators_of, task_of, whole_config
 from tfaug.types import Z_DIM
 
 FILES = {"keras": "model.keras", "savedmodel": "saved_model", "onnx": "model.onnx"}
@@ -196,25 +196,19 @@ def _steps(config: Config) -> Iterator[str]:
 
 def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> tuple[Config, str]:
     """See `Export._repeated`; paths of this machine are in neither."""
-    values, flags = config.to_dict(), []
-    whole = {**acdc.get_config().to_dict(), **values}
-    whole["data"]["cache_dir"] = acdc.get_config().data.cache_dir
+    learned = []
     if "generator" in report:
         flags = ["--stage=aug", f"--gen={report['generator']}"]
     else:
-        method = report["method"]
-        flags = [*([] if values["splits"]["test"] else ["--stage=seg"]), f"--aug={method}"]
-        learned_with = []
-        for name in METHODS[method].generators if method in METHODS else ():
-            named = values["generators"][name]
-            learned = pathlib.Path(named or generator_path(config, path.absolute().parent, name))
+        flags = [*([] if config.splits.test else ["--stage=seg"]), f"--aug={report['method']}"]
+        for name, folder in generators_of(path, config, report).items():
             with contextlib.suppress(UserError):  # it is gone
-                learned_with.append(run_dir.read_config(learned))
-            if named:
-                flags.append(f"--config.generators.{name}=RUNS/{learned.name}")
-        if learned_with:
-            whole["augment"] = augment_of(learned_with, whole["model"])
-    whole["generators"] = acdc.get_config().generators.to_dict()
+                learned.append(Config(run_dir.read_config(folder)))
+            if config.generators[name]:
+                flags.append(f"--config.generators.{name}=RUNS/{folder.name}")
+    whole = whole_config(config, learned).to_dict()
+    default = acdc.get_config()
+    whole["data"]["cache_dir"], whole["generators"] = default.data.cache_dir, default.generators.to_dict()
     if whole["data"]["root"]:
         whole["data"]["root"] = pathlib.Path(whole["data"]["root"]).name
         flags.append("--config.data.root=DIR")

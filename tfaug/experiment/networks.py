@@ -55,6 +55,15 @@ def warn_of_slow_precision(config: Config) -> None:
         logger.warning(warning)
 
 
+def random_layers(step: tf.Module) -> list[str]:
+    """A line on networks of an update rule that draw at random in a training, or none."""
+    if not (found := models.random_layers(step)):
+        return []
+    return [
+        f"a network draws at random ({', '.join(found)}): a training that is resumed differs from an undisturbed one"
+    ]
+
+
 def machine(config: Config) -> str:
     """What computes, and how, in a few words."""
     threads = determinism.num_threads()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tfaug import config as rules
 from tfaug import plugins
 from tfaug.augment import methods
 from tfaug.augment.methods import Method
-from tfaug.config import Config, cases
+from tfaug.config import Config, cases, generator_path
+from tfaug.configs import phantom
 from tfaug.data import auto, cache, check, oddities, readers, splits
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Prepared, Spec
@@ -147,6 +149,40 @@ def config_of_network(path: pathlib.Path) -> tuple[str, Config]:
     if report.get("generator") in methods.GENERATORS:
         return methods.GENERATORS[report["generator"]][0], configs_of_generators([path])[0]
     return "segmenter", config_of_segmenter(path)
+
+
+def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> dict[str, pathlib.Path]:
+    """The folders of the generators that a segmenter's run learned with, by name; they may be gone.
+
+    Args:
+      path: the segmenter's run; a generator's has none.
+      config: the run's.
+      report: the run's.
+    """
+    workdir = path.absolute().parent
+    return {
+        name: pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
+        for name in report.get("generators", {})
+    }
+
+
+def whole_config(config: Config, learned: Sequence[Config]) -> Config:
+    """A run's config with the sections that its folder does not keep, as they are another stage's.
+
+    They are those of the generators' runs, else of the default config for any structures: the run has not read them.
+
+    Args:
+      config: of a finished run.
+      learned: the configs of the generators that a segmenter learned with, in the order of `generators_of`.
+    """
+    sections: dict[str, Any] = phantom.get_config().to_dict()
+    for stage in ("augment", "segment"):
+        sections[stage]["class_weights"] = ()
+    for one in (*learned, config):
+        sections.update(one.to_dict())
+    if learned:
+        sections["augment"] = rules.augment_of([one.to_dict() for one in learned], sections["model"])
+    return Config(sections)
 
 
 def _shown(value):

@@ -136,6 +136,8 @@ class Stage:
             for warning in (*devices.idle_gpus(), *slow, *self.data.warnings(self.splits)):
                 run.warn(warning, show=False)
             self.build()
+            for warning in networks.random_layers(self.step):
+                run.warn(warning)
             best = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
             for warning in self.warnings():

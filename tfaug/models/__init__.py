@@ -11,9 +11,11 @@ arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 
 image is [N, H, W, channels] float32, H and W are image_size, not None, and z is [N, 100]. The field of kind "deform" is
 v in pixels, (row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must
-follow from `seed` alone, or runs will differ. Of the options in `config.model` a function gets those that it has
-parameters for: each role filters, half_pixel_centers, norm_momentum and discriminator_norm; a generator head_scale,
-deformation, fixed_border, intensity, curve_knots, and in pixels of the image control_px and limit_px as well.
+follow from `seed` alone, or runs will differ. A layer that draws at random in a training, as Dropout, makes a resumed
+training differ from an undisturbed one; a generator may have none. Of the options in `config.model` a function gets
+those that it has parameters for: each role filters, half_pixel_centers, norm_momentum and discriminator_norm; a
+generator head_scale, deformation, fixed_border, intensity, curve_knots, and in pixels of the image control_px and
+limit_px as well.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
       **arguments: all that the table above lists for the role.
 
     Raises:
-      UserError: the name is unknown, or the user's function does not do what the table says.
+      UserError: the name is unknown, or the user's function does not do what the table says; or the user's generator
+        has layers that draw at random.
     """
     key = f"model.{role}"
     function = plugins.load(name, ROLES[role], key)
@@ -71,7 +74,29 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
         raise UserError(key, f"{name} failed ({type(error).__name__}: {error})", remedy) from error
     if problem := _mismatch(model, *_shapes(role, **arguments)):
         raise UserError(key, f"{name} {problem}", remedy)
+    if role == "generator" and (random := random_layers(model)):
+        problem = f"{name} draws at random within ({', '.join(random)}), and its gradient would be of another draw"
+        raise UserError(key, problem, "take these layers out: what is random in a generator is z")
     return model
+
+
+def random_layers(module: tf.Module) -> list[str]:
+    """The types of the Keras layers within that draw at random in a training, as "Dropout"; sorted, each once.
+
+    What they draw next is in no checkpoint, whether they have a seed or not.
+    """
+    base = keras.__internal__.layers.BaseRandomLayer
+    layers = [one for one in module.submodules if isinstance(one, base)]
+    return sorted({type(layer).__name__ for layer in layers if _draws(layer)})
+
+
+def _draws(layer):
+    """A recurrent layer can draw, and does not unless it drops something out; so it is with others at 0."""
+    amounts = [getattr(layer, name) for name in _AMOUNTS if hasattr(layer, name)]
+    return not amounts or any(amounts)
+
+
+_AMOUNTS = ("rate", "dropout", "recurrent_dropout", "stddev")
 
 
 def _accepted(function, options):

@@ -15,8 +15,7 @@ import pandas as pd
 from tfaug import config as rules
 from tfaug import indices, metrics, tables
 from tfaug.augment.methods import GENERATORS, METHODS
-from tfaug.config import Config, cases, generator_path
-from tfaug.configs import phantom
+from tfaug.config import Config, cases
 from tfaug.data.task import Task
 from tfaug.engine import event_files, run_dir
 from tfaug.engine.errors import UserError
@@ -114,8 +113,7 @@ def read(path: pathlib.Path) -> Run:
 def generators_of(run: Run) -> list[Run]:
     """The finished runs of the generators that a segmenter learned with, as far as they are there."""
     found = []
-    for name in run.report.get("generators", {}):
-        path = pathlib.Path(run.config.generators[name] or generator_path(run.config, run.path.absolute().parent, name))
+    for path in sources.generators_of(run.path, run.config, run.report).values():
         try:
             found.append(read(path))
         except UserError:
@@ -500,7 +498,7 @@ def _generators(run, learned):
 
 def _repeat(run, learned):
     name = f"{run.config.name}.py"
-    program = rules.program(_whole_config(run.config, [one.config for one in learned]))
+    program = rules.program(sources.whole_config(run.config, [one.config for one in learned]))
     names = [run.generator] if run.generator else list(run.report.get("generators", {}))
     lines = [f"tfaug train --config={name} --stage=aug --gen={one}" for one in names]
     if not run.generator:
@@ -516,21 +514,6 @@ def _repeat(run, learned):
         el("p", end, "segmented by ", code("tfaug predict --run"), ".") if not run.generator else None,
         details("The config", page.scrolled(el("pre", program), "The config")),
     )
-
-
-def _whole_config(config: Config, others: Sequence[Config]) -> Config:
-    """A run's config with the sections that its folder does not keep, as they are another stage's.
-
-    They are those of the other runs, else of the default config for any structures: the run has not read them.
-    """
-    sections: dict[str, Any] = phantom.get_config().to_dict()
-    for stage in ("augment", "segment"):
-        sections[stage]["class_weights"] = ()
-    for one in (*others, config):
-        sections.update(one.to_dict())
-    if others:
-        sections["augment"] = rules.augment_of([one.to_dict() for one in others], sections["model"])
-    return Config(sections)
 
 
 def _diagnostics(path):
