@@ -25,7 +25,7 @@ from typing import Any
 import tfaug
 from tfaug import tables
 from tfaug.augment.methods import METHODS
-from tfaug.config import Config, cases, limits_intensity, write
+from tfaug.config import Config, cases, limits_intensity, program
 from tfaug.configs import acdc
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
@@ -103,7 +103,8 @@ class Export:
         with _replacing_folder(self._folder) as folder:
             network.save(folder, self._to)
             write_json(folder / "preprocessing.json", self.preprocessing(), ROOM)
-            write(self._repeated()[0], folder)
+            whole, _ = self._repeated()
+            (folder / f"{whole.name}.py").write_text(program(whole), encoding="utf-8")
             (folder / "MODEL_CARD.md").write_text(self.card(), encoding="utf-8")
         return printable(f"{self._folder}: {_NETWORKS[self._role]}, {FILES[self._to]}; see MODEL_CARD.md")
 
