@@ -390,6 +390,11 @@ def generator_path(config: Config, workdir, name: str) -> pathlib.Path:
     return _run_path(config, workdir, f"aug-{name}")
 
 
+def used_generator_path(config: Config, workdir, name: str) -> pathlib.Path:
+    """The folder of the generator that a segmenter learns with: that which the config names, or `generator_path`."""
+    return pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
+
+
 def segmenter_path(config: Config, workdir, method: str) -> pathlib.Path:
     """The folder of the run that trains the segmenter with a method."""
     return _run_path(config, workdir, f"seg-{method}")

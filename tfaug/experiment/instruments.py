@@ -202,12 +202,8 @@ class Instruments:
         transforms = networks.augmenter(self._config, "even", unlabelled=unlabelled).transforms
         for name in YARDSTICKS[self._kind]:
             if name in transforms:
-                yield (
-                    name,
-                    np.stack(
-                        [self._random_field(transforms[name], name, k) for k in range(YARDSTICK_READINGS * Z_DRAWS)]
-                    ),
-                )
+                draws = range(YARDSTICK_READINGS * Z_DRAWS)
+                yield name, np.stack([self._random_field(transforms[name], name, k) for k in draws])
 
     def _random_field(self, transform, name, k):
         params = transform.sample(self._shown, pipeline.seed_at(self._config.seed, f"yardstick/{name}", k))

@@ -9,7 +9,7 @@ from typing import Any
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.compat import keras
-from tfaug.config import Config, cases, check_splits, generator_path, of_generator, require
+from tfaug.config import Config, cases, check_splits, of_generator, require, used_generator_path
 from tfaug.data.preprocess import Prepared
 from tfaug.engine import checkpoint, memory, run_dir
 from tfaug.engine.errors import UserError
@@ -29,7 +29,7 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
       UserError: it has not been trained, or with another config; or one that the user names does not fit.
     """
     named = config.generators[name]
-    path = pathlib.Path(named or generator_path(config, workdir, name))
+    path = used_generator_path(config, workdir, name)
     report = run_dir.read_report(path)
     if report is None:
         raise UserError(
@@ -154,7 +154,7 @@ def refuse_other_precision(path, config: Config, workdir, method: Method) -> Non
     Raises:
       UserError: its or a generator's run was made in another precision.
     """
-    of_generators = (config.generators[name] or generator_path(config, workdir, name) for name in method.generators)
+    of_generators = (used_generator_path(config, workdir, name) for name in method.generators)
     for run in (path, *of_generators):
         if (other := other_precision(run, config)) is not None:
             problem = f"was trained in {other}, and the results are of {config.precision}"

@@ -12,7 +12,7 @@ from tfaug import config as rules
 from tfaug import plugins
 from tfaug.augment import methods
 from tfaug.augment.methods import Method
-from tfaug.config import Config, cases, generator_path
+from tfaug.config import Config, cases, used_generator_path
 from tfaug.configs import phantom
 from tfaug.data import auto, cache, check, oddities, readers, splits
 from tfaug.data.dataset import DataSet
@@ -160,10 +160,7 @@ def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any])
       report: the run's.
     """
     workdir = path.absolute().parent
-    return {
-        name: pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
-        for name in report.get("generators", {})
-    }
+    return {name: used_generator_path(config, workdir, name) for name in report.get("generators", {})}
 
 
 def whole_config(config: Config, learned: Sequence[Config]) -> Config:
