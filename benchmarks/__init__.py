@@ -1,1 +1,1 @@
-"""Measurements that the documentation quotes; each module is one command."""
+"""Measurements quoted in the documentation; each module is one command."""

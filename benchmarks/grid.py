@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(rows: Mapping[str, Row], steps: int, repeats: int, flags: Sequence[str], only: str = "") -> str:
-    """The table; of the rows that `only` asks for."""
+    """Returns the table, restricted to the rows that `only` selects."""
     asked = [(work, name) for work in WORK for name in rows]
     asked = [row for row in asked if any(text in " ".join(row) for text in only.split(","))]
     with tempfile.TemporaryDirectory() as folder:
@@ -107,11 +107,11 @@ def _job(work: str, steps: int) -> list[str]:
 
 
 def full_steps(part: str, flags: Sequence[str]) -> int:
-    """How many steps a training has with these flags of the config."""
+    """Number of steps of a full training with these config flags."""
     program = f"from tfaug.commands import cli; cli.run(lambda: print(cli.config().{part}.num_steps))"
     done = subprocess.run([sys.executable, "-c", program, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(done.returncode)  # it has said why
+        raise SystemExit(done.returncode)  # the child has printed why
     return int(done.stdout)
 
 
@@ -119,11 +119,11 @@ class Row:
     """How trainings are run.
 
     Args:
-      clone: the folder of `train.py`.
-      workers: trainings at a time.
-      threads: of each.
-      environment: variables beside those of this process.
-      flags: of each training, after the others.
+      clone: the folder that holds `train.py`.
+      workers: number of simultaneous trainings.
+      threads: threads per training.
+      environment: variables added to those of this process.
+      flags: added to each training's flags, after the others.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class Row:
         flags: Sequence[str] = (),
     ):
         self.workers, self.threads, self._clone, self._flags = workers, threads, clone, flags
-        own = ("PYTHONPATH", "TF_ENABLE_ONEDNN_OPTS")  # each clone's own choice
+        own = ("PYTHONPATH", "TF_ENABLE_ONEDNN_OPTS")  # left to each clone
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in own},
             **{"TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(clone), **(environment or {})},
         }
 
     def run(self, folder: str, workers: int, flags: Sequence[str]) -> None:
-        """Runs trainings of seeds 0, 1, ... at once; ends this program if one fails, which has said why."""
+        """Runs trainings with seeds 0, 1, ... simultaneously; exits if one fails, as it has already printed why."""
         command = [sys.executable, str(self._clone / "train.py"), f"--workdir={folder}", *flags, *self._flags]
         started = [
             subprocess.Popen([*command, f"--config.seed={seed}"], stdout=subprocess.DEVNULL, env=self._environment)

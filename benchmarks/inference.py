@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(size: int, batch: int, patients: int, repeats: int, precisions: Sequence[str]) -> str:
-    """The table."""
+    """Times prediction in batches and slice by slice; returns the table."""
     rows = {(f"batches of {n}" if n > 1 else "slice by slice", p): n for p in precisions for n in (1, batch)}
     with contextlib.ExitStack() as stack:
         workers = {}
@@ -69,7 +69,7 @@ def measure(size: int, batch: int, patients: int, repeats: int, precisions: Sequ
 def measure_predict(
     size: int, batch: int, patients: int, repeats: int, precisions: Sequence[str], n4_shrink: int
 ) -> str:
-    """The table of whole scans."""
+    """Times prediction of whole scans; returns the table."""
     with contextlib.ExitStack() as stack:
         workers = {}
         for precision in precisions:

@@ -22,15 +22,15 @@ def train(
     batch_size: int,
     seed: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Trains `BasicUNet` as it comes, with Dice and cross-entropy, by Adam.
+    """Trains `BasicUNet` with its default settings, a Dice and cross-entropy loss, and Adam.
 
     Args:
       original: images [N, H, W, C] and labels [N, H, W].
-      generated: the same of the set whose slices are half of each batch; None leaves it out.
-      num_classes: background included.
-      steps: updates.
-      batch_size: slices in each.
-      seed: of weights, batches and augmentation.
+      generated: the same for the generated set, which fills half of each batch; None: no generated set.
+      num_classes: including the background.
+      steps: number of updates.
+      batch_size: slices per update.
+      seed: seed for weights, batches and augmentation.
 
     Returns:
       function from images [N, H, W, C] to probabilities [N, H, W, num_classes].
@@ -61,7 +61,7 @@ def train(
 
 
 def augmentation() -> transforms.Compose:
-    """What MONAI's tutorials on segmentation use: flips, rotation, zoom, noise, blur, contrast and intensity."""
+    """The augmentation of MONAI's segmentation tutorials: flips, rotation, zoom, noise, blur, contrast, intensity."""
     return transforms.Compose(
         [
             transforms.RandFlipd(BOTH, prob=0.5, spatial_axis=0),

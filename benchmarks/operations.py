@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=3, help="iterations to trace")
     arguments = parser.parse_args(argv)
 
-    from benchmarks import workloads  # not before: --help need not wait for TensorFlow
+    from benchmarks import workloads  # deferred: --help need not wait for TensorFlow
 
     job = getattr(workloads, WORK[arguments.work])(arguments.size, arguments.batch, arguments.precision)
     for _ in range(2):  # trace graphs, fill buffers
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def milliseconds(run: Callable[[], None], steps: int) -> dict[str, float]:
-    """By kind of operation, its milliseconds in one of `steps` runs."""
+    """Milliseconds per run spent in each kind of operation, averaged over `steps` runs."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -64,7 +64,7 @@ def milliseconds(run: Callable[[], None], steps: int) -> dict[str, float]:
 
 
 def report(spent: dict[str, float]) -> str:
-    """A table of the operations that take longest."""
+    """A table of the operations that take the longest."""
     total = sum(spent.values())
     ranked = sorted(spent.items(), key=lambda item: -item[1])
     rest = sum(taken for _, taken in ranked[SHOWN:])

@@ -63,11 +63,11 @@ def compare(config: Config, folder: pathlib.Path, sets: Iterable[int], seeds: It
     """Trains both arms for each labelled set and seed.
 
     Args:
-      config: whose labelled sets are trained on, and whose test cases are scored.
-      folder: holds the generated data sets, "set1" and so on.
+      config: provides the labelled sets to train on and the test cases to score.
+      folder: contains the generated data sets, "set1" and so on.
       sets: labelled sets, from 1.
-      seeds: of the trainings.
-      train: function from (original slices, generated ones or None, number of classes, seed=) to what predicts.
+      seeds: training seeds.
+      train: function from (original slices, generated slices or None, number of classes, seed=) to a predictor.
 
     Returns:
       mean Dice by set and seed: a DataFrame with the columns `ARMS`.
@@ -88,7 +88,7 @@ def compare(config: Config, folder: pathlib.Path, sets: Iterable[int], seeds: It
 
 
 def report(compared: pd.DataFrame) -> str:
-    """The pairs, their difference, and what it says."""
+    """Reports the pairs, their difference and a verdict."""
     by_set = compared.groupby("set").mean()
     sample, unit = (by_set, "labelled sets") if len(by_set) > 1 else (compared, "seeds of one labelled set")
     mean, half = difference(sample["with"] - sample["without"])
@@ -105,7 +105,7 @@ def report(compared: pd.DataFrame) -> str:
 
 
 def generated(config: Config, folder: pathlib.Path) -> list[Prepared]:
-    """The cases of a generated data set, prepared as the scans of the config are."""
+    """The cases of a generated data set, prepared like the scans of the config."""
     config = Config(config.to_dict())
     with config.ignore_type():
         config.data.root, config.data.reader = str(folder), "msd"
@@ -123,7 +123,7 @@ def slices(scans: Sequence[Prepared]) -> Slices:
 
 
 def mean_dice(predict: Callable, data: sources.Data) -> float:
-    """Over structures and test cases, on the scans' own grids."""
+    """Mean Dice over structures and test cases, on the scans' own grids."""
     scores = [evaluation.validation_dice(predict, [scan], data.task)["mean"] for scan in data.with_volumes("test")]
     return float(np.mean(scores))
 

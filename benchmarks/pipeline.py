@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(shapes: Sequence[tuple[int, int]], num_steps: int, repeats: int, precision: str) -> str:
-    """The table; `shapes` are pairs of image and batch size."""
+    """Returns the table; `shapes` are pairs of image size and batch size."""
     with contextlib.ExitStack() as stack:
         workers = {}
         for size, batch in shapes:

@@ -27,7 +27,7 @@ KEY = ["method", "labelled_set", "seed"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains what is missing and prints the comparison; returns the exit status of a training that failed."""
+    """Trains what is missing and prints the comparison; returns 0, or the exit status of a training that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--methods", default="aff_ri")
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(folders: dict[str, pathlib.Path]) -> str:
-    """The pairs, and the difference of the means, as text.
+    """The pairs and the difference of their means, as text.
 
     Args:
-      folders: the results of each precision, the reference first.
+      folders: results folder by precision, the reference first.
     """
     runs = {precision: _runs(folder) for precision, folder in folders.items()}
     pairs = pd.concat(runs, axis=1, join="inner")
@@ -75,7 +75,7 @@ def compare(folders: dict[str, pathlib.Path]) -> str:
 
 
 def difference(pairs: pd.Series) -> tuple[float, float]:
-    """The mean of paired differences and half of its 95 % t-interval; NaN for a single pair."""
+    """The mean of paired differences and the half-width of its 95 % t-interval; NaN for a single pair."""
     half = stats.t.ppf(0.975, len(pairs) - 1) * stats.sem(pairs) if len(pairs) > 1 else np.nan
     return float(pairs.mean()), float(half)
 

@@ -34,7 +34,7 @@ from tfaug.phantom import cohort
 
 
 class _Case(NamedTuple):
-    """What was measured on one volume: seconds without N4, and by shrink factor N4's and the image's difference."""
+    """Measurements on one volume: seconds without N4; by shrink factor, seconds of N4 and mean image difference."""
 
     rest: float
     seconds: dict[int, float]
@@ -75,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare_shrinks(dataset: DataSet, cases: Sequence[str], specs: dict[int, Spec]) -> tuple[str, float]:
-    """N4 of every volume with every shrink factor.
+    """Runs N4 on every volume with every shrink factor.
 
     Args:
-      dataset: what to read from.
+      dataset: the data set to read from.
       cases: its volumes to measure.
-      specs: by shrink factor; the first is what the others are compared with.
+      specs: by shrink factor; the first is the reference.
 
     Returns:
-      the table, and the seconds that all of `cases` take one by one with the first factor, reading, N4 and all.
+      the table, and the seconds that all of `cases` take one by one with the first factor, reading and N4 included.
     """
     measured = [_measure(dataset, case, specs) for case in cases]
     seconds = {n: [one.seconds[n] for one in measured] for n in specs}
@@ -122,19 +122,19 @@ def _measure(dataset, case, specs) -> _Case:
 def compare_loading(
     dataset: DataSet, cases: Sequence[str], spec: Spec, cache_dir: pathlib.Path, num_workers: int, lone: dict
 ) -> str:
-    """The table of preparing all of `cases`.
+    """Times the preparation of all of `cases`; returns the table.
 
     Args:
-      dataset: what to read from.
+      dataset: the data set to read from.
       cases: its volumes.
       spec: how to prepare them.
       cache_dir: must be empty.
-      num_workers: of `cache.load`.
-      lone: the seconds of doing it one by one, by what is said of it.
+      num_workers: passed to `cache.load`.
+      lone: the seconds of preparing them one by one, by row name.
     """
 
     def load():
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress
+        with contextlib.redirect_stdout(io.StringIO()):  # hides progress lines
             cache.load(dataset, cases, spec, cache_dir, labels=False, num_workers=num_workers)
 
     seconds = {

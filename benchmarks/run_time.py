@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(seconds: dict[str, dict[str, float]]) -> str:
-    """The table of the seconds of each part, and in "total", of each stage."""
+    """The table; `seconds` holds, by stage, the seconds of each part and the "total"."""
     header, lines = ["part"], []
     for stage in seconds:
         header += [f"{stage} s", "%"]
@@ -76,34 +76,34 @@ def report(seconds: dict[str, dict[str, float]]) -> str:
 
 
 def run_stage(stage: str, folder: pathlib.Path, config_flags: list[str]) -> dict[str, float]:
-    """Runs one stage in a process of its own; returns the seconds of each part and their "total"."""
+    """Runs one stage in its own process; returns the seconds of each part and the "total"."""
     result = folder / f"{stage}.json"
-    start = time.perf_counter()  # one clock for all processes; the time of day may be set in between
+    start = time.perf_counter()  # the same clock in all processes; the time of day may be adjusted meanwhile
     command = [
         *(sys.executable, "-m", "benchmarks.run_time", f"--run_time_stage={stage}"),
         *(f"--run_time_launched={start!r}", f"--run_time_result={result}", *config_flags),
     ]
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if status:
-        raise SystemExit(status)  # it has said why
+        raise SystemExit(status)  # the child has printed why
     seconds, end = json.loads(result.read_text()), time.perf_counter()
     return {**seconds, "end": end - seconds["end"], "total": end - start}
 
 
 class Stopwatch:
-    """Exclusive times of parts that may lie within one another.
+    """Exclusive times of parts that may be nested.
 
     Attributes:
-      seconds: by part, without the parts within it.
+      seconds: by part, excluding parts nested in it.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self._within: list[float] = []  # for each open part, the time of parts within it
+        self._within: list[float] = []  # for each open part, the time of parts nested in it
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the block as `name`."""
+        """Attributes the time of the block to `name`."""
         self._within.append(0.0)
         start = time.perf_counter()
         try:
@@ -115,7 +115,7 @@ class Stopwatch:
                 self._within[-1] += taken
 
     def watch(self, owner, attribute: str, name: str) -> None:
-        """Counts every call of a function or method of `owner` as part `name`."""
+        """Attributes the time of every call of a function or method of `owner` to part `name`."""
         call = getattr(owner, attribute)
 
         @functools.wraps(call)
@@ -127,8 +127,8 @@ class Stopwatch:
 
 
 def _work() -> None:
-    """One stage, in a process of its own."""
-    from tfaug import pictures  # not before: the process that prints needs no TensorFlow
+    """Runs one stage, in a child process."""
+    from tfaug import pictures  # deferred: the process that prints needs no TensorFlow
     from tfaug.engine import checkpoint, hooks
     from tfaug.experiment import networks, sources, stages
 
@@ -163,7 +163,7 @@ def _work() -> None:
 
 
 def _watched_fit(watch: Stopwatch, fit: Callable, step, batches, *args) -> None:
-    """`fit`, its steps and batches watched."""
+    """Calls `fit` with its steps and batches timed."""
     traced = 0
 
     def watched_step(batch, index):

@@ -25,7 +25,7 @@ STAGES = {S: "segment_iterations", "learning G_V": "learn_iterations"}
 
 
 class Shape(NamedTuple):
-    """What the cost may depend on; `volumes` are unlabelled."""
+    """What the cost may depend on; `volumes` counts unlabelled volumes."""
 
     size: int
     batch: int
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(grid: Shape, num_steps: int, repeats: int, precision: str) -> str:
-    """The table; `grid` has a list of values in each field."""
+    """Returns the table; `grid` has a list of values in each field."""
     middle = Shape(*(values[len(values) // 2] for values in grid))
     shapes = list(dict.fromkeys([middle, *_variations(grid, middle)]))
     with contextlib.ExitStack() as stack:

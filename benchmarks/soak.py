@@ -54,8 +54,8 @@ TINY = (
     "--config.splits.unlabelled=('patient016','patient036')",
     "--config.splits.test=()",
 )
-START_UP = 0.3  # of an undisturbed training's time, about: loading Python and TensorFlow, when there is nothing to lose
-SAVE_SECONDS = 0.05  # about the time that writing a checkpoint of this size takes
+START_UP = 0.3  # rough share of an undisturbed training spent loading Python and TensorFlow, with nothing to lose yet
+SAVE_SECONDS = 0.05  # roughly what writing a checkpoint of this size takes
 CONTROL_STAGE = "aug-deform"
 
 
@@ -80,7 +80,7 @@ def _soak(folder: pathlib.Path, kills: int, rng: np.random.Generator) -> int:
         expected[stage] = outcome(Training(folder, "undisturbed", stage).run)
         training = Training(folder, "killed", stage)
         for _ in range(kills):
-            # One that was finished before the signal came begins anew.
+            # A training that finished before the signal arrived starts afresh.
             while (hit := training.kill(rng, seconds, during_save=len(hits) % 2 == 1)) is None:
                 shutil.rmtree(training.run)
             hits.append(hit)
@@ -100,11 +100,11 @@ def _soak(folder: pathlib.Path, kills: int, rng: np.random.Generator) -> int:
 
 
 class Training:
-    """One training of a stage at a tiny size, in processes of its own.
+    """A tiny training of one stage, run in child processes.
 
     Args:
-      folder: holds the cohort, the cache and the runs.
-      workdir: name of the runs' folder in it.
+      folder: contains the cohort, the cache and the runs.
+      workdir: name of the folder for runs in it.
       stage: a key of `STAGES`.
 
     Attributes:
@@ -120,19 +120,19 @@ class Training:
         self.run = folder / workdir / f"phantom-n1-set1-{stage}-seed0"
 
     def finish(self) -> None:
-        """Trains to the end, from where it was left."""
+        """Trains to the end, resuming where it stopped."""
         self._check(self._start())
 
     def kill(self, rng: np.random.Generator, seconds: float, during_save: bool) -> bool | None:
-        """Lets it go on and kills it at a random moment.
+        """Resumes the training and kills it at a random moment.
 
         Args:
-          rng: of the moment.
-          seconds: what an undisturbed training takes.
-          during_save: kill it soon after it has begun to write one of the next checkpoints.
+          rng: draws the moment.
+          seconds: duration of an undisturbed training.
+          during_save: kill it shortly after it starts to write one of the next checkpoints.
 
         Returns:
-          whether it died while it wrote a checkpoint; None if it was finished before.
+          whether it died while writing a checkpoint; None if it finished first.
         """
         process = self._start()
         if during_save:
@@ -147,7 +147,7 @@ class Training:
         return self._is_saving() if self._kill(process) else None
 
     def kill_after_first_checkpoint(self) -> pathlib.Path:
-        """Lets it go on until it has a checkpoint of some updates, kills it and returns the newest."""
+        """Runs until there is a checkpoint after at least one update, kills it and returns the newest checkpoint."""
         process = self._start()
         self._wait(process, lambda: any((self.run / "checkpoints").glob("step-*[1-9]*")))
         self._kill(process)
@@ -163,12 +163,12 @@ class Training:
         )
 
     def _wait(self, process: subprocess.Popen, condition: Callable[[], bool]) -> None:
-        """Until the condition holds or the process has ended."""
+        """Waits until the condition holds or the process has ended."""
         while process.poll() is None and not condition():
             time.sleep(0.001)
 
     def _kill(self, process: subprocess.Popen) -> bool:
-        """Returns False if the process had reached its end before."""
+        """Kills the process; returns False if it had already finished."""
         process.kill()
         if process.wait() == -signal.SIGKILL:
             process.stdout.close()
@@ -186,8 +186,8 @@ class Training:
 
 
 def outcome(run: pathlib.Path) -> dict[str, str]:
-    """What equal trainings share: SHA-256 of each variable and slot, of the best score and of each curve, by name."""
-    import tensorflow as tf  # not before: the processes that make the cohort import this module too
+    """SHA-256, by name, of what equal trainings share: each variable and slot, the best score and each curve."""
+    import tensorflow as tf  # deferred: the processes that make the cohort import this module too
 
     tf.get_logger().setLevel("ERROR")
     report = json.loads((run / "report.json").read_text())
@@ -213,7 +213,7 @@ def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
 
 
 def _tampered(folder: pathlib.Path, name: str, tamper: Callable[[pathlib.Path], pathlib.Path]) -> dict[str, str]:
-    """The outcome of a training in which a checkpoint was tampered with between two sessions."""
+    """The outcome of a training whose checkpoint was tampered with between two sessions."""
     from tfaug.engine.checkpoint import write_manifest  # see `outcome`
 
     training = Training(folder, f"control {name}", CONTROL_STAGE)

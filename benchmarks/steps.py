@@ -30,7 +30,7 @@ OURS = {
     "learning G_V, with pipeline, no task gradient": ("learn_iterations", {"task_gradient": False}),
 }
 MATRIX_TYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}
-Row = tuple[str, str]  # what, and in which precision
+Row = tuple[str, str]  # work and precision
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(size: int, batch: int, repeats: int, precisions: Sequence[str], matrix: int, only: str = "") -> str:
-    """The table; of rows whose name has `only` in it, and those that they are compared with."""
+    """Returns the table of the rows whose name contains `only`, and of those they are compared with."""
     with contextlib.ExitStack() as stack:
         workers = _start(stack, size, batch, precisions, matrix, only)
         medians = timing.side_by_side(workers, repeats)
@@ -71,7 +71,7 @@ def measure(size: int, batch: int, repeats: int, precisions: Sequence[str], matr
 
 
 def _start(stack, size, batch, precisions, matrix, only) -> dict[Row, Worker]:
-    """A worker for each row of the table; one after the other, as tracing would slow its neighbours down."""
+    """Starts a worker for each row of the table, one after another, as tracing would slow the others down."""
     shape, workers = {"size": size, "batch": batch}, {}
     matrix_rows = [_matrix_row(precision) for precision in dict.fromkeys(["float32", *precisions])]
     compared = {REFERENCE, *matrix_rows}

@@ -1,6 +1,6 @@
-"""What the benchmarks share: interleaved repetitions, their medians, workers in processes of their own, tables.
+"""Shared by the benchmarks: interleaved repetitions and their medians, worker processes, tables.
 
-Free of TensorFlow, as the processes that only wait for their workers need none.
+Imports no TensorFlow at module level, as processes that only wait for their workers need none.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tfaug.engine import workers
 
 Measurement = dict[str, float]  # numbers by name; "seconds" is always among them
 
-SETTLE_SECONDS = 0.1  # between two measurements, for what the first still does in the background
+SETTLE_SECONDS = 0.1  # pause between two measurements, for background work of the first to end
 
 
 class Job(NamedTuple):
-    """What a worker is asked to do again and again.
+    """Work that a worker does repeatedly.
 
     Attributes:
-      run: does it once; may return more numbers by name.
-      facts: numbers that are known beforehand, by name.
+      run: does it once; may return further numbers, by name.
+      facts: numbers known beforehand, by name.
     """
 
     run: Callable[[], Mapping[str, float] | None]
@@ -37,21 +37,21 @@ class Job(NamedTuple):
 
 
 def timed(run: Callable[[], Mapping[str, float] | None]) -> Measurement:
-    """Runs once; returns its "seconds" and the numbers that it returned."""
+    """Calls `run` once; returns its "seconds" and the numbers that it returned."""
     start = time.perf_counter()
     more = run()
     return {"seconds": time.perf_counter() - start, **(more or {})}
 
 
 def side_by_side(calls: Mapping[str, Callable[[], Measurement]], repeats: int) -> dict[str, Measurement]:
-    """Medians of measurements taken in turn, so that a slow minute of the machine meets all of them.
+    """Medians of measurements taken in turn, so that a slow spell of the machine affects them all.
 
     Args:
-      calls: each measures once, by name.
-      repeats: of each.
+      calls: functions by name, each of which takes one measurement.
+      repeats: measurements of each.
 
     Returns:
-      by name, the median of each number.
+      the median of each number, by name of the call.
     """
     taken: dict[str, list[Measurement]] = {name: [] for name in calls}
     for _ in range(repeats):
@@ -65,21 +65,21 @@ def side_by_side(calls: Mapping[str, Callable[[], Measurement]], repeats: int) -
 
 
 class Worker:
-    """A process that builds one `Job` and runs it when asked; for settings and memory that are a process's own.
+    """A process that builds one `Job` and runs it on request, with its own global settings and memory.
 
     Use it as a context manager.
 
     Args:
-      module: of the function that builds the job; imported in the process alone.
-      function: its name.
-      warm_up: runs before the first measurement, which trace graphs and fill buffers.
-      **arguments: of the function.
+      module: contains the function that builds the job; imported in that process only.
+      function: the function's name.
+      warm_up: number of runs before the first measurement, to trace graphs and fill buffers.
+      **arguments: passed to the function.
 
     Attributes:
-      facts: of the job.
+      facts: those of the job.
 
     Raises:
-      RuntimeError: here or in a call: the process ended; its standard error says why.
+      RuntimeError: on construction or in a call, if the process ended; its standard error says why.
     """
 
     def __init__(self, module: str, function: str, warm_up: int = 2, **arguments: Any):
@@ -141,7 +141,7 @@ def _serve(
 def peak_memory() -> float:
     """The most memory that this process has used so far, MiB."""
     status = pathlib.Path("/proc/self/status")
-    if status.exists():  # `ru_maxrss` of a new process may be that of the one that started it
+    if status.exists():  # `ru_maxrss` of a new process may be inherited from its parent
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024
@@ -150,7 +150,7 @@ def peak_memory() -> float:
 
 def matrix_product(dtype: str, size: int) -> Job:
     """A product of two square matrices, which sets the rate that arithmetic in `dtype` can reach on this machine."""
-    import tensorflow as tf  # not before: see the module's description
+    import tensorflow as tf  # deferred: see the module docstring
 
     a, b = (tf.cast(tf.random.stateless_normal([size, size], (0, seed)), dtype) for seed in (1, 2))
 
@@ -161,7 +161,7 @@ def matrix_product(dtype: str, size: int) -> Job:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; numbers have three significant digits at least, None is empty."""
+    """A Markdown table; floats have at least three significant digits, None is an empty cell."""
     cells = [list(header), ["---"] * len(header), *([_cell(value) for value in row] for row in rows)]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
@@ -175,10 +175,10 @@ def _cell(value: Any) -> str:
 
 
 def numbers(text: str) -> list[int]:
-    """The argument "64,128" as numbers."""
+    """Parses an argument such as "64,128"."""
     return [int(part) for part in text.split(",")]
 
 
 def words(text: str) -> list[str]:
-    """The argument "float32,mixed_bfloat16" as words."""
+    """Parses an argument such as "float32,mixed_bfloat16"."""
     return text.split(",")

@@ -1,4 +1,4 @@
-"""The U-Net of `tfaug/models/unet.py` in PyTorch, for `benchmarks.steps` to compare with; needs PyTorch."""
+"""The U-Net of `tfaug/models/unet.py` in PyTorch, as a reference for `benchmarks.steps`; needs PyTorch."""
 
 from __future__ import annotations
 

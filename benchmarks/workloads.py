@@ -1,7 +1,7 @@
-"""What the benchmarks run: the project's own networks, steps and pipelines, on volumes of noise.
+"""The benchmarks' workloads: the project's own networks, steps and pipelines, on volumes of noise.
 
-Each function that returns a `Job` is meant for a process of its own, in which it sets what is global in TensorFlow.
-Rates, weights and batches are those of `configs/acdc.py`; none of the values changes what a step costs.
+Each function that returns a `Job` is meant for a process of its own, as it changes global settings of TensorFlow.
+Learning rates, weights and batches are those of `configs/acdc.py`; none of these values affects the cost of a step.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ LEARNING_RATE = 1e-3
 CLASS_WEIGHTS = (0.1, 0.3, 0.3, 0.3)
 NUM_CLASSES = len(CLASS_WEIGHTS)
 UNLABELLED = 25  # volumes (paper, section 4)
-BACKWARD = 2  # the gradients of a layer's input and of its weights: two products as large as the forward one
+BACKWARD = 2  # gradients for a layer's input and its weights: two products, each as large as the forward one
 
-Make = Callable  # from a step number to its batch, see `pipeline`
+Make = Callable  # function from a step number to its batch, see `pipeline`
 
 
 def segment_iterations(size: int, batch: int, precision: str, method: str = "aff", num_steps: int = 1) -> Job:
@@ -63,7 +63,7 @@ def learn_iterations(
 
 
 def segment_updates(size: int, batch: int, precision: str) -> Job:
-    """Updates of S on one batch that is there already."""
+    """Updates of S on one batch made beforehand."""
     _set_up(precision)
     step, make, gflop = _segment(size, batch, "aff")
     one = next(pipeline.iterate(make, 0))
@@ -71,24 +71,24 @@ def segment_updates(size: int, batch: int, precision: str) -> Job:
 
 
 def segment_waiting(size: int, batch: int, precision: str, method: str, num_steps: int) -> Job:
-    """As `waiting` describes, when S is trained with a method whose generators are untrained."""
+    """`waiting` for the training of S with a method, whose generators are untrained."""
     _set_up(precision)
     step, make, _ = _segment(size, batch, method)
     return waiting(step, make, num_steps)
 
 
 def learn_waiting(size: int, batch: int, precision: str, num_steps: int) -> Job:
-    """As `waiting` describes, when G_V is learned."""
+    """`waiting` for the learning of G_V."""
     _set_up(precision)
     step, make, _ = _learn(size, batch, task_gradient=True, volumes=UNLABELLED)
     return waiting(step, make, num_steps)
 
 
 def waiting(step: Callable, make: Make, num_steps: int) -> Job:
-    """Some iterations with their pipeline, then as many on one batch, then as many batches without a step.
+    """Iterations with their pipeline, then as many steps on one batch, then as many batches without a step.
 
-    Its numbers are seconds: of an iteration, of its waiting for the batch, of a step without a pipeline at work, and
-    of a batch without a step at work.
+    Its numbers are mean seconds: of an iteration, of its wait for a batch, of a step while no pipeline runs, and of
+    making a batch while no step runs.
     """
     batches, make_now = pipeline.iterate(make, 0), tf.function(make)
 
@@ -101,7 +101,7 @@ def waiting(step: Callable, make: Make, num_steps: int) -> Job:
             scalars = step(one, index)
         _wait_for(scalars)
         iterations = time.perf_counter() - start
-        time.sleep(0.2)  # until the pipeline has prepared ahead what it may
+        time.sleep(0.2)  # lets the pipeline fill its prefetch buffer
         return {
             "iteration": iterations / num_steps,
             "waited": waited / num_steps,
@@ -113,7 +113,7 @@ def waiting(step: Callable, make: Make, num_steps: int) -> Job:
 
 
 def plain_keras(size: int, batch: int, precision: str) -> Job:
-    """`train_on_batch` of the same U-Net, compiled as a Keras user does, with the released program's biases."""
+    """`train_on_batch` of the same U-Net, compiled as a Keras user would, with the released program's biases."""
     keras.mixed_precision.set_global_policy(precision)
     segmenter = keras.models.clone_model(unet(size, NUM_CLASSES), clone_function=_with_bias)
     segmenter.compile(
@@ -129,9 +129,9 @@ def plain_keras(size: int, batch: int, precision: str) -> Job:
 
 
 def predictions(size: int, batch: int, precision: str, patients: int) -> Job:
-    """From prepared scans to masks on their own grids, as `evaluation.segment` does it; 1 as `batch` is slice by slice.
+    """From prepared scans to masks on their own grids, as `evaluation.segment` does; a `batch` of 1 is slice by slice.
 
-    Its numbers: seconds that the network and the way back to the grid take, of all volumes.
+    Its numbers: seconds for the network and for restoring the grid, summed over all volumes.
     """
     _set_up(precision)
     predict = inference.predictor(unet(size, NUM_CLASSES, seed=SEED), batch)
@@ -154,9 +154,9 @@ def predictions(size: int, batch: int, precision: str, patients: int) -> Job:
 
 
 def whole_predictions(size: int, batch: int, precision: str, patients: int, n4_shrink: int) -> Job:
-    """From scans in memory to masks on their own grids, as `tfaug predict` does it between reading and writing.
+    """From scans in memory to masks on their own grids, as `tfaug predict` does between reading and writing.
 
-    Its number: seconds that the network takes, of all volumes.
+    Its number: seconds for the network, summed over all volumes.
     """
     _set_up(precision)
     predict = inference.predictor(unet(size, NUM_CLASSES, seed=SEED), batch)
@@ -176,7 +176,7 @@ def whole_predictions(size: int, batch: int, precision: str, patients: int, n4_s
 
 
 def gflop_per_slice(model: keras.Model) -> float:
-    """Of one forward pass, counting the multiplications and additions of convolutions and dense layers."""
+    """GFLOP of a forward pass, counting the multiplications and additions of convolutions and dense layers."""
     products = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
@@ -187,7 +187,7 @@ def gflop_per_slice(model: keras.Model) -> float:
 
 
 def _set_up(precision):
-    """As `networks.set_up_tensorflow`."""
+    """Does what `networks.set_up_tensorflow` does."""
     determinism.fix_order()
     keras.mixed_precision.set_global_policy(precision)
 
@@ -219,7 +219,7 @@ def _learn(size, batch, task_gradient, volumes):
     real = pipeline.Slices(_slices(size, volumes).image, None)
     make = pipeline.generator_batches(_slices(size, 1), [real], NUM_CLASSES, batch, _augmenter().affine, SEED)
     s, g, d = map(gflop_per_slice, (step.segmenter, step.generator, step.discriminator))
-    # G runs forward twice. D sees twice the batch: once to learn, and once for G, when its weights get no gradient.
+    # G runs forward twice. D sees twice the batch: once to learn, once for G, when its weights get no gradient.
     gflop = batch * ((1 + BACKWARD) * (s + g) + g + 2 * d * (1 + BACKWARD + 1 + BACKWARD / 2))
     return step, make, gflop
 
@@ -243,7 +243,7 @@ def _mean_seconds(call, repeats):
 
 
 def _wait_for(scalars):
-    """Until the device has done it."""
+    """Waits until the device has finished."""
     float(scalars["loss/segmentation"])
 
 
@@ -271,7 +271,7 @@ def _mebibytes(size, volumes):
 
 
 def _patients(number):
-    """Some patients of the built-in cohort, unwritten."""
+    """Patients of the built-in cohort, not written to disk."""
     for index in range(1, number + 1):
         made = cohort.patient(SEED, index)
         image = made.es.image[..., None].astype(np.float32)
@@ -279,7 +279,7 @@ def _patients(number):
 
 
 def _with_bias(layer):
-    """A copy of a layer of the U-Net, of a convolution with a bias."""
+    """A copy of a layer of the U-Net; a convolution gets a bias."""
     if isinstance(layer, Upsample):
         return Upsample(layer.half_pixel_centers, name=layer.name)
     config = layer.get_config()
