@@ -25,11 +25,15 @@ def small(config):
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_v8_only_the_users_own_networks_are_slow_in_sixteen_bits(monkeypatch, own):
-    monkeypatch.setattr(devices, "slow_precision", lambda policy: [f"{policy} is slow"])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_v8_only_the_users_own_networks_are_slow_in_sixteen_bits(monkeypatch, own, instructions):
+    monkeypatch.setattr(devices, "adds_in_float32", lambda dtype: instructions or dtype == "float32")
     config = small(phantom.get_config()) if own else phantom.get_config()
+    assert networks.slow_precision(config) == []
     config.precision = "mixed_bfloat16"
-    assert networks.slow_precision(config) == ["mixed_bfloat16 is slow"] * own
+    found = networks.slow_precision(config)
+    assert len(found) == (own and not instructions)
+    assert all(line.startswith("precision: mixed_bfloat16 is emulated") for line in found)
 
 
 @pytest.mark.parametrize("role", ["segmenter", "discriminator"])

@@ -50,18 +50,6 @@ def test_v6_a_gpu_that_does_not_compute_is_a_warning_with_the_reason(machine, st
         assert re.search(reason, found[0])
 
 
-@pytest.mark.parametrize("times, warned", [({"bfloat16": 9.0, "float32": 1.5}, True), ({"bfloat16": 0.6}, False)])
-def test_v8_a_precision_that_is_slower_than_float32_is_a_warning_with_what_was_measured(monkeypatch, times, warned):
-    monkeypatch.setattr(devices, "_seconds", lambda dtype: times.get(dtype, 1.0))
-    devices.slow_precision.cache_clear()
-    found = devices.slow_precision("mixed_bfloat16")
-    devices.slow_precision.cache_clear()
-    assert (
-        found
-        == ["precision: mixed_bfloat16 trains about 6 times slower than float32 on this machine; use float32"] * warned
-    )
-
-
 @pytest.mark.parametrize(
     "dtype, flags, onednn, seen, native",
     [
@@ -86,12 +74,3 @@ def test_sixteen_bits_need_instructions_or_a_gpu(machine, monkeypatch, tmp_path,
     found = devices.adds_in_float32(dtype)
     devices.adds_in_float32.cache_clear()
     assert found == native
-
-
-def test_float32_is_not_measured(monkeypatch):
-    monkeypatch.delattr(devices, "_seconds")
-    assert devices.slow_precision("float32") == []
-
-
-def test_a_convolution_takes_time_in_every_precision():
-    assert all(devices._seconds(dtype) > 0 for dtype in ("float32", "bfloat16"))

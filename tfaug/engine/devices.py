@@ -1,4 +1,4 @@
-"""Which device computes, why GPUs that are there do not, and whether it is made for a precision."""
+"""Which device computes, why GPUs that are there do not, and whether it has instructions for a precision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import glob
 import os
 import pathlib
-import time
 
 import tensorflow as tf
 
@@ -14,7 +13,6 @@ from tfaug.engine import determinism
 
 _INSTRUCTIONS = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}  # as Linux names them
 _CPU = pathlib.Path("/proc/cpuinfo")
-_SLOWER = 2.0  # times; less may be noise
 
 
 def used() -> str:
@@ -61,40 +59,3 @@ def adds_in_float32(dtype: str) -> bool:
         return True
     known = _CPU.read_text(encoding="utf-8", errors="replace").split() if _CPU.is_file() else []
     return determinism.uses_onednn() and not _INSTRUCTIONS[dtype].isdisjoint(known)
-
-
-@functools.lru_cache(None)
-def slow_precision(policy: str) -> list[str]:
-    """A line on a precision in which Keras's convolutions take longer than float32's here, as measured, or none.
-
-    `models.blocks.conv` is not slow where Keras's own are, see `adds_in_float32`.
-
-    Args:
-      policy: name of a Keras precision policy: "float32", "mixed_bfloat16" or "mixed_float16".
-    """
-    dtype = policy.removeprefix("mixed_")
-    if dtype == "float32":
-        return []
-    ratio = _seconds(dtype) / _seconds("float32")
-    if ratio < _SLOWER:
-        return []
-    return [f"precision: {policy} trains about {ratio:.0f} times slower than float32 on this machine; use float32"]
-
-
-def _seconds(dtype: str) -> float:
-    """Of one convolution, forwards and backwards: the best of three."""
-    image, kernel = tf.ones((2, 64, 64, 32), dtype), tf.ones((3, 3, 32, 32), dtype)
-
-    @tf.function
-    def gradient(image, kernel):
-        with tf.GradientTape() as tape:
-            tape.watch(kernel)
-            convolved = tf.nn.conv2d(image, kernel, 1, "SAME")
-        return tape.gradient(convolved, kernel)
-
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        gradient(image, kernel).numpy()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])  # the first one builds the graph

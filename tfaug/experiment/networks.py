@@ -44,9 +44,14 @@ def _warn_of_idle_gpus():
 
 
 def slow_precision(config: Config) -> list[str]:
-    """A line on a precision that makes the user's own networks slower on this machine, or none."""
+    """A line on 16 bits that the user's own networks have to do without this machine's instructions, or none."""
     own = any(config.model[role] not in known for role, known in models.ROLES.items())
-    return devices.slow_precision(config.precision) if own else []
+    if not own or devices.adds_in_float32(config.precision.removeprefix("mixed_")):
+        return []
+    return [
+        f"precision: {config.precision} is emulated on this machine: networks of your own are slower "
+        "and less exact than in float32; use float32"
+    ]
 
 
 def warn_of_slow_precision(config: Config) -> None:
