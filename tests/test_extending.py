@@ -167,7 +167,7 @@ def test_r1_results_of_a_method_that_changed_are_not_shown_and_are_made_again_el
     assert (world / f"changing/table1/{name}.json").read_bytes() == before
 
     done = tfaug("table1", *flags, *elsewhere, *few, cwd=world)
-    assert "1 results are of data or a method that changed since" in done.stdout and "`mine`" in done.stdout
+    assert "1 result of data or a method that changed since, made again" in done.stdout and "`mine`" in done.stdout
     (result,) = results.load(world / "changing/table1")
     assert result.row["generated"] == [["elastic"]]
     tfaug("evaluate", *flags, *elsewhere, "--table1", cwd=world)

@@ -18,7 +18,7 @@ from tfaug.data import images
 from tfaug.data.dataset import Series, arranged, read_series
 from tfaug.data.readers import base
 from tfaug.engine import run_dir
-from tfaug.engine.errors import UserError, printable
+from tfaug.engine.errors import UserError, counted, printable
 from tfaug.experiment import networks, runs, segmenters
 from tfaug.types import Z_DIM
 
@@ -75,7 +75,7 @@ class Segmenter:
             problem = f"is an array of the shape {np.shape(scan)} with the spacing {spacing}"
             raise UserError("scan", problem, "give [X, Y, Z] or [X, Y, Z, C], and mm along X, Y, Z")
         if image.shape[-1] != len(self.task.channels):
-            problem = f"has {image.shape[-1]} channels, the segmenter takes {len(self.task.channels)}"
+            problem = f"has {counted(image.shape[-1], 'channel')}, the segmenter takes {len(self.task.channels)}"
             raise UserError("scan", problem, f"give {', '.join(self.task.channels)} in this order")
         content = base.CaseData(image, None, tuple(map(float, spacing)), pathlib.Path("scan"))
         return Series((arranged("scan", content, slice_axis),), is_4d=False)

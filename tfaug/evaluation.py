@@ -18,6 +18,7 @@ from tfaug.data import images
 from tfaug.data.preprocess import Prepared, restore, to_file_order
 from tfaug.data.readers import acdc
 from tfaug.data.task import Task
+from tfaug.engine.errors import counted
 from tfaug.engine.files import machine_errors, replacing
 from tfaug.engine.workers import progress
 from tfaug.types import Hearts, Volume
@@ -209,7 +210,7 @@ def summary(table: pd.DataFrame) -> str:
         counts = ", ".join(f"{structure} in {number}" for structure, number in in_neither.items())
         lines.append(
             f"Neither in the reference nor in the prediction, which counts as a Dice of 1 and 0 mm: {counts} of "
-            f"{table.case.nunique()} cases"
+            f"{counted(table.case.nunique(), 'case')}"
         )
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
 from tfaug.engine import run_dir, workers
-from tfaug.engine.errors import UserError, printable
+from tfaug.engine.errors import UserError, counted, printable
 from tfaug.engine.files import check_writable, replacing, write_json
 from tfaug.types import Z_DIM, Volume
 
@@ -148,7 +148,7 @@ class Job:
                 pass
             self._finish()
         number = len(self._record["cases"])
-        return printable(f"{self._folder}: {number} cases for nnU-Net, MONAI or others; see sheet.png")
+        return printable(f"{self._folder}: {counted(number, 'case')} for nnU-Net, MONAI or others; see sheet.png")
 
     def _make_all(self, generators) -> Iterator[str]:
         """Makes the scans that wait, source by source, as each is read once."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -31,8 +30,8 @@ from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
 from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
-from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import check_writable, machine_errors, replacing, write_json
+from tfaug.engine.errors import UserError, counted, printable
+from tfaug.engine.files import check_writable, machine_errors, read_json, replacing, write_json
 from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
@@ -156,7 +155,7 @@ class Job:
             made = sum(workers.progress(done, len(self.waiting), "prediction", "scan"))
             scores = self._score() if self._options.score else []
         before = sum("mask" not in files for files in self._missing.values())
-        counts = _counted(made, "mask") + " made" + (f", {before} there before" if before else "")
+        counts = counted(made, "mask") + " made" + (f", {before} there before" if before else "")
         text = "\n".join([printable(f"{self._folder}: {counts}"), *scores])
         self._refuse(text)
         return text
@@ -385,10 +384,7 @@ def picture(series: Series, masks: Sequence[np.ndarray], colours: pictures.Colou
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """The record of a folder; None if there is none of ours."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
+    record = read_json(path)
     ours = isinstance(record, dict) and record.get(_MARK) == _FORMAT and isinstance(record.get("cases"), dict)
     entries = record["cases"].values() if ours else ()
     sound = all(isinstance(one, dict) and isinstance(one.get("files"), list) for one in entries)
@@ -399,7 +395,3 @@ def _remove(paths: Iterable[pathlib.Path]) -> None:
     for path in paths:
         with machine_errors(path, "remove it, then run the command again"):
             path.unlink(missing_ok=True)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tfaug.engine.errors import MachineError
-from tfaug.engine.files import machine_errors, replacing, write_json
+from tfaug.engine.files import machine_errors, read_json, replacing, write_json
 
 
 def full(*_):
@@ -66,3 +66,26 @@ def test_the_error_is_about_what_the_caller_says(tmp_path):
     with pytest.raises(MachineError, match="^run: No space left on device; free space$"):
         with machine_errors("run", "free space"):
             full()
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"\xff", b"[" * 100_000], ids=["missing", "", "cut", "binary", "deep"]
+)
+def test_what_is_no_json_is_none(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_json(path) is None
+    assert read_json(path / "below_a_file.json") is None
+    assert read_json(tmp_path) is None
+
+
+def test_a_json_file_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write_json(tmp_path / "a.json", {"a": [1]})
+    assert read_json(tmp_path / "a.json") == {"a": [1]}
+    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    with pytest.raises(MachineError, match="a.json: Permission denied; make it readable"):
+        read_json(tmp_path / "a.json")

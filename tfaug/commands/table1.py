@@ -32,7 +32,7 @@ from tfaug import config as rules
 from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import Config
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.experiment import sources
 from tfaug.table1 import plan, results
 
@@ -85,11 +85,13 @@ def fill(workdir: pathlib.Path) -> None:
     done = len(found) - len(stale)
     if stale:
         print(
-            f"{folder}: {len(stale)} results are of data or a method that changed since, and are made again "
+            f"{folder}: {counted(len(stale), 'result')} of data or a method that changed since, made again "
             f"({stale[0]}, ...)"
         )
     print(
-        f"{folder}: {done} results, " + (f"{len(jobs)} jobs to do" if jobs else "complete; nothing to do"), flush=True
+        f"{folder}: {counted(done, 'result')}, "
+        + (f"{counted(len(jobs), 'job')} to do" if jobs else "complete; nothing to do"),
+        flush=True,
     )
     if jobs:
         from tfaug.table1 import grid as runner

@@ -15,7 +15,7 @@ from tfaug.data.oddities import Oddity
 from tfaug.data.preprocess import PERCENTILES, Prepared, Spec
 from tfaug.data.task import Task
 from tfaug.engine import workers
-from tfaug.engine.errors import UserError, printable
+from tfaug.engine.errors import UserError, counted, printable
 
 Kinds = Mapping[str, Sequence[str]]  # names of cases, by what is the matter with them
 
@@ -139,16 +139,17 @@ def report(findings: Findings, most: int | None = None) -> str:
     """
     lines = []
     for remedy, errors in _grouped((error.remedy, (case, error)) for case, error in findings.errors).items():
-        lines.append(printable(f"error, {_counted(case for case, _ in errors)}: {remedy}"))
+        lines.append(printable(f"error, {counted(len({case for case, _ in errors}), 'case')}: {remedy}"))
         rows = [(case, _below(findings.root, error.subject), error.problem) for case, error in errors]
         lines += _columns(rows)
     if not lines:
         number = findings.num_cases
-        cases, verb = ("1 case", "is") if number == 1 else (f"{number} cases", "are")
-        fine = "can be used" if findings.warnings else f"{verb} fine"
-        lines.append(f"{printable(str(findings.root))}: {cases} ({findings.num_labels} labelled) {fine}")
+        fine = "can be used" if findings.warnings else "is fine" if number == 1 else "are fine"
+        lines.append(
+            f"{printable(str(findings.root))}: {counted(number, 'case')} ({findings.num_labels} labelled) {fine}"
+        )
     for kind, group in _grouped((oddity.kind, oddity) for oddity in findings.warnings).items():
-        lines.append(f"warning, {_counted(case for oddity in group for case in oddity.cases)}: {kind}")
+        lines.append(f"warning, {counted(len({case for oddity in group for case in oddity.cases}), 'case')}: {kind}")
         lines += [f"  {oddity}" for oddity in group[:most]]
         if most is not None and len(group) > most:
             lines.append(f"  ... and {len(group) - most} more")
@@ -207,11 +208,6 @@ def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list]:
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return groups
-
-
-def _counted(cases: Iterable[str]) -> str:
-    number = len(set(cases))
-    return "1 case" if number == 1 else f"{number} cases"
 
 
 def _below(root: pathlib.Path, subject: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfaug.data import scan
 from tfaug.data.scan import REPLACE, RESAVE, Frame, Scan
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -96,7 +96,9 @@ def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -
         raise UserError(path, f"has {dimensions} dimensions where 3 are expected", RESAVE)
     if channels not in (None, 1) and (dimensions, int(header["dim"][4])) != (4, channels):
         found = int(header["dim"][4]) if dimensions == 4 else 1
-        raise UserError(path, f"holds {found} channels where {channels} are expected", "save all of them in one file")
+        raise UserError(
+            path, f"holds {counted(found, 'channel')} where {channels} are expected", "save all of them in one file"
+        )
     scan.check_grid(path, _shape(header, channels), _spacing(header))
     offset = float(header["vox_offset"])
     if not (size + 4 <= offset <= scan.MAX_HEADER and offset.is_integer()):

@@ -42,6 +42,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 case", "2 cases"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy for a misspelled word: the known word that comes nearest, or all of them."""
     known = list(known)

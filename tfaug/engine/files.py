@@ -56,6 +56,19 @@ def write_json(path: pathlib.Path, content: Any, remedy: str = "free some space 
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a JSON file; None when it is missing or no JSON.
+
+    Raises:
+      MachineError: the file is there and cannot be read.
+    """
+    with machine_errors(path, "make it readable"):
+        try:
+            return json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+            return None
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with a digest of itself, by which `unsealed` notices a change."""
     return {**content, _SEAL: _digest(content)}

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import PART, machine_errors, sealed, unsealed, write_json
+from tfaug.engine.files import PART, machine_errors, read_json, sealed, unsealed, write_json
 
 MARK = "tfaug_run"  # tells our config.json from that of another program
 _REMEDY = "restore it from a backup, or train again"
@@ -60,7 +60,7 @@ class RunDir:
                 write_json(self.path / "config.json", sealed({MARK: _FORMAT, "config": config}))
             self.config = read_config(self.path)
             refuse_difference(self.path, self.config, config, keys)
-            warnings = _read_json(self.path / "warnings.json")
+            warnings = read_json(self.path / "warnings.json")
             self._warnings = warnings if isinstance(warnings, list) else []
             self._lock = stack.pop_all()
 
@@ -121,8 +121,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
       UserError: there is no run, its config is damaged, or another version of tfaug made it.
     """
     file = pathlib.Path(path) / "config.json"
-    with machine_errors(file, "make it readable"):
-        content = _read_json(file)
+    content = read_json(file)
     if not isinstance(content, dict) or MARK not in content or not isinstance(content.get("config"), dict):
         raise UserError(file, "is missing or not the config of a tfaug run", "give the folder of a run")
     if content[MARK] != _FORMAT:
@@ -141,7 +140,7 @@ def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
     with machine_errors(file, "make it readable"):
         if not file.exists():
             return None
-        report = _read_json(file)
+    report = read_json(file)
     if not isinstance(report, dict) or not {"best", "best_step"} <= report.keys():
         raise UserError(file, "is damaged", "restore it from a backup, or remove it and run the training again")
     return unsealed(file, report, _REMEDY)
@@ -264,14 +263,6 @@ def _refuse_foreign(path: pathlib.Path) -> None:
 
 def _is_in(key, keys):
     return keys is None or any(key == one or key.startswith(f"{one}.") for one in keys)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    """The content of `path`; None when it is missing or no JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
-        return None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

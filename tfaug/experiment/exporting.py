@@ -30,7 +30,7 @@ from tfaug.configs import acdc
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
 from tfaug.engine import run_dir
-from tfaug.engine.errors import UserError, printable
+from tfaug.engine.errors import UserError, counted, printable
 from tfaug.engine.files import PART, check_writable, machine_errors, sync, write_json
 from tfaug.experiment import identity
 from tfaug.experiment.sources import SPLITS, generators_of, task_of, whole_config
@@ -347,7 +347,7 @@ def _scores(path, role, report, config) -> Iterator[str]:
             found = True
             table = tables.read(folder / "dice.csv")
             scored = table.case.unique()
-            yield f"\nDice on the scans' own grids, {split}, {len(scored)} cases ({', '.join(scored)}):\n"
+            yield f"\nDice on the scans' own grids, {split}, {counted(len(scored), 'case')} ({', '.join(scored)}):\n"
             yield "| structure | mean | standard deviation | lowest | highest |\n| --- | --- | --- | --- | --- |"
             means = table.groupby("case", sort=False).dice.mean()
             rows = {**dict(iter(table.groupby("structure", sort=False).dice)), "mean": means}

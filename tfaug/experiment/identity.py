@@ -22,7 +22,7 @@ from tfaug.augment.methods import Method
 from tfaug.config import Config, cases
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.engine.files import write_json
+from tfaug.engine.files import read_json, write_json
 from tfaug.engine.run_dir import in_one_line, refuse_difference
 
 _BOTH = (
@@ -204,10 +204,7 @@ def _made_from(out_dir):
 
 
 def _content(out_dir):
-    try:
-        content = json.loads((out_dir / _FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
+    content = read_json(out_dir / _FILE)
     kinds = {"scans": dict, _NOTED: list}
     sound = isinstance(content, dict) and all(isinstance(content.get(key, kind()), kind) for key, kind in kinds.items())
     return content if sound else {}

@@ -12,7 +12,7 @@ from tfaug.compat import keras
 from tfaug.config import Config, cases, check_splits, of_generator, require, used_generator_path
 from tfaug.data.preprocess import Prepared
 from tfaug.engine import checkpoint, memory, run_dir
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.experiment import identity, networks
@@ -45,7 +45,9 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
             raise UserError(path, f"has not learned {name!r}", f"name a run of `train.py --stage=aug --gen={kind}`")
         has, needs = (len(one["data"]["channels"]) for one in (saved, asked))
         if has != needs:
-            raise UserError(path, f"generates {has} channels, and the data have {needs}", "name another generator")
+            raise UserError(
+                path, f"generates {counted(has, 'channel')}, and the data have {needs}", "name another generator"
+            )
     run_dir.refuse_difference(path, saved, asked, ["data.image_size"] if named else identity.GENERATOR)
     return generator_of(path, GENERATORS[name][0])
 

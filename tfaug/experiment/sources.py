@@ -19,7 +19,7 @@ from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import Prepared, Spec
 from tfaug.data.task import Task
 from tfaug.engine import run_dir
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.phantom import cohort
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def scans_to_segment(path: pathlib.Path, config: Config, labels: bool = False) -
     reader, task = readers.find(path, config.data.to_dict()), task_of(config)
     channels = reader.channels()
     if len(channels) != len(task.channels):
-        problem = f"has {len(channels)} channels ({_shown(channels)}), the run takes {len(task.channels)}"
+        problem = f"has {counted(len(channels), 'channel')} ({_shown(channels)}), the run takes {len(task.channels)}"
         raise UserError(path, problem, f"give scans with {_shown(task.channels)}, or another --run")
     refuse_other_coding(reader, task, labels)
     return DataSet(reader, task, config.data.slice_axis)

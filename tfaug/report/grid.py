@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tfaug.augment.methods import METHODS
+from tfaug.engine.errors import counted
 from tfaug.report import charts, page
 from tfaug.report.page import Html, code, details, el, joined
 from tfaug.table1 import paper, render, results
@@ -50,7 +51,7 @@ def render_page(folder: pathlib.Path, table: Table, shared: Mapping[str, Any]) -
     parts = [(title, content) for title, content in parts if content]
     lead = joined(el("p", _sentence(table, shared), class_="lead"), page.key_figures(_key_figures(table)))
     sections = [page.section(title, content) for title, content in parts]
-    title = f"{shared['name']}: {len(table.methods)} method{'s' * (len(table.methods) != 1)} compared"
+    title = f"{shared['name']}: {counted(len(table.methods), 'method')} compared"
     return page.whole(title, lead, sections, [title for title, _ in parts])
 
 
@@ -58,14 +59,17 @@ def _sentence(table, shared):
     runs = len(table.scores.index.droplevel(["patient", "case"]).unique())
     counts = " or ".join(map(str, table.counts))
     text = (
-        f"{len(table.methods)} method{'s' * (len(table.methods) != 1)} of training a segmenter of "
-        f"{', '.join(table.task.names)} with {counts} labelled case{'s' * (counts != '1')}, in {runs} runs on "
+        f"{counted(len(table.methods), 'method')} of training a segmenter of "
+        f"{', '.join(table.task.names)} with {counts} labelled case{'s' * (counts != '1')}, in "
+        f"{counted(runs, 'run')} on "
     )
     best = [(n, *_best(table, n)) for n in table.counts]
     told = "; ".join(f"with {n} labelled, {method} has the highest mean Dice, {mean:.3f}" for n, method, mean in best)
-    number = len(shared["splits"]["test"])
+    scored = counted(len(shared["splits"]["test"]), "test case")
     return joined(
-        text, el("strong", _data_name(shared)), f", scored on {number} test cases. {told[:1].upper()}{told[1:]}."
+        text,
+        el("strong", _data_name(shared)),
+        f", scored on {scored}. {told[:1].upper()}{told[1:]}.",
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError, printable
-from tfaug.engine.files import check_writable, machine_errors, replacing
+from tfaug.engine.files import check_writable, read_json, replacing
 from tfaug.report import grid, runs
 from tfaug.table1 import results
 
@@ -67,11 +66,7 @@ def is_run(path: pathlib.Path) -> bool:
         raise UserError(path, "does not exist", "give the folder of a run, or of results")
     if not path.is_dir():
         raise UserError(path, "is not a folder", "give the folder of a run, or of results")
-    with machine_errors(path, "make it readable"):
-        try:
-            content = json.loads((path / results.CONFIG_FILE).read_bytes())
-        except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
-            content = None
+    content = read_json(path / results.CONFIG_FILE)
     keys = content if isinstance(content, dict) else {}
     if run_dir.MARK in keys:
         return True

@@ -18,7 +18,7 @@ from tfaug.augment.methods import GENERATORS, METHODS
 from tfaug.config import Config, cases
 from tfaug.data.task import Task
 from tfaug.engine import event_files, run_dir
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.engine.files import machine_errors
 from tfaug.experiment import identity, sources
 from tfaug.report import cases as case_pages
@@ -155,7 +155,7 @@ def _segmenter_sentence(run, found):
     structures = run.task.names
     number = len(cases(run.config, "labelled"))
     made = joined(
-        f"A segmenter of {_listed(structures)} was trained on {_counted(number, 'labelled case')} of ",
+        f"A segmenter of {_listed(structures)} was trained on {counted(number, 'labelled case')} of ",
         el("strong", _data_name(run.config)),
         ", with the method ",
         code(run.method),
@@ -165,7 +165,7 @@ def _segmenter_sentence(run, found):
         return joined(made, " It has not been evaluated yet.")
     split, table = next(iter(found.items()))
     means = table.groupby("case").dice.mean()
-    scored = f"On {_counted(len(means), f'{split} case')} its mean Dice is {_spread(means, 3)}."
+    scored = f"On {counted(len(means), f'{split} case')} its mean Dice is {_spread(means, 3)}."
     if others := _others(run, split, table):
         scored += f" These are not the {split} cases of its config, and may be of another data set: {_some(others)}."
     return joined(made, " ", scored)
@@ -182,8 +182,8 @@ def _generator_sentence(run):
     terms = "" if regularised else ", without adversarial and magnitude terms"
     number, unlabelled = len(cases(run.config, "labelled")), len(cases(run.config, "unlabelled"))
     return joined(
-        f"A generator of {_KINDS[kind]} was learned{terms} from {_counted(number, 'labelled case')} and "
-        f"{_counted(unlabelled, 'unlabelled case')} of ",
+        f"A generator of {_KINDS[kind]} was learned{terms} from {counted(number, 'labelled case')} and "
+        f"{counted(unlabelled, 'unlabelled case')} of ",
         el("strong", _data_name(run.config)),
         ", together with a segmenter of ",
         f"{_listed(run.task.names)}. {generators.WORDS.get(run.report.get('verdict'), '')}",
@@ -208,7 +208,7 @@ def _method_in_words(run):
 def _segmenter_figures(run, found):
     for split, table in found.items():
         means = table.groupby("case").dice.mean()
-        yield f"Dice, {split}", f"{means.mean():.3f}", f"± {means.std(ddof=0):.3f} over {_counted(len(means), 'case')}"
+        yield f"Dice, {split}", f"{means.mean():.3f}", f"± {means.std(ddof=0):.3f} over {counted(len(means), 'case')}"
         hd95, assd = _distances(table)
         for name, column in (("HD95", hd95), ("ASSD", assd)):
             values = table.groupby("case")[column].mean().dropna()
@@ -291,7 +291,7 @@ def _warnings(run, learned):
         lines += [line for line in one.report["warnings"] if line not in lines]
     if not lines:
         return el("p", "The run has no warnings.", class_="soft")
-    title = el("h2", _counted(len(lines), "warning").capitalize())
+    title = el("h2", counted(len(lines), "warning").capitalize())
     return el("aside", title, el("ul", [el("li", line) for line in lines]), class_="warning", aria_label="Warnings")
 
 
@@ -352,12 +352,12 @@ def _of_split(run, split, table):
     lines = []
     for name in names:
         rows = means if name == "mean" else table[table.structure == name]
-        counted = table if name == "mean" else rows
-        undefined = int(counted[hd95].isna().sum())
+        chosen = table if name == "mean" else rows
+        undefined = int(chosen[hd95].isna().sum())
         cells = [_spread(rows.dice, 3), _median(rows.dice), _spread(rows[hd95], 2), _spread(rows[assd], 2)]
-        lines.append([name, *cells, f"{undefined} of {len(counted)}"])
+        lines.append([name, *cells, f"{undefined} of {len(chosen)}"])
     head = ["", "Dice", "median (range)", "HD95 (mm)", "ASSD (mm)", "undefined distances"]
-    number = _counted(len(means), "case")
+    number = counted(len(means), "case")
     caption = f"Mean ± standard deviation over {number} of the {split} split, on the scans' own grids"
     parts = [el("h3", f"{split.capitalize()} split"), page.table(caption, head, lines, len(names) > 1)]
     parts.append(el("p", metrics.DISTANCES[definition] + ".", class_="soft"))
@@ -559,10 +559,6 @@ def _number(value, decimals):
 def _listed(names):
     names = list(names)
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _counted(number, noun):
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _duration(seconds):

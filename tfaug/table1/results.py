@@ -20,7 +20,7 @@ from tfaug.augment.methods import Method
 from tfaug.config import Config, run_name
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
-from tfaug.engine.files import machine_errors, replacing, sealed, unsealed
+from tfaug.engine.files import machine_errors, read_json, replacing, sealed, unsealed
 from tfaug.engine.run_dir import differences, in_one_line, read_report
 from tfaug.experiment import identity
 
@@ -249,7 +249,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
       UserError: there is none, or it is damaged, or of an older tfaug.
     """
     file = pathlib.Path(folder) / CONFIG_FILE
-    content = _json(file)
+    content = read_json(file)
     try:
         if content[CONFIG_MARK] == 1:
             raise UserError(file, "is of results of tfaug 0.1.0", "choose another --results")
@@ -369,7 +369,7 @@ def _rounded(value):
 
 
 def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
-    content, remedy = _json(path), "restore it, or remove it: it is then made again"
+    content, remedy = read_json(path), "restore it, or remove it: it is then made again"
     try:
         content = unsealed(path, content, remedy)
         if content.pop(_RESULT) != _RESULT_FORMAT:
@@ -409,12 +409,3 @@ def _score(value) -> float:
     if isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(value)
     return float(value)
-
-
-def _json(path: pathlib.Path) -> Any:
-    """The content of a file; None where it is no JSON."""
-    with machine_errors(path, "make it readable"):
-        try:
-            return json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError, RecursionError):
-            return None

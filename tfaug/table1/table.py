@@ -21,7 +21,7 @@ from scipy import stats
 from tfaug.augment.methods import Method
 from tfaug.data import readers
 from tfaug.data.task import Task
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA
 from tfaug.table1.results import Result
@@ -324,8 +324,8 @@ def _notes(found, left_out, config):
         for name in ("commit", "tensorflow", "threads")
     }
     notes = (
-        f"Config `{config['name']}`, data: {data}, {len(config['splits']['test'])} test patients, {len(found)} runs, "
-        f"{sum(r.seconds for r in found) / 3600:.1f} hours of training segmenters.",
+        f"Config `{config['name']}`, data: {data}, {counted(len(config['splits']['test']), 'test patient')}, "
+        f"{counted(len(found), 'run')}, {sum(r.seconds for r in found) / 3600:.1f} hours of training segmenters.",
         "; ".join(f"{name} {', '.join(values)}" for name, values in distinct.items()) + ".",
     )
     return (*notes, f"Not shown: {', '.join(left_out)}.") if left_out else notes

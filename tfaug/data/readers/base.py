@@ -14,7 +14,7 @@ import numpy as np
 from tfaug.data import images
 from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 from tfaug.types import Hearts
 
 MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
@@ -209,7 +209,7 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     contents = contents or {}
     num_channels = len(task.channels)
     if len(files.images) not in (1, num_channels):
-        problem = f"has {len(files.images)} files where the task has {num_channels} channels"
+        problem = f"has {counted(len(files.images), 'file')} where the task has {counted(num_channels, 'channel')}"
         raise UserError(files.images[0], problem, "give a file for each, or one 4D file for all")
     in_one_file = num_channels // len(files.images)
     scans = [images.read(path, np.float32, contents.get(path), in_one_file) for path in files.images]

@@ -20,7 +20,7 @@ from tfaug.data import images, scan
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing
 from tfaug.data.task import Task
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, counted
 
 CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})", re.DOTALL)
 MAX_JSON_SIZE = 2**26  # bytes
@@ -97,7 +97,7 @@ class Reader(base.Reader):
         labelled = tuple(sorted(labels))
         count = self._content.get("numTraining", len(labelled))
         if count != len(labelled):
-            problem = f"gives numTraining as {count!r}, but labelsTr holds {_counted(len(labelled), 'label')}"
+            problem = f"gives numTraining as {count!r}, but labelsTr holds {counted(len(labelled), 'label')}"
             raise self._wrong(problem, "correct it, or add what is missing")
         listed = self._content.get("training")
         for entry in listed if isinstance(listed, list) else ():
@@ -134,7 +134,7 @@ class Reader(base.Reader):
 
     def _in_order(self, case: str, found: Mapping[int | None, pathlib.Path]) -> tuple[pathlib.Path, ...]:
         folder = next(iter(found.values())).parent
-        named = f"but dataset.json names {_counted(len(self._channels), 'channel')}"
+        named = f"but dataset.json names {counted(len(self._channels), 'channel')}"
         surplus = (named, "remove it, or name it in dataset.json")
 
         def path_of(number):
@@ -205,7 +205,3 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(path, "is not a JSON object", "correct it")
     return content
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
