@@ -6,5 +6,5 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def names() -> list[str]:
-    """What --config takes beside files of the user's own."""
+    """The names that --config accepts, besides files of the user's own."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.py") if path.stem != "splits")

@@ -1,21 +1,21 @@
-"""ACDC on two cores: the paper's method with what one labelled volume and few steps ask for.
+"""ACDC on two cores: the paper's method, adapted to one labelled volume and few steps.
 
     python train.py --config=configs/acdc_quick.py --config.data.root=DIR
 
-Frozen before it was scored on any test patient: docs/results/acdc/development.md has the runs behind it, all of them on
-patients that no split of the paper names. docs/differences.md explains the keys. What departs from `configs/acdc.py`:
+Frozen before it was scored on any test patient: docs/results/acdc/development.md has the runs behind it, all on
+patients outside the paper's splits. docs/differences.md explains the keys. Differences from `configs/acdc.py`:
 
-- 64 x 64 pixels of 2.75 mm, batches of 10, 500 steps (G_I: 600): for time. Strengths in mm stay what they are.
-- The last, averaged weights of S and G are kept: two validation patients choose the best of many steps by noise.
-- G_V displaces control points 22 mm apart, those at the border excepted, by up to 33 mm, with a cost on folding:
-  displacements of single pixels grow and fold, and a repeated edge gives a generated image away.
-- G_V is not rewarded for large displacements, but for the variety with which a batch is stretched: L_big alone moves
-  the whole image to one side, for all z the same.
-- G_I draws new quantiles for each slice, so that brighter stays what is brighter. It has no D, which would know the one
-  labelled patient by the anatomy, whatever the grey values: in its place is the energy distance between what a slice
-  becomes under five z and the unlabelled slices, over all directions in which their grey values differ.
-- G_V's D has a penalty on its gradient in place of batch normalisation, learns at a third of the rate, and sees
-  labelled and unlabelled scans in equal shares.
+- 64 x 64 pixels of 2.75 mm, batches of 10 and 500 steps (G_I: 600), to save time. Strengths in mm are unchanged.
+- The last, averaged weights of S and G are kept: with two validation patients, noise would pick the best of many steps.
+- G_V displaces control points 22 mm apart, except those at the border, by up to 33 mm, with a cost on folding:
+  per-pixel displacements grow and fold, and a repeated edge gives a generated image away.
+- G_V is rewarded not for large displacements but for varied strain within a batch: L_big alone shifts the whole image
+  to one side, in the same way for all z.
+- G_I draws new quantiles for each slice, which keeps the order of grey values. It has no D, which would recognise the
+  one labelled patient by the anatomy, whatever the grey values. Its loss is instead the energy distance between the
+  versions of a slice under five z and the unlabelled slices, over all directions in which their grey values differ.
+- G_V's D has a gradient penalty instead of batch normalisation, 0.3 times the learning rate, and sees labelled and
+  unlabelled scans in equal shares.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tfaug.configs import acdc
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """`configs/acdc.py` with another schedule, another game, and fields that stay whole."""
+    """`configs/acdc.py` with a shorter schedule, another adversarial game and a cost on folding."""
     config = acdc.get_config()
     config.name = "acdc_quick"
     config.data.image_size = 64
     config.data.resolution = 2.75
     config.data.n4_shrink = 4
-    # The moving statistics must follow networks that learn in hundreds of steps rather than thousands.
+    # The moving statistics must keep up with networks that learn in hundreds of steps rather than thousands.
     config.model.norm_momentum = 0.9
-    config.model.head_scale = 0.1  # of the fields that learning starts from
+    config.model.head_scale = 0.1  # small initial fields
     config.model.deformation = "coarse"
     config.model.limit_mm = 33.0
     config.model.fixed_border = True
@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.segment.average = 0.99
     config.segment.keep = "last"
     config.picture_every = 500
-    # The paper's rows, and controls that it lacks: `aff_rd_ri` directly above what it is the control of.
+    # The paper's rows, and controls that it lacks; `aff_rd_ri` is directly above `aff_gd_gi`, whose control it is.
     index = acdc.METHODS.index("aff_gd_gi")
     config.methods = (
         *acdc.METHODS[:index],

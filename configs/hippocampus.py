@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.name = "hippocampus"
     config.data.image_size = 64
     config.data.resolution = 1.0
-    # The volumes are crops of 5 cm: a bias field cannot be told from the anatomy in them.
+    # The volumes are crops of 5 cm, in which a bias field cannot be told from the anatomy.
     config.data.n4_shrink = 0
     config.splits.random = {"labelled": (1, 3), "validation": 2, "test": 20, "unlabelled": 25, "sets": 5, "seed": 0}
     return config

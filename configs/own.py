@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.control_mm = config.model.limit_mm = "auto"
     config.transforms.elastic_mm = config.transforms.strong.elastic_mm = "auto"
     config.splits.random = {"labelled": 1, "validation": 2, "test": 0.2, "sets": 1}
-    # 0.1 for background, and the rest shared by the structures, as the paper shares it by three.
+    # 0.1 for the background, and the rest shared equally by the structures, as by the paper's three.
     config.augment.class_weights = ()
     config.segment.class_weights = ()
     return config

@@ -1,9 +1,9 @@
-"""The whole method in minutes, on the cohort that tfaug makes itself.
+"""The whole method in minutes, on the built-in cohort.
 
     python train.py
 
 The recipe is that of `configs/acdc_quick.py`, which helps here too (docs/schedule.md), with as many steps for G_I as
-for G_V, so that `--config.augment.num_steps` holds for both, and with pictures while it learns.
+for G_V, so that `--config.augment.num_steps` sets both, and with more frequent pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tfaug.configs import acdc_quick
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """`configs/acdc_quick.py` with one number of steps and more pictures."""
+    """`configs/acdc_quick.py` with one number of steps, and more pictures and checkpoints."""
     config = acdc_quick.get_config()
     config.name = "phantom"
     of_intensity = dict(config.augment.of_intensity)

@@ -1,9 +1,9 @@
-"""The experiment as the authors' released program runs it, where that differs from the paper.
+"""The experiment as the authors' released program runs it where it differs from the paper.
 
     python train.py --config=configs/released_code.py --config.data.root=DIR
 
-Not reproduced, because nothing can be gained: the one dead iteration after warm-up, conditioning the generators on
-batches that are partly deformed already, and patient 100, whom that program lists but never cropped.
+Not reproduced, as nothing would be gained: the one dead iteration after warm-up, conditioning the generators on
+batches that are already partly deformed, and patient 100, whom that program lists but never cropped.
 """
 
 from __future__ import annotations

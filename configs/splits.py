@@ -1,4 +1,4 @@
-"""Which ACDC patients are for what, as the released program lists them (the paper gives the counts, section 4)."""
+"""The split of the ACDC patients, as in the released program (the paper gives only the counts, section 4)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def _patients(*numbers: int) -> tuple[str, ...]:
 
 
 def _in_each_group(*numbers: int) -> tuple[str, ...]:
-    """The same patients of the five groups, which are 001-020, 021-040, ... 081-100."""
+    """The patients with these numbers in each of the five groups 001-020, 021-040, ..., 081-100."""
     return _patients(*(group + number for group in range(0, 100, 20) for number in numbers))
 
 
 def get_splits() -> ml_collections.ConfigDict:
-    """Patients by use; `labelled.n1`, `n3`, `n40`: the sets of X_L with 1, 3 and 40 volumes."""
+    """Patients by split; `labelled.n1`, `n3`, `n40`: the sets of X_L with 1, 3 and 40 volumes."""
     return ml_collections.ConfigDict(
         {
             "test": _in_each_group(7, 8, 9, 10),
@@ -30,7 +30,7 @@ def get_splits() -> ml_collections.ConfigDict:
                     _patients(2, 42, 82),
                     _patients(2, 42, 95),
                 ),
-                # An upper bound; the paper does not name its members: the first eight that are left in each group.
+                # An upper bound, whose members the paper does not name: the first eight left in each group.
                 "n40": (
                     _patients(
                         *(1, 2, 3, 4, 5, 6, 12, 13),

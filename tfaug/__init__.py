@@ -1,15 +1,15 @@
 """Learned, task-driven augmentation for segmentation with few labels (Chaitanya et al., IPMI 2019).
 
-    load_config(name)      a config, to be changed
-    check(config)          every case, read and prepared as a training would: a DataFrame
-    train(config)          a training as `tfaug train` runs it: the folder of the run
-    evaluate(run)          a trained segmenter's scores: a DataFrame
+    load_config(name)      a config that you can change
+    check(config)          reads and prepares every case as a training would: a DataFrame
+    train(config)          trains as `tfaug train` does: the folder of the run
+    evaluate(run)          scores a trained segmenter: a DataFrame
     load_segmenter(run)    a trained segmenter: scans in, masks on their own grids out
     load_generator(run)    the learned augmentation as a Keras layer
-    METHODS                the rows of Table 1 by name
-    Task                   structures and channels of a data set
+    METHODS                the rows of Table 1, by name
+    Task                   the structures and channels of a data set
 
-Each loads what it needs when it is first used; `import tfaug` alone needs no TensorFlow.
+Each loads what it needs on first use; `import tfaug` alone needs no TensorFlow.
 """
 
 import importlib
@@ -46,7 +46,7 @@ def _require_keras_2() -> None:
     except metadata.PackageNotFoundError:
         found = "none"
     if metadata.version("keras").startswith("2."):
-        if found == "none":  # TensorFlow would look for it in vain, and has the same Keras without it
+        if found == "none":  # TensorFlow would look for tf-keras in vain, and uses the same Keras without it
             os.environ.pop("TF_USE_LEGACY_KERAS", None)
         return
     if not found.startswith("2."):
@@ -54,11 +54,11 @@ def _require_keras_2() -> None:
             f"tfaug needs Keras 2.x, found keras {metadata.version('keras')} and tf-keras {found}; "
             "run `pip install tf-keras` with the minor version of your TensorFlow"
         )
-    # TensorFlow reads this while it is imported: with it, the user's tf.keras is the Keras that tfaug uses.
+    # TensorFlow reads this on import: it makes the user's tf.keras the Keras that tfaug uses.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 
 _require_keras_2()
-# Read by TensorFlow while it is imported, too. By itself it takes oneDNN's convolutions, which are about twice as fast,
-# only on processors with instructions for neural networks.
+# TensorFlow reads this on import too. By default it uses oneDNN's convolutions, which are about twice as fast, only on
+# processors with instructions for neural networks.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,4 +1,4 @@
-"""Trained networks for programs of your own; reached as `tfaug.load_segmenter` and `tfaug.load_generator`."""
+"""Trained networks for your own programs; available as `tfaug.load_segmenter` and `tfaug.load_generator`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class Segmenter:
-    """A trained segmenter that takes scans and gives masks on their own grids.
+    """A trained segmenter, from scans to masks on the scans' own grids.
 
     Attributes:
-      task: structures and channels; `task.structures` are the values in the masks by name.
+      task: structures and channels; `task.structures` maps names to the values in the masks.
       model: the Keras model, from prepared slices [N, H, W, C] to logits [N, H, W, classes].
     """
 
@@ -42,14 +42,14 @@ class Segmenter:
 
         Args:
           scan: a file, several files for the channels of one scan, or an array [X, Y, Z] or [X, Y, Z, C].
-          spacing: of an array, in mm along X, Y, Z.
+          spacing: mm per voxel along X, Y, Z; only for an array, which needs it.
 
         Returns:
-          [X, Y, Z], uint8 or uint16, the values of the structures, on the scan's grid with its axes in file order. Of
-          a 4D file, if the segmenter takes one channel, [X, Y, Z, T]: each frame is segmented.
+          [X, Y, Z] uint8 or uint16, the values of the structures, on the scan's grid with axes in file order. For a 4D
+          file and a segmenter of one channel, [X, Y, Z, T]: each frame is segmented.
 
         Raises:
-          UserError: the scan cannot be read or has other channels; an array came without its spacing.
+          UserError: the scan cannot be read or does not have the right channels, or an array comes without its spacing.
         """
         series = self._series(scan, spacing)
         masks = [self._segmenter(self._segmenter.prepare(frame)).classes for frame in series.frames]
@@ -60,7 +60,7 @@ class Segmenter:
         images.write(pathlib.Path(path), self(scan), pathlib.Path(scan))
 
     def _series(self, scan, spacing):
-        """A `Series` of files or of an array."""
+        """The `Series` in files or in an array."""
         slice_axis = self._segmenter.slice_axis
         if isinstance(scan, (str, os.PathLike, list, tuple)):
             paths = scan if isinstance(scan, (list, tuple)) else [scan]
@@ -84,16 +84,16 @@ class Segmenter:
 class Generator(keras.layers.Layer):
     """The learned augmentation as a Keras layer, for a model or for `tf.data.Dataset.map`.
 
-    Called with an image [N, H, W, C], or with (image, label [N, H, W, classes]), it returns the same with the
-    generator's changes: a deformation moves image and label alike, an intensity field is added to the image. H and W
-    are those that the generator was trained with, and images are normalised as there, (x - p2) / (p98 - p2) of their
-    volume. Labels are one-hot or soft, and come back soft. As with Keras's own augmentations, nothing changes with
-    training=False.
+    Called with an image [N, H, W, C], or with (image, label [N, H, W, classes]), it returns the same after the
+    generator's change: a deformation moves image and label alike, an intensity field is added to the image. H and W
+    must be those of the generator's training, and images must be normalised as in training, (x - p2) / (p98 - p2) with
+    the percentiles of their volume. Labels are one-hot or soft, and come back soft. As with Keras's own augmentations,
+    training=False changes nothing.
 
     Args:
       run: the folder of a finished run of `train.py --stage=aug`.
-      seed: of the noise; None draws a new one for every call from the system's.
-      **kwargs: those of a Keras layer.
+      seed: seed of the noise; None takes a non-deterministic one from the system.
+      **kwargs: keyword arguments of a Keras layer.
 
     Attributes:
       kind: "deform" or "intensity".
@@ -104,7 +104,7 @@ class Generator(keras.layers.Layer):
     """
 
     def __init__(self, run: str | os.PathLike, seed: int | None = None, **kwargs):
-        super().__init__(**{**kwargs, "trainable": False})  # which `get_config` returns too
+        super().__init__(**{**kwargs, "trainable": False})  # `get_config` returns it too
         path = pathlib.Path(run)
         report = run_dir.read_report(path)
         if report is None or report.get("generator") not in GENERATORS:
@@ -123,8 +123,8 @@ class Generator(keras.layers.Layer):
 
         Args:
           inputs: image, or (image, label).
-          training: False returns the inputs as they are.
-          seed: [2] integers; the same give the same noise, in G_V and in G_I. None continues the layer's stream.
+          training: False returns the inputs unchanged.
+          seed: [2] integers; equal seeds give equal noise, in G_V and in G_I too. None continues the layer's stream.
         """
         if training is None or (not tf.is_tensor(training) and training):
             return self._augment(inputs, seed)
@@ -145,7 +145,7 @@ class Generator(keras.layers.Layer):
         return generated, tf.ensure_shape(moved, label[0].shape)
 
     def get_config(self):
-        """The arguments that make the layer again, as Keras asks for them."""
+        """The arguments from which Keras rebuilds the layer."""
         return {**super().get_config(), "run": self._run, "seed": self._seed}
 
 

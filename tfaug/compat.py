@@ -1,4 +1,4 @@
-"""The one file that knows which TensorFlow this is: Keras 2 and dense warping for each.
+"""The only file that depends on the version of TensorFlow: Keras 2 and dense warping for each.
 
 With TensorFlow 2.15 (Python 3.9 to 3.11), `tf.keras` is Keras 2 and TensorFlow Addons has `dense_image_warp`. From
 TensorFlow 2.16 on (here for Python 3.12 and later), Keras 2 is the package tf-keras, and TensorFlow Addons, whose last
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 
 def bilinear_warp(image: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
-    """What `tensorflow_addons.image.dense_image_warp` computes, by the same operations in the same order.
+    """Computes `tensorflow_addons.image.dense_image_warp` by the same operations in the same order.
 
     out[n, i, j] = image[n, i - flow[n, i, j, 0], j - flow[n, i, j, 1]], bilinearly, edges repeated.
 
@@ -60,7 +60,7 @@ if metadata.version("keras").startswith("2."):
         from tensorflow_addons.image import interpolate_bilinear as _interpolate_bilinear
 
     def _plain(function, **names):
-        """What a `tf.function` does, without AutoGraph, which takes half a second to find no step to convert."""
+        """The function in a `tf.function`, without AutoGraph, which takes half a second to find nothing to convert."""
         python = function.python_function
         return types.FunctionType(python.__code__, {**python.__globals__, **names}, argdefs=python.__defaults__)
 

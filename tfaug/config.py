@@ -1,4 +1,4 @@
-"""What a config may say: its rules, its splits, and the names of its runs."""
+"""The rules for a config and its splits, and the names of its runs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Config = ml_collections.ConfigDict
 def check(config: Config) -> None:
     """Refuses values that no experiment can have.
 
-    Splits that are yet to be drawn or read are checked once they are there.
+    Splits that are yet to be drawn or read are checked later.
 
     Raises:
       UserError: names the key, its value and what is allowed.
     """
     _check_values(config)
-    # Every recipe of the generated half must get a slice, however the half is shared.
+    # Every recipe of the generated half must get a slice, however the half is divided.
     least = 20 if config.segment.partition == "released" else 6
     if config.segment.batch_size < least:
         raise UserError(
@@ -76,7 +76,7 @@ def _check_values(config):
 
 
 def of_generator(config: Config, name: str) -> Config:
-    """A config as the training of one of `GENERATORS` reads it: for G_I with the keys of `augment.of_intensity`."""
+    """The config for training one of `GENERATORS`: for G_I, the keys of `augment.of_intensity` are applied."""
     changes = dict(config.augment.of_intensity)
     config = copied(config)
     with config.ignore_type():
@@ -92,10 +92,10 @@ def of_generator(config: Config, name: str) -> Config:
 
 
 def augment_of(learned: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `augment` with which several generators were learned; the reverse of `of_generator`.
+    """The section `augment` with which several generators were learned; the inverse of `of_generator`.
 
     Args:
-      learned: the config of each one's run, G_V's before G_I's, as dicts.
+      learned: the configs of their runs as dicts, G_V's before G_I's.
       model: the section `model` that the runs share.
     """
     first, last = learned[0]["augment"], learned[-1]
@@ -109,13 +109,13 @@ def augment_of(learned: Sequence[Mapping[str, Any]], model: Mapping[str, Any]) -
 
 
 def check_generator(config: Config, name: str) -> None:
-    """Refuses values with which one of `GENERATORS` cannot be learned; what others need, it does not ask.
+    """Refuses values with which one of `GENERATORS` cannot be learned; the needs of the others are not checked.
 
     Raises:
       UserError: names the key and what is missing.
     """
     schedule, (kind, regularised) = of_generator(config, name).augment, GENERATORS[name]
-    if not regularised:  # there is no reward of diversity either
+    if not regularised:  # so there is no reward for diversity either
         return
     deform = kind == "deform"
     key = "big_limit_mm" if deform else "big_limit_intensity"
@@ -125,17 +125,17 @@ def check_generator(config: Config, name: str) -> None:
 
 
 def limits_intensity(config: Config) -> bool:
-    """Whether tanh keeps the dI of G_I in (-1, 1): in two of tfaug's own forms; of a user's G_I nothing is known."""
+    """Whether tanh keeps G_I's dI in (-1, 1), as in two of tfaug's own forms; not assumed of a user-defined G_I."""
     return config.model.generator == "conditional" and config.model.intensity in ("free", "curve")
 
 
 def draws_of_a_slice(schedule: Config) -> int:
-    """How often each labelled slice is in a batch of the section `augment`, each time under another z."""
+    """How often each labelled slice occurs in a batch of the section `augment`, each time with another z."""
     return schedule.pack if schedule.pack_of == "draws" else 1
 
 
 def copied(config: Config) -> Config:
-    """A copy in which the structures are pairs: their names may hold dots, which a config's keys may not."""
+    """A copy in which the structures are pairs: their names may contain dots, which a config's keys may not."""
     values = config.to_dict()
     values["data"]["structures"] = tuple(dict(values["data"]["structures"]).items())
     return Config(values)
@@ -151,7 +151,7 @@ def _section(config, key):
 
 
 def is_resolved(config: Config) -> bool:
-    """Whether a config names everything that its data decide: structures, their weights, grid and splits."""
+    """Whether a config fixes all that depends on the data: structures, channels, reader, weights, grid and splits."""
     unresolved = "auto" in (config.data.image_size, config.data.resolution)
     unnamed = not (config.data.structures and config.data.channels and config.data.reader)
     unweighted = not (config.augment.class_weights and config.segment.class_weights)
@@ -191,7 +191,7 @@ def _once(key, names):
 
 
 def require(patients: Sequence, split: str) -> None:
-    """Raises a UserError that names the split if `patients`, its names or scans, are none."""
+    """Raises a UserError that names the split if `patients`, its names or scans, is empty."""
     if not patients:
         others = ", or leave some cases out of the other splits" if split == "unlabelled" else ""
         raise UserError(f"--config.splits.{split}", "is empty", f"name at least one patient{others}")
@@ -209,7 +209,7 @@ def _one_of(*values):
 
 
 def _whole(least, most=None):
-    """A rule for counts; steps that are stored are integers of 64 bits."""
+    """A rule for counts; steps are stored as 64-bit integers."""
     text = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     return (lambda value: type(value) is int and least <= value <= (most or 2**63 - 1)), text
 
@@ -239,7 +239,7 @@ def _resolution(value):
 
 
 def _structures(value):
-    """A dict, or pairs as they are saved."""
+    """Whether it is a dict, or pairs as they are saved."""
     if isinstance(value, (dict, Config)):
         value = tuple(value.items())
     return _is_list(value) and all(_is_list(pair) and len(pair) == 2 for pair in value)
@@ -391,7 +391,7 @@ def generator_path(config: Config, workdir, name: str) -> pathlib.Path:
 
 
 def used_generator_path(config: Config, workdir, name: str) -> pathlib.Path:
-    """The folder of the generator that a segmenter learns with: that which the config names, or `generator_path`."""
+    """The folder of the generator that a segmenter learns with: the one the config names, or `generator_path`."""
     return pathlib.Path(config.generators[name] or generator_path(config, workdir, name))
 
 
@@ -406,12 +406,12 @@ def _run_path(config, workdir, stage):
 
 
 def run_name(config_name: str, num_labelled: int, labelled_set: int, stage: str, seed: int) -> str:
-    """The name of a run's folder; `stage` is that with its generator or method, as in "seg-aff"."""
+    """The name of a run's folder; `stage` includes the generator or method, as in "seg-aff"."""
     return f"{config_name}-n{num_labelled}-set{labelled_set}-{stage}-seed{seed}"
 
 
 def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
-    """Writes a config as a file that --config takes, FOLDER/NAME-DIGEST.py: commands at one time may differ in it.
+    """Writes a config to a file for --config, FOLDER/NAME-DIGEST.py; the digest keeps concurrent commands apart.
 
     Raises:
       MachineError: it cannot be written.

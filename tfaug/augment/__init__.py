@@ -1,1 +1,1 @@
-"""Augmentations: one transform a file, and the methods of Table 1 as rows."""
+"""Augmentations: one file per transform, and the methods of Table 1 as rows."""

@@ -12,16 +12,16 @@ from tfaug.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """One of five things per slice, each as likely: nothing, rotation, scaling, multiple of 45 deg, flip.
+    """Applies one of five equally likely choices per slice: none, rotation, scaling, N * 45 deg rotation, flip.
 
     The paper draws the choice "between 0 and 5" for five choices, so its "N between 0 to 8" is read the
-    same way, as 0 to 7; 8 turns would be none again.
+    same way, as 0 to 7; N = 8 would be the identity again.
 
     Attributes:
-      max_rotation: degrees; rotations are uniform in +-max_rotation.
+      max_rotation: degrees; angles are uniform in +-max_rotation.
       scale_range: uniform range of the scale factor; above 1 enlarges the content.
-      scale_decimals: rounds the scale factor (the released program: 2); None does not.
-      extra_flip_coin: whether a chosen flip also needs a coin toss (the released program) to happen.
+      scale_decimals: decimals that the scale factor is rounded to (released program: 2); None: not rounded.
+      extra_flip_coin: whether a chosen flip also depends on a coin toss, as in the released program.
     """
 
     max_rotation: float = 15.0
@@ -37,8 +37,8 @@ class Affine:
           seed: [2] integer, already folded for purpose and step.
 
         Returns:
-          A dict, [N] each, with `angle` (float32 degrees, 0 where no rotation was chosen), `scale` (float32, 1 where no
-          scaling was) and `flip` (bool).
+          A dict, [N] each, with `angle` (float32 degrees, 0 unless a rotation was chosen), `scale` (float32, 1 unless
+          scaling was chosen) and `flip` (bool).
         """
         shape = [tf.shape(batch.image)[0]]
         seeds = tf.random.experimental.stateless_split(seed, 5)
@@ -61,15 +61,15 @@ class Affine:
     def apply(self, batch: Batch, params: dict[str, tf.Tensor]) -> Batch:
         """Transforms image (bilinear) and label (nearest) alike, about the centre of the image.
 
-        What comes from outside is 0 in the image and background in the label. Content is flipped along the
-        second array axis first, then scaled, then rotated counter-clockwise as seen with row 0 at the top.
+        Pixels from outside are 0 in the image and background in the label. Content is first flipped along the
+        second array axis, then scaled, then rotated counter-clockwise as seen with row 0 at the top.
 
         Args:
           batch: `Batch`, its label one-hot or soft.
           params: as `sample` returns them.
 
         Returns:
-          A `Batch` of the same shapes; where the transformation is the identity or a flip, exact to the bit.
+          A `Batch` of the same shapes; bit-exact where the transformation is the identity or a flip.
         """
         size = tf.shape(batch.image)[1:3]
         matrices = _output_to_input(params["angle"], params["scale"], params["flip"], size)
@@ -82,7 +82,7 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Random scaling of every slice about the centre of the image; stronger than that of `Affine`, not of the paper.
+    """Random scaling of every slice about the centre of the image; stronger than in `Affine`, and not in the paper.
 
     Attributes:
       scale_range: uniform range of the scale factor; above 1 enlarges the content.

@@ -18,7 +18,7 @@ class Augmenter:
 
     A transform has two methods, made of TensorFlow operations: `sample(batch, seed)` draws parameters (any structure of
     tensors) from a [2] seed, and `apply(batch, params)` returns a `Batch` of the same shapes and types. A method may
-    name a class of the user's own, "my_module:Blur", which is made without arguments.
+    name a user-defined class, "my_module:Blur", which is instantiated without arguments.
 
     Args:
       transforms: by name.
@@ -39,7 +39,7 @@ class Augmenter:
         """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.
 
         Raises:
-          UserError: a transform is unknown, or the user's own does not have the two methods.
+          UserError: a transform is unknown, or a user-defined one lacks the two methods.
         """
         for name in method.transforms:
             if name not in self.transforms:
@@ -64,10 +64,10 @@ class Augmenter:
         return augment
 
     def check(self, method: Method, image_size: int, channels: int, num_classes: int) -> None:
-        """Traces the user's own transforms of a method on slices of the given sizes.
+        """Traces a method's user-defined transforms on slices of the given size.
 
         Raises:
-          UserError: one fails, or does not return a `Batch` of the shapes and types that it was given.
+          UserError: one fails, or does not return a `Batch` of the shapes and types it was given.
         """
         self.method(method)
         side = [2, image_size, image_size]
@@ -77,7 +77,7 @@ class Augmenter:
                 _check(name, self.transforms[name], batch)
 
     def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
-        """What has been done to each slice of a batch that `method` makes; generated ones are `first` as well."""
+        """The recipe of each slice in a batch of `method`, as text; generated slices have undergone `first` as well."""
         recipes = [method.first, *self.recipes(method)]
         sizes = self.shares(batch_size, len(recipes) - 1, step, purpose) if len(recipes) > 1 else [batch_size]
         names = [
@@ -93,20 +93,20 @@ class Augmenter:
     def recipes(self, method: Method) -> tuple[tuple[str, ...], ...]:
         """The recipes that share the generated half: the method's own, or with "composed" all its transforms in turn.
 
-        The paper shares the half of `aff_gd_gi` by X_V, X_I and X_VI; composed, all of it is X_VI.
+        The paper divides this half of `aff_gd_gi` into X_V, X_I and X_VI; with "composed", all of it is X_VI.
         """
         if self.partition != "composed" or not method.generated:
             return method.generated
         return (tuple(dict.fromkeys(name for recipe in method.generated for name in recipe)),)
 
     def shares(self, batch_size: int, num_recipes: int, step, purpose: str):
-        """How many slices stay real, then how many each recipe generates.
+        """How many slices stay original, then how many each recipe generates.
 
-        Half and half, the generated half shared evenly. With "released" and three recipes, as the released program
-        drew them for each batch: of 20 slices, the recipes end at a in 1..4, b in 5..9 and c in 10..14.
+        One half stays, and the recipes share the other evenly. With "released" and three recipes, the numbers are drawn
+        per batch as in the released program: of 20 slices, the recipes end at a in 1..4, b in 5..9 and c in 10..14.
 
         Returns:
-          num_recipes + 1 numbers whose sum is `batch_size`, in a list, or in a tensor where they are drawn.
+          num_recipes + 1 numbers whose sum is `batch_size`: a list, or a tensor if they are drawn.
         """
         if self.partition == "released" and num_recipes == 3:
             lowest, highest = tf.constant([1, 5, 10]), tf.constant([5, 10, 15])
@@ -121,7 +121,7 @@ class Augmenter:
 
     def _in_turn(self, names, batch, step, purpose):
         for name in names:
-            # One z serves both generators: X_VI is G_I applied to X_V with the same z, as in the released program.
+            # Both generators share one z: X_VI is G_I applied to X_V with the same z, as in the released program.
             stream = "z" if name in GENERATORS else name
             params = self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
             batch = self.transforms[name].apply(batch, params)
@@ -133,7 +133,7 @@ def _load(name, known):
     if isinstance(transform, type):
         try:
             transform = transform()
-        except Exception as error:  # it is the user's code, and may fail in any way
+        except Exception as error:  # user code may fail in any way
             problem = f"cannot be made without arguments ({type(error).__name__}: {error})"
             raise UserError(f"transform {name}", problem, "give its arguments defaults") from error
     for method in ("sample", "apply"):
@@ -150,9 +150,9 @@ def _check(name, transform, batch):
         return transform.apply(batch, transform.sample(batch, seed))
 
     try:
-        traced = tf.function(once, autograph=False)  # as the pipeline does it
+        traced = tf.function(once, autograph=False)  # as in the pipeline
         made = traced.get_concrete_function(batch, tf.TensorSpec([2], tf.int64)).structured_outputs
-    except Exception as error:  # it is the user's code, and may fail in any way
+    except Exception as error:  # user code may fail in any way
         cause = str(error).strip().splitlines()[-1].strip()
         remedy = "make it of TensorFlow operations; others go into tf.numpy_function"
         raise UserError(f"transform {name}", f"fails ({cause})", remedy) from error
@@ -174,5 +174,5 @@ def _split(batch, sizes):
 
 
 def _concat(like, *batches):
-    """Joins batches to one of the static shape of `like`."""
+    """Concatenates batches into one with the static shape of `like`."""
     return Batch(*(tf.ensure_shape(tf.concat(parts, 0), whole.shape) for whole, *parts in zip(like, *batches)))

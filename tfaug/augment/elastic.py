@@ -15,8 +15,8 @@ class Elastic:
     """Smooth random deformations: a 3 x 3 grid of normal displacements, upscaled bicubically.
 
     Attributes:
-      stddev_px: of the grid's displacements, in pixels; None: 10/224 of the image's height (rows) and width
-        (columns), as the paper's 10 pixels are at its 224 x 224.
+      stddev_px: standard deviation of the grid's displacements, in pixels; None: 10/224 of the image's height (rows)
+        and width (columns), the paper's 10 pixels at 224 x 224.
     """
 
     stddev_px: float | None = None
@@ -43,5 +43,5 @@ class Elastic:
 
     @staticmethod
     def deformation(params: dict[str, tf.Tensor], size) -> tf.Tensor:
-        """The field [N, H, W, 2] in pixels of `params`, for images of the size (H, W)."""
+        """The field [N, H, W, 2], in pixels, defined by `params` for images of size (H, W)."""
         return tf.image.resize(params["grid"], size, method="bicubic")

@@ -1,4 +1,4 @@
-"""Histogram matching of labelled slices to unlabelled scans: a control that the paper does not have."""
+"""Histogram matching of labelled slices to unlabelled scans: a control that is not in the paper."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MatchHistogram:
     """Gives each slice the histogram of an unlabelled slice drawn at random, channel by channel.
 
     Grey values are mapped by the piecewise linear, increasing function that takes the quantiles of the slice to those
-    of the other (Nyul et al., IEEE TMI 2000, with all quantiles as landmarks). The label stays.
+    of the other (Nyul et al., IEEE TMI 2000, with all quantiles as landmarks). The label is unchanged.
 
     Args:
       references: [S, Q, C] float32, as `quantiles` returns them.
@@ -40,7 +40,7 @@ class MatchHistogram:
         self.references = tf.constant(references)
 
     def sample(self, batch: Batch, seed) -> dict[str, tf.Tensor]:
-        """Draws for each slice which unlabelled slice it is matched to, from a [2] seed.
+        """Draws the unlabelled slice to which each slice is matched, from a [2] seed.
 
         Returns:
           A dict with `index`, [N] int32 in [0, S).
@@ -61,7 +61,7 @@ class MatchHistogram:
 
 
 def _quantiles(values, number):
-    """[M, P] values to their [M, Q] quantiles, linear between order statistics as NumPy's."""
+    """The [M, Q] quantiles of [M, P] values, interpolated linearly between order statistics as in NumPy."""
     ordered = tf.sort(values, axis=1)
     position = tf.linspace(0.0, 1.0, number) * tf.cast(tf.shape(values)[1] - 1, tf.float32)
     below = tf.cast(tf.floor(position), tf.int32)
@@ -71,7 +71,7 @@ def _quantiles(values, number):
 
 
 def interpolate(x, xp, fp):
-    """`np.interp` of every row: x [M, P], at increasing xp [M, Q] with the values fp [M, Q]."""
+    """`np.interp` row by row: x [M, P], increasing xp [M, Q] and their values fp [M, Q]."""
     last = xp.shape[1] - 1
     right = tf.clip_by_value(tf.searchsorted(xp, x, side="right"), 1, last)
     x0, x1 = (tf.gather(xp, index, axis=1, batch_dims=1) for index in (right - 1, right))

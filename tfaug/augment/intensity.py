@@ -13,13 +13,13 @@ from tfaug.types import Batch
 class ContrastBrightness:
     """Per slice, x = (x - mean) * contrast + mean, then x + brightness.
 
-    The mean is that of the slice's channel; its channels share contrast and brightness.
+    The mean is taken per channel; the channels of a slice share contrast and brightness.
 
     Attributes:
       contrast_range: uniform range of the contrast.
       brightness_range: uniform range of the brightness, in units of the normalised image.
       split: as in the released program, contrast on the first half of the batch only and brightness on the
-        second half only (where an odd slice goes).
+        second half only (which includes an odd slice).
     """
 
     contrast_range: tuple[float, float] = (0.8, 1.2)
@@ -47,7 +47,7 @@ class ContrastBrightness:
         return {"contrast": contrast, "brightness": brightness}
 
     def apply(self, batch: Batch, params: dict[str, tf.Tensor]) -> Batch:
-        """Changes the image, which is not clipped; the label stays."""
+        """Changes the image, without clipping it; the label is unchanged."""
         contrast = params["contrast"][:, None, None, None]
         brightness = params["brightness"][:, None, None, None]
         mean = tf.reduce_mean(batch.image, axis=[1, 2], keepdims=True)

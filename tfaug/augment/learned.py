@@ -23,7 +23,7 @@ def transform_image(kind: str, image, field):
 
 
 def transform_label(kind: str, label, field):
-    """The label of the generated image: warped with it (soft), or unchanged, as an added mask moves nothing."""
+    """The label of the generated image: warped with it (soft), or unchanged, as an additive mask moves nothing."""
     return warp(label, field) if kind == "deform" else label
 
 

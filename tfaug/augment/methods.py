@@ -16,7 +16,7 @@ GENERATORS: Mapping[str, tuple[str, bool]] = {
 }
 """The learned transforms by name: the kind of field, and whether L_reg of Eq. 4 took part in learning it.
 
-Without it lambda_adv = lambda_big = 0, and so are the weights that the paper does not have.
+Without L_reg, lambda_adv = lambda_big = 0, as are the loss weights that are not in the paper.
 """
 
 
@@ -24,14 +24,14 @@ Without it lambda_adv = lambda_big = 0, and so are the weights that the paper do
 class Method:
     """One way of training the segmenter.
 
-    A transform is named as `Augmenter` knows it, or is the user's own, "my_module:Blur".
+    Transforms are named as in `Augmenter`, or are user-defined, "my_module:Blur".
 
     Attributes:
       first: transforms applied to the whole batch, in turn.
-      generated: recipes, each a tuple of transforms applied in turn. They replace the second half of the batch, an
-        even share each.
+      generated: recipes, each a tuple of transforms applied in turn. They replace the second half of the batch, in
+        even shares.
       mixup: whether the second half is then mixed with slices drawn from the whole batch.
-      rule: the update rule: one of `tfaug.steps.RULES`, or the user's own, "my_module:rule".
+      rule: the update rule: one of `tfaug.steps.RULES`, or user-defined, "my_module:rule".
 
     Raises:
       TypeError: `first` or `generated` is not made of tuples of names.
@@ -43,7 +43,7 @@ class Method:
     rule: str = "segment"
 
     def __post_init__(self):
-        """Refuses a string where a tuple is meant, as in `generated=("deform",)`: it would be read by letters."""
+        """Refuses a string in place of a tuple, as in `generated=("deform",)`: it would be read letter by letter."""
         if not isinstance(self.generated, tuple):
             raise TypeError(f"Method.generated is {self.generated!r}, not a tuple of tuples of names")
         for recipe in (self.first, *self.generated):
@@ -63,7 +63,7 @@ class Method:
 
     @property
     def generators(self) -> tuple[str, ...]:
-        """The names of the generators that must have been learned before."""
+        """The names of the generators that must be learned beforehand."""
         return tuple(name for name in GENERATORS if name in self.transforms)
 
 
@@ -88,29 +88,29 @@ PAPER: Mapping[str, Method] = {
 }
 """The rows of the paper's table, in its order."""
 CONTROLS: Mapping[str, Method] = {
-    # What `aff_gd_gi` is, with random fields for the learned ones.
+    # `aff_gd_gi` with random fields in place of the learned ones.
     "aff_rd_ri": Method(AFFINE, (("elastic",), ("contrast_brightness",), ("elastic", "contrast_brightness"))),
     # The simplest use of unlabelled scans: their histograms.
     "aff_hm_rd": Method(AFFINE, (("elastic",), ("histogram",), ("elastic", "histogram"))),
-    # What a careful user does without learning anything; and learned fields on top of it.
+    # What a careful user does without learning anything, and learned fields on top of it.
     "aff_strong": Method(AFFINE, (STRONG,)),
     "aff_strong_gd_gi": Method(AFFINE, ((*STRONG, "deform", "intensity"),)),
 }
-"""Rows that the paper does not have (docs/differences.md)."""
+"""Rows that are not in the paper (docs/differences.md)."""
 
 METHODS: Mapping[str, Method] = {**PAPER, **CONTROLS}
 """All rows by name; also `tfaug.METHODS`."""
 
 
 def table(names: Iterable[str]) -> dict[str, Method]:
-    """The methods that a config names, by the short names that flags, folders and tables show, in the config's order.
+    """The methods that a config names, in its order, by the short names used in flags, folders and tables.
 
     Args:
-      names: of `METHODS`, or of a `Method` in the user's own module, "my_module:blur".
+      names: names of `METHODS`, or of a `Method` in a module of the user's, "my_module:blur".
 
     Raises:
-      UserError: a name stands for nothing or for no `Method`, two have the same short name, or one of the user's own
-        has that of a row of the table.
+      UserError: a name is unknown or does not name a `Method`, two share a short name, or a user-defined one has the
+        short name of a built-in row.
     """
     rows: dict[str, Method] = {}
     for name in names:

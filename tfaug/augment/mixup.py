@@ -14,13 +14,13 @@ class MixUp:
     """Mixes every slice with one drawn from the whole batch.
 
     Attributes:
-      alpha: of Beta(alpha, alpha), above 0. The paper does not give it; the released program has 0.1.
+      alpha: parameter of Beta(alpha, alpha), above 0; not given in the paper, 0.1 in the released program.
     """
 
     alpha: float = 0.1
 
     def sample(self, batch: Batch, seed) -> dict[str, tf.Tensor]:
-        """Draws a partner and a weight per slice.
+        """Draws a partner and a weight for each slice.
 
         Args:
           batch: gives the number of slices N.
@@ -28,7 +28,7 @@ class MixUp:
 
         Returns:
           A dict, [N] each, with `partner` (int32 in [0, N), independent, possibly the slice itself) and `weight`
-          (float32, Eq. 7's lambda, in [0, 1]; 1 itself is no rare event, since float32 rounds to it).
+          (float32, Eq. 7's lambda, in [0, 1]; exactly 1 is not rare, since float32 rounds to it).
         """
         num_slices = tf.shape(batch.image)[0]
         seeds = tf.random.experimental.stateless_split(seed, 3)
@@ -49,7 +49,7 @@ class MixUp:
 
 
 def _log_gamma_variate(num_draws, seed, alpha):
-    """[num_draws] logarithms of Gamma(alpha, 1) draws, which for a small alpha would underflow themselves.
+    """[num_draws] logarithms of Gamma(alpha, 1) draws; for a small alpha, the draws themselves would underflow.
 
     Gamma(alpha) is Gamma(alpha + 1) * U ** (1 / alpha) with U uniform (Marsaglia and Tsang, 2000).
     """

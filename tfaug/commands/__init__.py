@@ -1,1 +1,1 @@
-"""What users type: one file a command; flags live here and nowhere below."""
+"""The command line: one file per command; flags are defined here and in no lower layer."""

@@ -22,13 +22,13 @@ from tfaug.experiment import sources
 
 COLUMNS = 10  # of the contact sheet
 LONGEST = 28  # characters of a title
-LINES = 5  # about warnings of one kind; all are in check.csv
+LINES = 5  # printed for each kind of warning; all are in check.csv
 UNUSABLE, ODD = "red", "darkorange"  # frames
 _ROOM = "make room or choose another --workdir, then run the command again"
 
 
 def main() -> None:
-    """Writes check.csv and check.png, prints what is wrong, and ends with status 2 if a case cannot be used."""
+    """Writes check.csv and check.png, prints what is wrong, and exits with status 2 if a case cannot be used."""
     cli.refuse_all_but(("config", "workdir"), "tfaug check")
     workdir = cli.path(cli.WORKDIR)
     cli.check_writable(workdir)
@@ -37,13 +37,13 @@ def main() -> None:
 
 
 def examine(data: sources.Data, folder: pathlib.Path) -> None:
-    """As `main`, for `python train.py --check` too.
+    """Does what `main` does, for `python train.py --check` too.
 
     Raises:
-      UserError: cases cannot be used; the report has been printed, the table and the picture are written.
+      UserError: cases cannot be used; the report has been printed, the table and the picture written.
       MachineError: a file cannot be written.
     """
-    from tfaug import pictures  # with Matplotlib, which a mistake in the flags need not wait for
+    from tfaug import pictures  # imports Matplotlib, which a mistake in the flags need not wait for
 
     findings = data.check()
     with replacing(folder / "check.csv", _ROOM) as path:
@@ -59,7 +59,7 @@ def examine(data: sources.Data, folder: pathlib.Path) -> None:
 def sheet(findings: Findings, task: Task):
     """The middle labelled slice of each case with its contours, as the networks will see it.
 
-    Cases that cannot be used are black in a red frame; those that are odd have an orange one.
+    Unusable cases are black with a red frame; odd ones have an orange frame.
 
     Returns:
       [height, width, 3] uint8.
@@ -80,5 +80,5 @@ def sheet(findings: Findings, task: Task):
 
 
 def _short(title: str) -> str:
-    """A title that fits above its tile."""
+    """Cuts a title to fit above its tile."""
     return title if len(title) <= LONGEST else f"...{title[-LONGEST:]}"

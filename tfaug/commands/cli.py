@@ -1,6 +1,6 @@
-"""What all commands share: flags, the config, and errors that speak to the user.
+"""Shared by all commands: flags, the config, and error messages.
 
-Light on purpose: a mistake in the flags is told at once, and preparing scans needs no TensorFlow.
+Deliberately light: mistakes in the flags are reported at once, and preparing scans needs no TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tfaug.engine.signals import Interrupted, deferred_signals
 DEFAULT_CONFIG = "phantom"
 
 _PROGRAMS = ("train.py", "evaluate.py")
-# Keys that ml_collections 0.1.1, of Python 3.9, takes no flag for, as values of several types fit them; and sets of any
-# size, which no version takes unless the config has some of that size.
+# Keys for which ml_collections 0.1.1 (on Python 3.9) accepts no flag, as they take values of several types; and
+# labelled sets of any size, which no version accepts unless the config already has sets of that size.
 _LITERAL = re.compile(
     r"--?(config\.(?:data\.(?:structures|slice_axis|image_size|resolution)|splits\.(?:random|labelled\.[^=]+)"
     r"|model\.(?:control_mm|limit_mm)|transforms\.(?:strong\.)?elastic_mm|augment\.of_intensity))(?:=|$)"
 )
 
-# No flag has a text of its own: the docstring of a command's module is its page of help.
+# Flags have no help texts of their own: the docstring of a command's module is its help page.
 AUG = flags.DEFINE_string("aug", "aff_gd_gi", None)
 WORKDIR = flags.DEFINE_string("workdir", "runs", None)
 RESULTS = flags.DEFINE_string("results", "", None)
@@ -47,23 +47,23 @@ RESULTS = flags.DEFINE_string("results", "", None)
 def run(main: Callable[[], None], experiment: bool = True) -> None:
     """Parses the command line, runs `main` and ends the process with its exit status.
 
-    `experiment` says whether the command takes --config and the flags above. If the command's module has an OPERAND, a
-    flag, an argument without a flag's name is that flag's value.
+    `experiment` says whether the command takes --config and the flags above. If the command's module defines a flag as
+    its OPERAND, an argument without a flag's name is that flag's value.
 
-    0 done, 2 the user's error, 3 the machine's, 130 and 143 stopped by SIGINT and SIGTERM.
+    Exit status: 0 success, 2 user error, 3 machine error, 130 and 143 stopped by SIGINT and SIGTERM.
     """
-    if _in_notebook():  # by %run: a process of its own finds neither another command's flags nor TensorFlow in use
+    if _in_notebook():  # %run: a new process has neither another command's flags nor a running TensorFlow
         sys.exit(_status(lambda: processes.run([sys.executable, *sys.argv], os.environ)))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors still come, as exceptions
-    os.environ["MPLBACKEND"] = "agg"  # that of a notebook may not be installed here
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors are still raised as exceptions
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may not be installed here
     sys.exit(_run(main, experiment))
 
 
 def _run(main: Callable[[], None], experiment: bool) -> int:
-    logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))  # of what no run's report takes
-    if sys.stdout is None:  # was closed
+    logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))  # for what no run's report records
+    if sys.stdout is None:  # it was closed
         sys.stdout = open(os.devnull, "w")
-    sys.stdout.reconfigure(errors="backslashreplace")  # of a path, say, that the terminal cannot show
+    sys.stdout.reconfigure(errors="backslashreplace")  # for example in a path that the terminal cannot show
 
     def work():
         try:
@@ -74,9 +74,9 @@ def _run(main: Callable[[], None], experiment: bool) -> int:
     try:
         return _status(work)
     except OSError as error:
-        if error.filename is not None:  # not of a stream
+        if error.filename is not None:  # about a file, not a stream
             raise
-        # What is still buffered would fail once more when Python closes the stream.
+        # What is still buffered would fail again when Python closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         problem = "is closed" if isinstance(error, BrokenPipeError) else f"cannot be written ({error.strerror})"
         print(f"error: standard output: {problem}; run the same command again to resume", file=sys.stderr)
@@ -84,7 +84,7 @@ def _run(main: Callable[[], None], experiment: bool) -> int:
 
 
 def _status(work: Callable[[], None]) -> int:
-    """The exit status that some work ends with; an error is printed."""
+    """Does some work; prints its error, if any, and returns the exit status."""
     try:
         work()
     except TfaugError as error:
@@ -97,19 +97,19 @@ def _status(work: Callable[[], None]) -> int:
 
 
 def as_called(text: str) -> str:
-    """A message whose commands are called as this one was: without a clone there is no train.py."""
+    """A message with its commands written as this one was called: without a clone there is no train.py."""
     if _in_clone():
         return text
     return re.sub(r"(?:python |(?<=`))(train|evaluate)\.py", r"tfaug \1", text)
 
 
 def _in_clone() -> bool:
-    """Whether this is a program of a clone, not the command `tfaug`."""
+    """Whether this process runs a script of a clone rather than the command `tfaug`."""
     return pathlib.Path(sys.argv[0]).name in _PROGRAMS
 
 
 def _in_notebook() -> bool:
-    """Whether this is a kernel of IPython, whose %run is no process of its own."""
+    """Whether this is an IPython kernel, whose %run starts no new process."""
     return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 
 
@@ -127,13 +127,13 @@ def _work(main: Callable[[], None], experiment: bool) -> None:
 
 
 def _help(command, experiment: bool) -> str:
-    """A command's page, which is its module's docstring, and where the rest is."""
+    """A command's help page: its module's docstring, and where to find the keys of the config."""
     keys = f"\nEvery key and its default, with its source: {configs.FOLDER / DEFAULT_CONFIG}.py" if experiment else ""
     return f"{command.__doc__.rstrip()}{keys}"
 
 
 def _check_environment() -> None:
-    """Refuses what TensorFlow would end on, or take for another number."""
+    """Refuses values that TensorFlow would crash on, or misread as another number."""
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         value = os.environ.get(name, "")
         if not re.fullmatch("[0-9]{0,4}", value):
@@ -141,11 +141,11 @@ def _check_environment() -> None:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow, which takes seconds, without what its libraries print meanwhile.
+    """Imports TensorFlow, which takes seconds, and hides what its libraries print meanwhile.
 
-    TensorFlow 2.21 prints four lines about missing GPUs whatever its log level is. What goes wrong is an exception.
+    TensorFlow 2.21 prints four lines about missing GPUs whatever its log level. Failures still raise exceptions.
     """
-    if sys.stderr is None:  # was closed
+    if sys.stderr is None:  # it was closed
         return
     sys.stderr.flush()
     kept = os.dup(2)
@@ -159,10 +159,10 @@ def load_tensorflow() -> None:
 
 
 def config() -> ml_collections.ConfigDict:
-    """The config that the command line asks for; its paths are absolute, as runs outlive the working directory.
+    """The config given by the command line; its paths are absolute, as runs outlive the working directory.
 
     Raises:
-      UserError: see `tfaug.config.check`; or a flag gives a value that another one replaces.
+      UserError: see `tfaug.config.check`; or a flag gives a value that another flag overrides.
     """
     config = flags.FLAGS.config
     check(config)
@@ -175,7 +175,7 @@ def config() -> ml_collections.ConfigDict:
 
 
 def _refuse_replaced(config) -> None:
-    """Refuses values of flags that splits from elsewhere, or data of the user's own, would replace."""
+    """Refuses flags that splits from elsewhere, or the user's own data, would override."""
     for source, none in (("file", "''"), ("random", "()")):
         if config.splits[source]:
             for key in ("labelled", "validation", "test", "unlabelled"):
@@ -186,7 +186,7 @@ def _refuse_replaced(config) -> None:
 
 
 def path(flag: flags.FlagHolder) -> pathlib.Path:
-    """The path that a flag gives; in --flag=~/folder the shell leaves "~" to us."""
+    """The path that a flag gives, with "~" expanded: in --flag=~/folder the shell does not do so."""
     return pathlib.Path(os.path.expanduser(flag.value))
 
 
@@ -196,7 +196,7 @@ def results() -> pathlib.Path:
 
 
 def check_writable(folder: pathlib.Path) -> None:
-    """Ends at once, rather than when TensorFlow has been loaded, if no run can be kept in `folder`.
+    """Fails now, rather than once TensorFlow is loaded, if no run can be written to `folder`.
 
     Raises:
       UserError: TensorFlow cannot use its path.
@@ -207,7 +207,7 @@ def check_writable(folder: pathlib.Path) -> None:
 
 
 def refuse_all_but(used: Iterable[str], what: str) -> None:
-    """Refuses flags of tfaug's commands that are not among `used`; each stands for its keys too, see `given`."""
+    """Refuses flags of tfaug's commands that are not among `used`; each name includes its keys, see `given`."""
     modules = flags.FLAGS.flags_by_module_dict().items()
     ours = {flag.name.split(".")[0] for module, found in modules if module.startswith(__package__) for flag in found}
     _refuse(set(given(ours | {"config"})) - set(given(used)), what)
@@ -217,8 +217,8 @@ def refuse_ignored(what: str, names: Iterable[str], remedy: str = "leave it out"
     """Refuses flags that would have no effect.
 
     Args:
-      what: why they have none, as "--stage=aug".
-      names: of flags, see `given`.
+      what: the reason, such as "--stage=aug".
+      names: names of flags, see `given`.
       remedy: what to do instead.
 
     Raises:
@@ -233,9 +233,9 @@ def _refuse(found: Iterable[str], what: str, remedy: str = "leave it out") -> No
 
 
 def given(names: Iterable[str]) -> list[str]:
-    """The flags of the command line that are among `names`.
+    """The flags on the command line that are among `names`.
 
-    Each name stands also for those of its keys, as config.splits.labelled for config.splits.labelled.n1.
+    Each name includes its keys, as config.splits.labelled includes config.splits.labelled.n1.
     """
     wanted, found = set(names), []
     for name in (name for name in flags.FLAGS if flags.FLAGS[name].present):
@@ -246,27 +246,27 @@ def given(names: Iterable[str]) -> list[str]:
 
 
 def refuse_generators_but(used: Iterable[str], what: str) -> None:
-    """Refuses flags that name trained generators which are not among `used`."""
+    """Refuses flags that name trained generators other than `used`."""
     refuse_ignored(what, [f"config.generators.{name}" for name in flags.FLAGS.config.generators if name not in used])
 
 
 def print_tensorboard(workdir) -> None:
-    """Tells how to look at all runs in a folder."""
+    """Prints how to view all runs in a folder."""
     print(f"\nTo look at it: tensorboard --logdir {shlex.quote(str(workdir))}")
 
 
 def command(program: str, *changed: str, without: Iterable[str] = ()) -> str:
-    """A command to type next: this one with another program and other flags.
+    """A command to type next: this one with another program and changed flags.
 
     Args:
       program: "train" or "evaluate".
-      *changed: flags that take the place of those of this command, or are added.
+      *changed: flags that replace those of this command or are added.
       without: names of flags to leave out.
     """
     dropped = {*without, *(flag.lstrip("-").partition("=")[0] for flag in changed)}
     kept, keep = [], True
     for arg in sys.argv[1:]:
-        if arg.startswith("-"):  # else it is the value of the flag before
+        if arg.startswith("-"):  # otherwise the value of the preceding flag
             keep = arg.lstrip("-").partition("=")[0] not in dropped
         kept += [arg] * keep
     here = pathlib.Path(sys.argv[0])
@@ -293,11 +293,11 @@ def choose(flag: str, value: str, known: Iterable[str]) -> str:
 
 
 def _parse(argv: list[str], experiment: bool, operand: flags.FlagHolder | None = None) -> None:
-    flags.FLAGS.set_gnu_getopt(operand is not None)  # flags may stand behind it
+    flags.FLAGS.set_gnu_getopt(operand is not None)  # flags may follow it
     literal = sorted({found[1] for arg in argv if (found := _LITERAL.match(arg))}) if experiment else []
     try:
         with _command_line([arg for arg in _last_wins(argv) if not _LITERAL.match(arg)]):
-            # Not at the top: with a default, the definition reads the command line and fails on a wrong key.
+            # Not at module level: with a default, the definition reads the command line and fails on a wrong key.
             if experiment:
                 config_flags.DEFINE_config_file("config", _file(DEFAULT_CONFIG), None, lock_config=True)
             for name in literal:
@@ -327,7 +327,7 @@ def _parse(argv: list[str], experiment: bool, operand: flags.FlagHolder | None =
 
 @contextlib.contextmanager
 def _command_line(argv: list[str]) -> Iterator[None]:
-    """Within, ml_collections finds these flags alone when it looks for keys of the config."""
+    """Within the block, `sys.argv`, where ml_collections looks for keys of the config, is `argv`."""
     before, sys.argv = sys.argv, argv
     try:
         yield
@@ -336,7 +336,7 @@ def _command_line(argv: list[str]) -> Iterator[None]:
 
 
 def _set(config: ml_collections.ConfigDict, name: str, text: str) -> None:
-    """Puts what the flag `name` gives into the config: a literal of Python, or a text, as auto."""
+    """Sets the key of the config that the flag `name` stands for: to a Python literal, or to text such as auto."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -353,26 +353,26 @@ def _set(config: ml_collections.ConfigDict, name: str, text: str) -> None:
 
 
 def _last_wins(argv: list[str]) -> list[str]:
-    """Without values that are given again: to those of a tuple, the config's flags would add the later ones."""
+    """Drops config flags that are given again later: the values of a tuple would otherwise accumulate."""
     last = {arg.partition("=")[0]: k for k, arg in enumerate(argv) if arg.startswith("--config.") and "=" in arg}
     return [arg for k, arg in enumerate(argv) if "=" not in arg or last.get(arg.partition("=")[0], k) == k]
 
 
 def _with_file(flag: str) -> str:
-    """A --config flag that names a config of tfaug's, with its file in place of the name."""
+    """A --config flag with the name of a built-in config replaced by its file; other flags unchanged."""
     name = flag.removeprefix("--config=")
     return flag if name == flag else f"--config={_file(name)}"
 
 
 def _file(name: str) -> str:
-    """The file of a config: a name without a path or ending is that of one that tfaug brings."""
+    """The file of a config; a bare name that is not a file here stands for a built-in config."""
     if not re.fullmatch(r"\w+", name) or os.path.isfile(name):
         return os.path.expanduser(name)
     return str(configs.FOLDER / f"{choose('--config', name, configs.names())}.py")
 
 
 def _config_error(argv: list[str], error: Exception) -> UserError:
-    """What is wrong with a --config flag; `argv` says which one, as the error does not."""
+    """What is wrong with a --config flag; which one is found in `argv`, as the error does not say."""
     message = f"it calls sys.exit({error})" if isinstance(error, SystemExit) else _one_line(error)
     misspelled = re.search(r'Did you mean "(.+)" instead of "(.+)"', message)
     given = [arg for arg in argv[1:] if arg.startswith("--config")]

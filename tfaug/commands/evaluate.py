@@ -33,7 +33,7 @@ RUN = flags.DEFINE_string("run", "", None)
 DISTANCES = flags.DEFINE_string("distances", metrics.DEFAULT_DISTANCES, None)
 TABLE1 = flags.DEFINE_bool("table1", False, None)
 FIGURES = flags.DEFINE_bool("figures", False, None)
-# What may be another one for a trained segmenter.
+# Keys that may be changed for a trained segmenter.
 OF_DATA = (
     *("config.data.root", "config.data.cache_dir", "config.data.num_workers"),
     *("config.splits.validation", "config.splits.test"),
@@ -41,7 +41,7 @@ OF_DATA = (
 
 
 def main() -> None:
-    """Prints the Dice table, and writes CSV, masks and pictures into the run's folder; or does so for the grid."""
+    """Prints the Dice table and writes CSV, masks and pictures into the run's folder; or prints and draws the grid."""
     split = cli.choose("--split", SPLIT.value, ("test", "validation"))
     distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
     if TABLE1.value or FIGURES.value:
@@ -66,7 +66,7 @@ def main() -> None:
         return
 
     if RUN.value:
-        cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+        cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
         from tfaug.experiment import runs
 
         run = cli.path(RUN)

@@ -35,7 +35,7 @@ def main() -> None:
     run = cli.path(RUN)
     role, config = sources.config_of_network(run)
     export = exporting.Export(run, role, config, cli.path(OUTPUT), to)
-    cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+    cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
     from tfaug.experiment import networks
     from tfaug.experiment.portable import Network
 

@@ -53,7 +53,7 @@ def main() -> None:
     job = generation.Job(data.dataset, cases(config, "labelled"), *arguments)
     generators = None
     if job.waiting:
-        cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+        cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
         from tfaug.experiment import networks
         from tfaug.experiment.generators import Generators
 

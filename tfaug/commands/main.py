@@ -1,4 +1,4 @@
-"""The command `tfaug`: one file a subcommand."""
+"""The command `tfaug`: one file per subcommand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = {
     "table1": "train every method on every labelled set, and print the table",
     "check": "read and prepare every case, and list all that is wrong",
 }
-WITHOUT_CONFIG = ("report", "predict", "generate", "export")  # what they need, they read in folders of runs
+WITHOUT_CONFIG = ("report", "predict", "generate", "export")  # they read all they need from folders of runs
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def main() -> None:
     job = prediction.Job(dataset, cli.path(OUTPUT), made_by, options, sources.tag_of(dataset.reader, config))
     segmenter = None
     if job.waiting:
-        cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+        cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
         from tfaug.experiment import networks, segmenters
 
         networks.set_up_tensorflow(config)

@@ -21,7 +21,7 @@ from tfaug.engine.errors import UserError
 OF = flags.DEFINE_string("of", "", None)
 OUTPUT = flags.DEFINE_string("output", "", None, short_name="o")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, None)
-OPERAND = OF  # what an argument without a flag's name is, see `cli`
+OPERAND = OF  # the flag that takes an argument without a flag's name, see `cli`
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def fill(workdir: pathlib.Path) -> None:
-    """Runs what is missing in the results, in processes of this program."""
+    """Runs the jobs whose results are missing, in processes of `tfaug train`."""
     if not re.fullmatch(r"((tcp|tls)://.+:\d+)?", SCHEDULER.value):
         raise UserError("--scheduler", f"cannot be {SCHEDULER.value!r}", "give tcp://HOST:PORT")
     if SCHEDULER.value:
@@ -66,7 +66,7 @@ def fill(workdir: pathlib.Path) -> None:
     refuse_one_set()
     config = cli.config()
     names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
-    # The user's own are rows from now on, for the trainings and the table.
+    # User-defined methods become rows of the config, for the trainings and the table.
     config.methods = (*config.methods, *(name for name in names if ":" in name and name not in config.methods))
     config = sources.resolve(config)
     rows = dict(sources.method(config, name, "--methods") for name in names)
@@ -102,15 +102,16 @@ def fill(workdir: pathlib.Path) -> None:
 
 
 def refuse_one_set() -> None:
-    """Refuses the config's own choice of a labelled set, which the grid does not follow."""
+    """Refuses the config's own choice of a labelled set, which the grid ignores."""
     remedy = "give --num_labelled and --sets"
     cli.refuse_ignored("several labelled sets", ["config.num_labelled", "config.labelled_set"], remedy)
 
 
 def chosen_sets(config: Config) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The numbers of labelled volumes and the sets that the flags ask for; by default all that the config has.
+    """The numbers of labelled volumes and the labelled sets that the flags ask for.
 
-    An upper bound with one set alone, as N_L = 40 of `configs/acdc.py`, has to be asked for.
+    By default, the numbers with the most sets and all their sets: an upper bound with a single set, such as N_L = 40 of
+    `configs/acdc.py`, has to be asked for.
     """
     counts = {int(key[1:]): len(of_size) for key, of_size in config.splits.labelled.items()}
     most = max(counts.values())

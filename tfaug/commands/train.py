@@ -36,7 +36,7 @@ from tfaug.experiment import identity, sources
 from tfaug.table1 import plan, results
 
 STAGES = ("all", "aug", "seg", "data", "table1")
-# The flags that a stage reads, beside those that all read.
+# The flags that each stage reads, besides those that all stages read.
 FLAGS_OF = {
     "all": ("aug",),
     "aug": ("gen",),
@@ -50,13 +50,13 @@ CHECK = flags.DEFINE_bool("check", False, None)
 
 
 def main() -> None:
-    """Runs what the flags ask for."""
+    """Runs the stage that the flags ask for."""
     stage = cli.choose("--stage", STAGE.value, STAGES)
     generator = cli.choose("--gen", GEN.value, GENERATORS)
     cli.refuse_all_but(("stage", "check", "workdir", "config", *FLAGS_OF[stage]), f"--stage={stage}")
     workdir = cli.path(cli.WORKDIR)
     if stage == "table1" and not CHECK.value:
-        table1.fill(workdir.absolute())  # its processes may work elsewhere
+        table1.fill(workdir.absolute())  # its processes may run in another directory
         return
     config = cli.config()
     name, method = sources.method(config, cli.AUG.value)
@@ -75,7 +75,7 @@ def main() -> None:
     if for_table:
         results.of_config(cli.results(), config, sources.task_of(config).names, method.generators)
 
-    cli.load_tensorflow()  # not before: a mistake in the flags need not wait for it
+    cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
     from tfaug.experiment import networks, runs, stages
 
     networks.set_up_tensorflow(config)
@@ -83,17 +83,17 @@ def main() -> None:
     data = _data(stage, config)
     print(f"{networks.machine(config)}; cases: {data.counts()}", flush=True)
     segmenter = segmenter_path(config, workdir, name)
-    unnamed = [needed for needed in method.generators if not config.generators[needed]]  # the others are there
+    unnamed = [needed for needed in method.generators if not config.generators[needed]]  # the others exist already
     learned = {"aug": [generator], "all": unnamed}.get(stage, ())
     trainings = [stages.LearnAugmentation(config, workdir, needed, data) for needed in learned]
     if stage in ("all", "seg"):
         trainings.append(stages.TrainSegmenter(config, workdir, name, method, data))
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
-        data.load(sources.SPLITS)  # a bad test scan would otherwise show last
-    commit = results.commit()  # now, as it may move on while this process trains
+        data.load(sources.SPLITS)  # otherwise a bad test scan would only show at the end
+    commit = results.commit()  # now: it may change while this process trains
     folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
-        trainings.pop(0).run()  # its networks go with it
+        trainings.pop(0).run()  # popped, to free its networks
     if for_table:
         runs.refuse_other_precision(segmenter, config, workdir, method)
     if evaluated:
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def _data(stage: str, config: Config) -> sources.Data:
-    """The data that a stage needs: of the grid, and where flags name them, those of several labelled sets."""
+    """The data that a stage needs: for the grid, or where flags ask for it, of several labelled sets."""
     if stage == "table1" or table1.SETS.present or table1.NUM_LABELLED.present:
         table1.refuse_one_set()
         config = plan.union(config, *table1.chosen_sets(config))

@@ -16,7 +16,7 @@ from tfaug.types import Volume
 
 DIGITS = 4  # of the resolution
 MARGIN = 0.1  # of the labelled region's length, on either side
-MULTIPLE = 32  # a generator begins with five doublings fewer than the slice has
+MULTIPLE = 32  # a generator upsamples by 2 five times
 
 
 class Region(NamedTuple):
@@ -34,7 +34,7 @@ class Region(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What was chosen: mm per pixel, and pixels along each side of a slice."""
+    """The chosen resolution (mm per pixel) and image size (pixels along each side of a slice)."""
 
     resolution: float
     image_size: int
@@ -43,12 +43,12 @@ class Choice(NamedTuple):
 def choose(
     dataset: DataSet, cases: Iterable[str], labelled: Iterable[str], given_resolution: float | None = None
 ) -> Choice:
-    """Reads a data set and chooses both.
+    """Reads a data set and chooses resolution and image size.
 
     Args:
-      dataset: what to read from.
-      cases: all cases that are used; their spacings decide on the resolution, their labels are not looked for.
-      labelled: the labelled and validation cases; their labels decide on the size.
+      dataset: the data set to read from.
+      cases: all cases in use; their spacings determine the resolution, their labels are not looked for.
+      labelled: the labelled and validation cases; their labels determine the size.
       given_resolution: mm per pixel, if only the size is to be chosen; then only `labelled` is read.
 
     Raises:
@@ -86,9 +86,9 @@ def resolution(spacings: Sequence[tuple[float, float, float]]) -> float:
 
 
 def image_size(regions: Sequence[Region], resolution: float) -> int:
-    """The smallest multiple of 32 that holds every labelled region with a tenth of its length as margin on either side.
+    """The smallest multiple of 32 that holds every labelled region with a margin of a tenth of its length on each side.
 
-    Slices are cropped about their centre, so a region off the centre needs more; none needs more than its whole slice.
+    Slices are cropped about their centre, so an off-centre region needs more; none needs more than its whole slice.
 
     Args:
       regions: of the labelled cases.
@@ -107,7 +107,7 @@ def image_size(regions: Sequence[Region], resolution: float) -> int:
 
 
 def labelled_region(volume: Volume) -> Region | None:
-    """None if no voxel is labelled."""
+    """The region in which a volume is labelled; None if no voxel is."""
     marked = volume.label.any(axis=2)
     if not marked.any():
         return None

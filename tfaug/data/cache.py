@@ -1,4 +1,4 @@
-"""Prepared volumes on disk, each made once and found again by the content of its files."""
+"""Prepared volumes on disk, each made once and looked up by the contents of its files."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5  # between two looks for a signal
+POLL_SECONDS = 0.5  # between two checks for a signal
 STALE_SECONDS = 3600.0  # no entry takes that long to write
 ROOM = "free space there, or name another folder with data.cache_dir"
 
 
 class Request(NamedTuple):
-    """One case, and what of it is wanted.
+    """A case, and what of it is wanted.
 
     Attributes:
       case: its name.
-      label: False never looks for a label, and gives None.
-      volume: whether the scan on its own grid comes along, to evaluate on.
+      label: False never looks for a label, and returns None in its place.
+      volume: whether to include the scan on its own grid, for evaluation.
     """
 
     case: str
@@ -57,7 +57,7 @@ class Request(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """A case that the cache does not hold, in a form that travels to a worker process."""
+    """A case that may have to be prepared, in a form that can be sent to a worker process."""
 
     dataset: DataSet
     request: Request
@@ -81,13 +81,13 @@ def load(
     """Prepared volumes in the order of `cases`; arguments and errors as for `load_requests`.
 
     Args:
-      dataset: what to read from.
+      dataset: the data set to read from.
       cases: names.
       spec: how to prepare them.
-      cache_dir: where entries are kept; made if missing.
-      labels: False never looks for a label, and gives None as each label.
-      volumes: whether each scan on its own grid comes along.
-      num_workers: most processes at a time.
+      cache_dir: folder of the cache; created if missing.
+      labels: False never looks for labels, and returns None for each.
+      volumes: whether to include each scan on its own grid.
+      num_workers: maximum number of processes.
     """
     requests = [Request(case, labels, volumes) for case in cases]
     return load_requests(dataset, requests, spec, cache_dir, num_workers)
@@ -98,11 +98,11 @@ def load_requests(
 ) -> list[Prepared]:
     """Prepared volumes in the order of `requests`; each file is read and decoded at most once.
 
-    Cases that are not cached yet are prepared in worker processes, each with one thread. One case, or any number with
-    one worker, is prepared in this process, where a signal waits for the scan at hand.
+    Cases that are not cached yet are prepared in worker processes, each with one thread. A single case, or any number
+    with one worker, is prepared in this process, where a signal takes effect after the current scan.
 
     Raises:
-      UserError: a case cannot be read or prepared, or its worker process died; the error tells how many more there are.
+      UserError: a case cannot be read or prepared, or its worker process died; it says how many more errors there are.
       MachineError: an entry cannot be written, or memory runs out.
       Interrupted: a signal asked the program to stop.
     """
@@ -140,10 +140,10 @@ def load_each(
     num_workers: int = 2,
     after_error: Literal["read", "prepare"] = "read",
 ) -> Iterator[tuple[Request, Prepared | UserError | None]]:
-    """As `load_requests`, but yields each prepared volume or error when it is there.
+    """Like `load_requests`, but yields each prepared volume or error as soon as it is available.
 
-    After an error the other cases are only read, so that what is wrong with files is known soon, and what would have
-    had to be prepared is None; unless `after_error` is "prepare", which finds all that is wrong.
+    After an error the remaining cases are only read, so that faulty files are found soon, and a case that is not cached
+    yields None; with `after_error` "prepare" they are prepared all the same, which finds every problem.
     """
     requests, cache_dir = list(dict.fromkeys(requests)), pathlib.Path(cache_dir)
     return _results(dataset, requests, spec, cache_dir, num_workers, after_error)
@@ -152,7 +152,7 @@ def load_each(
 def refuse(
     errors: Iterable[UserError], listing: str = "`python train.py --check` with the same flags lists all"
 ) -> None:
-    """Raises the first error, if there is one; it tells how many other ones there are, and where they are listed."""
+    """Raises the first error, if any; it says how many others there are and where they are listed."""
     distinct = list({str(error): error for error in errors}.values())
     if len(distinct) == 1:
         raise distinct[0]
@@ -173,8 +173,8 @@ def _results(
     num_workers: int,
     after_error: str,
 ) -> Iterator[tuple[Request, Prepared | UserError | None]]:
-    located, ready = {}, collections.deque()  # ready: results that took no job
-    for request in requests:  # a missing file is known before anything is prepared
+    located, ready = {}, collections.deque()  # ready: results that needed no job
+    for request in requests:  # missing files are found before anything is prepared
         try:
             with explained(request.case):
                 located[request] = dataset.locate(request.case, request.label)
@@ -221,10 +221,10 @@ def _results(
 
 
 def _job(dataset: DataSet, request: Request, files: Files, spec: Spec, cache_dir: pathlib.Path, prepare: bool) -> _Job:
-    """Reads the bytes of a case's files; they tell which entry is theirs."""
+    """Reads the bytes of a case's files, which determine its entry."""
     contents = _contents(files)
     digest = _digest_of(files, contents)
-    # Everything that a prepared volume depends on, beside its name.
+    # Everything that a prepared volume depends on, besides its name.
     key = {
         "files": digest,
         "channels": len(dataset.task.channels),
@@ -282,7 +282,7 @@ def _load_entry(job: _Job) -> Prepared | None:
             prepared = Prepared(case, arrays["image"], label, grid, path, cut, order, job.digest)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever a damaged file leads to, it is made again
+    except Exception as error:  # whatever is wrong with it, the entry is made again
         logger.warning(printable(f"{job.entry}: damaged cache entry of {case}, made again ({error})"))
         return None
     prepared = dataclasses.replace(prepared, contradiction=base.contradiction(job.files, job.contents))
@@ -292,7 +292,7 @@ def _load_entry(job: _Job) -> Prepared | None:
 
 
 def _store(prepared: Prepared, entry: pathlib.Path) -> None:
-    """Writes an entry so that it is there whole or not at all, whatever happens meanwhile."""
+    """Writes an entry atomically: whatever happens, it exists whole or not at all."""
     grid = prepared.grid
     arrays = {"image": prepared.image, "native_shape": grid.native_shape, "spacing": grid.spacing, "axis": grid.axis}
     arrays["order"] = prepared.order
@@ -306,7 +306,7 @@ def _store(prepared: Prepared, entry: pathlib.Path) -> None:
 
 
 def _make_writable(cache_dir: pathlib.Path) -> None:
-    """Finds out before the work is done that its result cannot be kept; clears what killed runs left."""
+    """Fails before any work is done if its result could not be stored; removes what killed runs left."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache_dir).close()
@@ -326,8 +326,8 @@ def _make_here(jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Prepared | UserErro
 def _make_in_processes(num_workers: int, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Prepared | UserError | None]]:
     """Does the jobs in worker processes; yields each with its result when it is done.
 
-    Each worker has a pipe of its own, so that one that dies is noticed at once and its case is known. A
-    `ProcessPoolExecutor` does not tell whose worker died, and before Python 3.12 may hang if one does while it is
+    Each worker has a pipe of its own, so that its death is noticed at once and the case is known. A
+    `ProcessPoolExecutor` does not tell whose worker died, and before Python 3.12 it may hang if one dies while being
     sent a job.
     """
     context = multiprocessing.get_context("spawn")
@@ -373,9 +373,9 @@ def _talk(action: Callable, job: _Job, *arguments):
 
 
 def _work(connection: multiprocessing.connection.Connection) -> None:
-    """A worker process: answers each job with its result."""
+    """The main function of a worker process: answers each job with its result."""
     workers.start()
-    with contextlib.suppress(EOFError):  # there is no more to do
+    with contextlib.suppress(EOFError):  # there are no more jobs
         while True:
             connection.send(_make(connection.recv()))
 
@@ -398,7 +398,7 @@ def _make(job: _Job) -> Prepared | TfaugError | None:
 
 @contextlib.contextmanager
 def explained(case: str) -> Iterator[None]:
-    """Turns whatever goes wrong with a case into an error for the user."""
+    """Turns any failure on a case into an error for the user."""
     try:
         yield
     except TfaugError:
@@ -406,13 +406,13 @@ def explained(case: str) -> Iterator[None]:
     except MemoryError as error:
         remedy = "free some, or raise data.resolution"
         raise MachineError(case, "there is too little memory to prepare it", remedy) from error
-    except Exception as error:  # of a library, about what none of the checks foresaw
+    except Exception as error:  # from a library, about something that no check foresaw
         problem = f"cannot be prepared ({type(error).__name__}: {error})"
         raise UserError(case, problem, "replace the scan, or leave the case out of the split") from error
 
 
 def _raise_if_machine(result: Prepared | TfaugError | None) -> Prepared | UserError | None:
-    """Errors of the machine end everything at once; those of a case wait for the others."""
+    """Raises a machine error, which ends everything at once; other results, errors included, are passed on."""
     if isinstance(result, MachineError):
         raise result
     return result

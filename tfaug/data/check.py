@@ -1,4 +1,4 @@
-"""Loads every case that an experiment needs before hours are spent on it, and tells all that is wrong at once."""
+"""Loads every case that an experiment needs before hours are spent on it, and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tfaug.data.task import Task
 from tfaug.engine import workers
 from tfaug.engine.errors import UserError, counted, printable
 
-Kinds = Mapping[str, Sequence[str]]  # names of cases, by what is the matter with them
+Kinds = Mapping[str, Sequence[str]]  # names of cases, by problem
 
 
 class View(NamedTuple):
     """One slice of a case as the networks will see it.
 
     Attributes:
-      image: [H, W] float32, the first channel of the middle labelled slice; of the middle slice without a label.
-      label: [H, W] uint8, its classes; zeros without a label.
+      image: [H, W] float32, the first channel of the middle labelled slice; of the middle slice if none is labelled.
+      label: [H, W] uint8, its classes; zeros if there is no label.
     """
 
     image: np.ndarray
@@ -33,16 +33,16 @@ class View(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What is found in a data set.
+    """What was found in a data set.
 
     Attributes:
       root: its folder.
       num_cases: how many cases were looked at.
       num_labels: how many of them should have a label.
-      errors: (case, error), each error once, for which a case cannot be used.
-      warnings: what is odd but can be used.
+      errors: (case, error) for cases that cannot be used; each distinct error once.
+      warnings: what is odd but usable.
       rows: a row of check.csv for each case, see `table`.
-      views: of each case that can be used, by its name.
+      views: the view of each usable case, by its name.
     """
 
     root: pathlib.Path
@@ -54,7 +54,7 @@ class Findings(NamedTuple):
     views: Mapping[str, View] = {}
 
     def problems(self) -> dict[str, list[str]]:
-        """What is the matter with each case that is not fine, by its name."""
+        """The problems of each case that has any, by its name."""
         found = {}
         for case, error in self.errors:
             found.setdefault(case, []).append(str(error))
@@ -67,18 +67,17 @@ class Findings(NamedTuple):
 def examine(
     dataset: DataSet, splits: Mapping[str, Iterable[str]], spec: Spec, cache_dir, num_workers: int = 2
 ) -> Findings:
-    """Loads each case as a training would, see `cache.load_each`, but keeps none of them and continues after an error.
+    """Loads each case as a training would, see `cache.load_each`, but keeps none and continues after an error.
 
-    It prepares what can be prepared also then: N4 or the percentiles may fail on a file that is sound.
-
-    What it prepares is in the cache afterwards.
+    Even then it prepares the other cases, as N4 or the percentiles may fail on a sound file. What it prepares is in the
+    cache afterwards.
 
     Args:
-      dataset: what to read from.
-      splits: names of cases by split; of "unlabelled" ones a label beside the image is never opened.
+      dataset: the data set to read from.
+      splits: names of cases by split; for "unlabelled" ones, a label beside the image is never opened.
       spec: how to prepare them.
-      cache_dir: where prepared volumes are kept.
-      num_workers: most processes at a time.
+      cache_dir: folder of the cache.
+      num_workers: maximum number of processes.
 
     Raises:
       MachineError: the cache cannot be written, or memory runs out.
@@ -98,7 +97,7 @@ def examine(
             measured[request], views[request.case] = _measures(dataset.task, result), _view(result)
     errors = {}
     for request in filter(failed.get, members):  # workers finish in any order
-        errors.setdefault(str(failed[request]), (request.case, failed[request]))  # a missing root is one error
+        errors.setdefault(str(failed[request]), (request.case, failed[request]))  # a missing root is a single error
     return Findings(
         dataset.root,
         len(members),
@@ -119,10 +118,10 @@ def examine(
 def table(findings: Findings) -> pd.DataFrame:
     """check.csv: a row for each case.
 
-    Columns: case; split; shape, voxels along the file's axes; spacing_mm along the same; orientation, see
-    `types.Volume.order`; slices; percentiles of each channel of the scan, as p2; voxels of each structure, in the scan;
-    the share of each structure's voxels that the crop cuts off; the digest of its files; problems, "" if it is fine.
-    What is not known is empty.
+    Columns: case; split; shape, voxels along the file's axes; spacing_mm along the same axes; orientation, see
+    `types.Volume.order`; slices; percentiles of each channel of the scan, such as p2; voxels of each structure in the
+    scan; the share of each structure's voxels that the crop cuts off; the digest of its files; problems, "" if there
+    are none. Unknown values are empty.
     """
     problems = findings.problems()
     found = pd.DataFrame(findings.rows)
@@ -131,11 +130,11 @@ def table(findings: Findings) -> pd.DataFrame:
 
 
 def report(findings: Findings, most: int | None = None) -> str:
-    """What `findings` say, for the user: errors by what to do, or that there are none; then warnings by kind.
+    """A report for the user: errors by remedy, or a line that there are none; then warnings by kind.
 
     Args:
-      findings: of `examine`.
-      most: lines about warnings of one kind; None tells all.
+      findings: as `examine` returns them.
+      most: maximum number of lines for each kind of warning; None: no limit.
     """
     lines = []
     for remedy, errors in _grouped((error.remedy, (case, error)) for case, error in findings.errors).items():
@@ -157,10 +156,10 @@ def report(findings: Findings, most: int | None = None) -> str:
 
 
 def refuse(findings: Findings, most: int | None = None) -> None:
-    """Prints a report and ends the program if there is any error.
+    """Prints a report and raises if there is any error.
 
     Raises:
-      UserError: the first one; it tells how many more there are.
+      UserError: the first one; it says how many more there are.
     """
     if findings.errors:
         print(report(findings, most))
@@ -168,7 +167,7 @@ def refuse(findings: Findings, most: int | None = None) -> None:
 
 
 def _measures(task: Task, scan: Prepared) -> dict[str, Any]:
-    """Columns of `table` about a scan that can be used."""
+    """The columns of `table` for a usable scan."""
     volume, axis = scan.volume, scan.grid.axis
     shape, spacing = (list(values) for values in (volume.image.shape[:3], volume.spacing))
     for values in (shape, spacing):
@@ -194,13 +193,13 @@ def _measures(task: Task, scan: Prepared) -> dict[str, Any]:
 
 
 def _view(scan: Prepared) -> View:
-    """The slice of a scan that stands for it."""
+    """The slice that represents a scan."""
     if scan.label is None:
         image = scan.image[len(scan.image) // 2, ..., 0]
         return View(image.copy(), np.zeros(image.shape, np.uint8))
     labelled = np.flatnonzero(scan.label.any(axis=(1, 2)))
     z = labelled[len(labelled) // 2] if labelled.size else len(scan.label) // 2
-    return View(scan.image[z, ..., 0].copy(), scan.label[z].copy())  # not views, which would keep the scan
+    return View(scan.image[z, ..., 0].copy(), scan.label[z].copy())  # copies: views would keep the scan in memory
 
 
 def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list]:
@@ -211,7 +210,7 @@ def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list]:
 
 
 def _below(root: pathlib.Path, subject: str) -> str:
-    """The path of a file as seen from `root`, which is the same for all; another subject as it is."""
+    """The path of a file relative to `root`, which is the same for all; any other subject unchanged."""
     path = pathlib.Path(subject)
     return str(path.relative_to(root)) if root in path.parents else subject
 

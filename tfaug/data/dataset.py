@@ -16,12 +16,12 @@ from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-EQUAL_SPACING = 1e-3  # of the largest: headers hold spacings as rounded numbers
+EQUAL_SPACING = 1e-3  # tolerance relative to the largest: spacings in headers are rounded
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A folder's reader with its task; it can be pickled.
+    """A folder's reader with its task; can be pickled.
 
     Attributes:
       reader: knows the folder's layout.
@@ -43,18 +43,18 @@ class DataSet:
         return self.reader.cases()
 
     def patient(self, case: str) -> str:
-        """Whose scan a case is."""
+        """The patient of a case."""
         return self.reader.patient(case)
 
     def locate(self, case: str, label: bool = True) -> Files:
-        """The files of a case, not opened, see `Reader.locate`.
+        """The files of a case, without opening them, see `Reader.locate`.
 
         Raises:
-          UserError: as there, or the case has a name that no table can hold.
+          UserError: as there, or the case's name cannot be written to a table.
         """
         try:
             case.encode()
-        except UnicodeEncodeError as error:  # the bytes of a file's name, see os.fsencode
+        except UnicodeEncodeError as error:  # undecodable bytes of a file's name, see os.fsencode
             raise UserError(self.root / case, "has a name that is not UTF-8", "rename its files") from error
         return self.reader.locate(case, label)
 
@@ -66,12 +66,12 @@ class DataSet:
           label: False for unlabelled use: a label is not looked for.
 
         Raises:
-          UserError: a file is missing, damaged, or does not fit the others or the task.
+          UserError: a file is missing, damaged, or does not match the others or the task.
         """
         return self.decode(case, self.locate(case, label))
 
     def decode(self, case: str, files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> Volume:
-        """Reads the files of a case; `contents` are the bytes of those that have been read already.
+        """Reads the files of a case; `contents` are the bytes of those already read.
 
         Raises:
           UserError: as `read`.
@@ -87,8 +87,8 @@ class Series(NamedTuple):
     """A scan that is to be segmented.
 
     Attributes:
-      frames: one volume; or those of a 4D file, a cine stack for example.
-      is_4d: which of them.
+      frames: one volume, or those of a 4D file such as a cine stack.
+      is_4d: whether they are those of a 4D file.
       contradiction: as in `preprocess.Prepared`.
     """
 
@@ -97,7 +97,7 @@ class Series(NamedTuple):
     contradiction: str = ""
 
     def in_file_order(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """Arrays [X, Y, Z, ...], one a frame, as one in the order of the file's axes: [X, Y, Z, (T,) ...]."""
+        """Joins arrays [X, Y, Z, ...], one per frame, into one in the file's order of axes: [X, Y, Z, (T,) ...]."""
         ordered = [to_file_order(array, frame.axis) for array, frame in zip(arrays, self.frames)]
         return np.stack(ordered, axis=3) if self.is_4d else ordered[0]
 
@@ -114,7 +114,7 @@ def read_series(case: str, files: Files, task: Task, slice_axis: int | str) -> S
 
 
 def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume:
-    """The volume of what was read, its sliced axis moved last; `slice_axis` is as in `DataSet`."""
+    """The `Volume` of what was read, the sliced axis moved last; `slice_axis` is as in `DataSet`."""
     axis = sliced_axis(content.image.shape, content.spacing) if slice_axis == "auto" else slice_axis
     others = [k for k in range(3) if k != axis]
     return Volume(
@@ -129,13 +129,13 @@ def arranged(case: str, content: base.CaseData, slice_axis: int | str) -> Volume
 
 
 def sliced_axis(shape, spacing) -> int:
-    """The axis of a single slice, else that with the largest spacing, as slices are thicker than pixels.
+    """The axis with a single slice, else the one with the largest spacing, as slices are thicker than pixels.
 
-    Of several, the last.
+    If there are several, the last.
 
     Args:
-      shape: of a volume, (X, Y, Z, ...).
-      spacing: of its voxels.
+      shape: shape of a volume, (X, Y, Z, ...).
+      spacing: voxel size along each axis.
     """
     single = [axis for axis in range(3) if shape[axis] == 1]
     longest = max(spacing)

@@ -1,4 +1,4 @@
-"""Reads and writes scans in any of the formats that tfaug knows; the suffix of a file's name tells which it is."""
+"""Reads and writes scans in any format that tfaug knows; the suffix of a file's name determines the format."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SUFFIXES = tuple(FORMATS)
 
 
 def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, channels: int | None = 1) -> Scan:
-    """Reads one scalar volume, or one of several channels, to the end of its file.
+    """Reads a volume of one or several channels, to the end of its file.
 
-    Memory is taken only as data arrives, and never for more voxels than the header declares or `scan.MAX_VOXELS`.
+    Memory is allocated only as data arrive, and never for more voxels than the header declares or `scan.MAX_VOXELS`.
 
     Args:
       path: the file.
-      dtype: of the array; None keeps that of the file, or float32 if the header scales its values.
-      content: the bytes of the file, if they have been read already.
+      dtype: type of the array; None keeps the file's, or float32 if the header scales its values.
+      content: the bytes of the file, if already read.
       channels: 1 reads a 3D file; more are the fourth axis of a NIfTI file; None reads a file of either kind.
 
     Raises:
@@ -51,13 +51,13 @@ def write(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
     """Writes a label or an image with the geometry of a scan.
 
     Args:
-      path: of what is written; its suffix is that of `like`, or another of the same module (`FORMATS`).
-      values: [X, Y, Z] of any real type, axes in the scan's file order; of a 4D NIfTI scan also [X, Y, Z, T].
-      like: the scan.
+      path: the output file; its suffix is that of `like`, or another of the same module (`FORMATS`).
+      values: [X, Y, Z] of any real type, axes in the scan's file order; for a 4D NIfTI scan also [X, Y, Z, T].
+      like: the scan's file.
 
     Raises:
-      UserError: the scan cannot be read, or the suffix is of another format.
-      OSError: the file cannot be written.
+      UserError: the scan cannot be read, or the suffix belongs to another format.
+    OSError: the file cannot be written.
     """
     path, like = pathlib.Path(path), pathlib.Path(like)
     module = _format(like)
@@ -67,11 +67,11 @@ def write(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
 
 
 def contradiction(path: pathlib.Path, content: bytes | None = None) -> str:
-    """What the header of a scan that can be read says against itself about the voxel size; "" if nothing.
+    """How the header of a readable scan contradicts itself about the voxel size; "" if it does not.
 
     Args:
       path: the file.
-      content: its bytes, if they have been read already.
+      content: its bytes, if already read.
 
     Raises:
       UserError: the header cannot be read.
@@ -81,7 +81,7 @@ def contradiction(path: pathlib.Path, content: bytes | None = None) -> str:
 
 
 def suffix(path: pathlib.Path) -> str | None:
-    """The one of `SUFFIXES` that a file's name ends in, as it is spelled there; None if there is none."""
+    """The one of `SUFFIXES` that a file's name ends in, spelled as there; None if there is none."""
     name = pathlib.Path(path).name.lower()
     return next((known for known in SUFFIXES if name.endswith(known) and len(name) > len(known)), None)
 
@@ -94,14 +94,14 @@ def _format(path: pathlib.Path) -> types.ModuleType:
 
 
 def _geometry(path: pathlib.Path, content: bytes | None = None):
-    """A scan's header, as the module of its format knows it."""
+    """A scan's header, in the form that the module of its format uses."""
     with _explained(path), opened(path, content) as stream:
         return _format(path).geometry(path, stream)
 
 
 @contextlib.contextmanager
 def _explained(path: pathlib.Path) -> Iterator[None]:
-    """Turns the errors of a damaged or missing file into those for the user."""
+    """Turns the errors of a damaged or missing file into errors for the user."""
     try:
         yield
     except gzip.BadGzipFile as error:

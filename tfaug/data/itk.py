@@ -1,7 +1,7 @@
 """Reads and writes ITK's formats: NRRD (`.nrrd`) and MetaImage (`.mha`), with header and voxels in one file.
 
-SimpleITK writes them. It does not read them here: it returns a damaged file half filled, without an exception, takes
-missing voxel sizes for 1 mm, and cannot read a file that is in memory already.
+SimpleITK writes them. It is not used for reading: it returns a damaged file half filled, without an exception, takes
+missing voxel sizes for 1 mm, and cannot read from memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tfaug.engine.errors import UserError
 SUFFIXES = (".nrrd", ".mha")
 ITK_AXES = np.array([-1.0, -1.0, 1.0])  # ITK's axes point left, back and up (LPS), `Frame`'s right, front and up
 
-# Where the axes of NRRD's spaces point, in RAS. ITK takes any other space for its own.
+# Where the axes of NRRD's spaces point, in RAS. ITK treats any other space as its own (LPS).
 SPACES = {
     **dict.fromkeys(("left-posterior-superior", "lps"), ITK_AXES),
     **dict.fromkeys(("right-anterior-superior", "ras"), np.array([1.0, 1.0, 1.0])),
@@ -47,14 +47,14 @@ MHA_TYPES = {
 
 
 class Header(NamedTuple):
-    """What a header says, checked.
+    """The checked content of a header.
 
     Attributes:
       shape: voxels along X, Y, Z.
       spacing: mm per voxel along X, Y, Z.
       frames: one, or none if the header does not say where voxels lie.
-      dtype: of the voxels.
-      compressed: whether they are, by zlib or gzip.
+      dtype: type of the voxels.
+      compressed: whether the voxels are compressed, by zlib or gzip.
     """
 
     shape: tuple[int, ...]
@@ -65,7 +65,7 @@ class Header(NamedTuple):
 
 
 def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
-    """Reads a volume, to the end of the stream; arguments and errors as of `images.read`."""
+    """Reads a volume, to the end of the stream; arguments and errors as for `images.read`."""
     if channels not in (None, 1):
         raise UserError(path, f"holds 1 channel where {channels} are expected", "give a file for each")
     header = geometry(path, stream)
@@ -84,13 +84,13 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> Header:
 
 
 def contradiction(header: Header) -> str:
-    """As that of `nifti`; these formats give the voxel size once."""
+    """Always "", see `images.contradiction`: these formats give the voxel size once."""
     return ""
 
 
 def write(path: pathlib.Path, values: np.ndarray, like: Header) -> None:
     """Writes a label or an image [X, Y, Z] with the geometry of the scan whose header is `like`."""
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)  # SimpleITK takes no other order
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)  # SimpleITK accepts no other byte order
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetSpacing(like.spacing)
     for axes, origin in like.frames:
@@ -110,7 +110,7 @@ def _nrrd(path: pathlib.Path, stream: BinaryIO) -> Header:
                 raise UserError(path, "is not an NRRD file", REPLACE)
         elif not line:
             break
-        elif not line.startswith("#") and ":=" not in line:  # neither a comment nor a key of the user's own
+        elif not line.startswith("#") and ":=" not in line:  # neither a comment nor a custom key
             key, _, value = line.partition(": ")
             if key in ("data file", "datafile"):
                 raise UserError(path, "keeps its voxels in another file", "save it again as one file")
@@ -163,7 +163,7 @@ def _mha(path: pathlib.Path, stream: BinaryIO) -> Header:
 
     frames = ()
     if "TransformMatrix" in fields:
-        matrix = np.reshape(_numbers(path, fields, "TransformMatrix", 9), (3, 3)).T  # one axis after the other
+        matrix = np.reshape(_numbers(path, fields, "TransformMatrix", 9), (3, 3)).T  # lists one axis after the other
         if not np.allclose(np.linalg.norm(matrix, axis=0), 1, atol=1e-3):
             raise UserError(path, "has a TransformMatrix whose axes are not of length 1", RESAVE)
         origin = next((key for key in ("Offset", "Position", "Origin") if key in fields), None)
@@ -179,7 +179,7 @@ def _mha(path: pathlib.Path, stream: BinaryIO) -> Header:
 
 
 def _lines(path: pathlib.Path, stream: BinaryIO) -> Iterator[str]:
-    """The lines of a header, without their ends."""
+    """The lines of a header, without line ends."""
     left = scan.MAX_HEADER
     while True:
         line = stream.readline(min(left, 2**16))
@@ -199,7 +199,7 @@ def _add(path: pathlib.Path, fields: dict[str, str], key: str, value: str) -> No
 
 
 def _expect(path: pathlib.Path, fields: Mapping[str, str], key: str, known: tuple) -> str | None:
-    """The value of a field; None is among `known` if the field may be missing."""
+    """The value of a field, which must be in `known`; None there means that the field may be missing."""
     value = fields.get(key)
     if value not in known:
         raise UserError(path, f"has {_shown(fields, key)} where {known[0]} is expected", RESAVE)
@@ -213,7 +213,7 @@ def _type(path: pathlib.Path, fields: Mapping[str, str], key: str, known: Mappin
 
 
 def _numbers(path: pathlib.Path, fields: Mapping[str, str], key: str, count: int) -> tuple[float, ...]:
-    """The numbers of a field, in any brackets."""
+    """The numbers of a field, ignoring brackets and commas."""
     try:
         numbers = tuple(float(word) for word in re.sub("[(),]", " ", fields[key]).split())
     except (KeyError, ValueError):
@@ -235,7 +235,7 @@ def _shown(fields: Mapping[str, str], key: str) -> str:
 
 
 def _inflate(path: pathlib.Path, stream: BinaryIO, size: int) -> bytearray:
-    """`size` bytes of zlib or gzip data, whose checksum is compared."""
+    """Decompresses `size` bytes of zlib or gzip data and verifies the checksum."""
     inflate, data = zlib.decompressobj(wbits=47), bytearray()
     while not inflate.eof:
         chunk = inflate.unconsumed_tail or stream.read(scan.CHUNK)

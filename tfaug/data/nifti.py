@@ -1,4 +1,4 @@
-"""Reads NIfTI files without believing them: a damaged or strange file is an error, never wrong data."""
+"""Reads NIfTI files without trusting them: a damaged or strange file gives an error, never wrong data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tfaug.engine.errors import UserError, counted
 
 SUFFIXES = (".nii.gz", ".nii")
 
-# The header fields that say where voxels lie. Both transforms are copied as they are: ACDC's scans carry a true
-# qform beside a unit sform, and a mask must follow its scan in every viewer, whichever of the two that prefers.
+# The header fields that say where voxels lie. Both transforms are copied unchanged: ACDC's scans have a true qform
+# beside a unit sform, and a mask must match its scan in every viewer, whichever of the two the viewer prefers.
 GEOMETRY = (
     "pixdim xyzt_units qform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
     "sform_code srow_x srow_y srow_z"
@@ -25,12 +25,12 @@ GEOMETRY = (
 
 
 def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
-    """Reads a volume from a NIfTI-1 or NIfTI-2 file, to the end of the stream, where gzip compares its checksum.
+    """Reads a volume from a NIfTI-1 or NIfTI-2 file, to the end of the stream, where gzip verifies its checksum.
 
-    The spacing is `pixdim`, not the affine: ACDC's files carry a unit sform beside a true qform.
+    The spacing is taken from `pixdim`, not the affine: ACDC's files have a unit sform beside a true qform.
 
     Args:
-      path: of the file; its suffix tells whether it is compressed.
+      path: the file; its suffix tells whether it is compressed.
       stream: its content.
       channels: how many the file has along a fourth axis; 1 for a 3D file, None for either.
     """
@@ -47,12 +47,12 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan
 
 
 def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
-    """The header of a scan, as `write` takes it: nibabel itself objects to headers that say enough."""
+    """The header of a scan, for `write`; nibabel's own check would reject headers that say enough."""
     return _header(path, _decompressed(path, stream))
 
 
 def contradiction(header: nibabel.Nifti1Header) -> str:
-    """What a sound header says against itself about the voxel size: an sform that knows better than a `pixdim` of 1."""
+    """How a sound header contradicts itself about the voxel size: `pixdim` is 1, the sform is not; "" otherwise."""
     if not header["sform_code"] or _spacing(header) != (1, 1, 1):
         return ""
     lengths = np.linalg.norm(_sform(header)[:, :3], axis=0)
@@ -62,12 +62,12 @@ def contradiction(header: nibabel.Nifti1Header) -> str:
 
 
 def write(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
-    """Writes a label or an image [X, Y, Z], of a series [X, Y, Z, T], with the geometry of the scan that has `like`."""
+    """Writes a label or an image [X, Y, Z], or a series [X, Y, Z, T], with the geometry of the header `like`."""
     header = type(like)()
     for field in GEOMETRY:
         header[field] = like[field]
     header.set_data_dtype(values.dtype)
-    header["cal_max"] = values.max()  # the grey window that viewers open the label with
+    header["cal_max"] = values.max()  # upper end of the grey window with which viewers open the label
     kind = nibabel.Nifti2Image if isinstance(like, nibabel.Nifti2Header) else nibabel.Nifti1Image
     nibabel.save(kind(values, None, header), path)  # without an affine, both transforms stay as they are
 
@@ -77,7 +77,7 @@ def _decompressed(path: pathlib.Path, stream: BinaryIO) -> BinaryIO:
 
 
 def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -> nibabel.Nifti1Header:
-    """The header, checked; None takes 3D and 4D files."""
+    """The header, checked; `channels` None accepts 3D and 4D files."""
     block = stream.read(348)
     if not block:
         raise UserError(path, "is empty", REPLACE)
@@ -129,13 +129,13 @@ def _dtype(path: pathlib.Path, header: nibabel.Nifti1Header) -> np.dtype:
 
 
 def _frames(path: pathlib.Path, header: nibabel.Nifti1Header) -> tuple[Frame, ...]:
-    """The qform and the sform, as far as the header has them.
+    """The qform and the sform, if the header has them.
 
-    An sform whose axes are not as long as `pixdim` is a placeholder, as in ACDC's files.
+    An sform whose axes are not as long as `pixdim` is a placeholder, as in ACDC's files, and left out.
     """
     frames = []
     if header["qform_code"]:
-        # Of the unit quaternion (a, b, c, d) NIfTI leaves out the first: it is what b, c, d lack in length.
+        # NIfTI stores b, c, d of the unit quaternion (a, b, c, d); a follows from its length of 1.
         b, c, d = (float(header[f"quatern_{part}"]) for part in "bcd")
         if not b * b + c * c + d * d <= 1 + 1e-5:
             raise UserError(path, "has a qform that is not a rotation", RESAVE)

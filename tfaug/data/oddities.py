@@ -1,4 +1,4 @@
-"""What is odd about scans but can be used: said once, before a training, and kept in its report."""
+"""Oddities of usable scans: reported once, before a training, and kept in its report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tfaug.engine.errors import printable
 
 logger = logging.getLogger(__name__)
 
-# Shares of a structure's border; every heart of ACDC has 0.99 and more at its resolution.
+# Shares of a structure's border; every heart of ACDC has at least 0.99 at its resolution.
 ENCLOSED, NOT_ENCLOSED = 0.8, 0.5
 DIRECTIONS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "foot"}
-SAME_SLICES = str.maketrans("LPI", "RAS")  # if it is the sliced axis that runs the other way
+SAME_SLICES = str.maketrans("LPI", "RAS")  # for the sliced axis, whose direction does not matter
 
 
 # Kinds.
@@ -36,9 +36,9 @@ class Oddity(NamedTuple):
     """Something odd.
 
     Attributes:
-      kind: what it is, in the words that all of its kind share.
-      cases: whose scans are concerned.
-      line: all that is to be said of it.
+      kind: what it is, in words that all of its kind share.
+      cases: the cases concerned.
+      line: the whole message.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Traits(NamedTuple):
       case: the scan's name.
       axis: the file's axis that is sliced.
       order: see `types.Volume`.
-      digest: of the prepared image.
+      digest: digest of the prepared image.
     """
 
     case: str
@@ -66,12 +66,12 @@ class Traits(NamedTuple):
 
 
 def of_scans(task: Task, scans: Sequence[Prepared]) -> list[Oddity]:
-    """What is odd about each scan, then about those that do not go together."""
+    """The oddities of each scan, then those found by comparing the scans."""
     return [*(oddity for scan in scans for oddity in of_scan(task, scan)), *of_cohort(map(traits, scans))]
 
 
 def of_scan(task: Task, scan: Prepared) -> list[Oddity]:
-    """What is odd about one scan; of one without a label only what its header says."""
+    """The oddities of one scan; without a label, only those of its header."""
     if scan.label is None:
         return of_header(scan)
     found = {}
@@ -89,23 +89,23 @@ def of_scan(task: Task, scan: Prepared) -> list[Oddity]:
 
 
 def of_header(scan: Prepared) -> list[Oddity]:
-    """What is odd about the header of one scan."""
+    """The oddities in the header of one scan."""
     return [Oddity(VOXEL_SIZE, (scan.case,), f"{scan.case}: {scan.contradiction}")] if scan.contradiction else []
 
 
 def warn(found: Iterable[Oddity]) -> None:
-    """Warns of each in a line of its own."""
+    """Logs a warning for each."""
     for oddity in found:
         logger.warning(str(oddity))
 
 
 def traits(scan: Prepared) -> Traits:
-    """What `of_cohort` needs to know of a scan."""
+    """What `of_cohort` needs to know about a scan."""
     return Traits(scan.case, scan.grid.axis, scan.order, hashlib.sha256(np.ascontiguousarray(scan.image)).hexdigest())
 
 
 def of_cohort(cohort: Iterable[Traits]) -> list[Oddity]:
-    """The scans that lie otherwise than most of the others, and about those that are the same."""
+    """Scans that are sliced or oriented differently from most others, and scans that are the same image."""
     cohort = list(cohort)
     found = []
     axes = collections.Counter(scan.axis for scan in cohort).most_common()
@@ -133,7 +133,7 @@ def of_cohort(cohort: Iterable[Traits]) -> list[Oddity]:
 
 
 def _heart(task: Task, scan: Prepared) -> str:
-    """Of a heart whose myocardium does not enclose the left ventricle: what encloses what instead; else ""."""
+    """For a heart whose myocardium does not enclose the left ventricle, what encloses what instead; otherwise ""."""
     classes = {name.lower(): index for name, index in task.classes.items()}
     if not {"lv", "myo"} <= classes.keys():
         return ""
@@ -149,7 +149,7 @@ def _heart(task: Task, scan: Prepared) -> str:
 
 
 def _enclosed(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """[outer, inner]: the share of a class's border within its slices that another one shares; NaN without a border."""
+    """[outer, inner]: the share of the inner class's in-plane border that touches the outer; NaN without a border."""
     contacts = np.zeros((num_classes, num_classes))
     for one, other in ((label[:, 1:], label[:, :-1]), (label[:, :, 1:], label[:, :, :-1])):
         differ = one != other

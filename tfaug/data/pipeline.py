@@ -1,6 +1,6 @@
-"""The `tf.data` pipeline: which slices, in which order, as which batches.
+"""The `tf.data` pipeline: which slices make up which batch.
 
-A batch is a pure function of (seed, step): a resumed run starts the pipeline at its step, nothing else is kept.
+A batch is a pure function of (seed, step): a resumed run starts the pipeline at its step, and no other state is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfaug import streams
 from tfaug.types import Z_DIM, AdversarialBatch, Batch, GeneratorBatch
 
-Augment = Callable[[Batch, tf.Tensor, str], Batch]  # (batch, step, whose stream of draws)
+Augment = Callable[[Batch, tf.Tensor, str], Batch]  # (batch, step, purpose of the draws)
 
 
 class Slices(NamedTuple):
@@ -36,19 +36,19 @@ def slices(images: Sequence[np.ndarray], labels: Sequence[np.ndarray] | None = N
 
 
 def seed_at(seed: int, purpose: str, step) -> tf.Tensor:
-    """The [2] seed of one purpose's draws at one step."""
+    """The [2] seed for the draws of one purpose at one step."""
     return tf.random.experimental.stateless_fold_in(tf.constant(streams.key(seed, purpose)), step)
 
 
 def indices(num_slices: int, batch_size: int, step, seed: int, purpose: str) -> tf.Tensor:
-    """Which slices make up the batch of a step: every slice once per epoch, epochs shuffled anew.
+    """Which slices make up the batch of a step: every slice once per epoch, each epoch shuffled anew.
 
     Args:
-      num_slices: S, to draw from.
+      num_slices: S, the number to draw from.
       batch_size: N; may exceed S.
       step: 0-based, int64 scalar.
-      seed: of the run.
-      purpose: which stream.
+      seed: seed of the run.
+      purpose: name of the stream of draws.
 
     Returns:
       [N] int64 in [0, S).
@@ -69,12 +69,12 @@ def labelled_batches(
     """Batches to train a segmenter on.
 
     Args:
-      slices: labelled.
-      num_classes: of the labels, background included.
+      slices: labelled slices.
+      num_classes: number of classes, including the background.
       batch_size: N.
       augment: applied to each batch.
-      seed: of the run.
-      repeats: how often each slice is in a batch, which then is as many times the same series.
+      seed: seed of the run.
+      repeats: how often each slice is in a batch, which is then that many repetitions of the same slices.
 
     Returns:
       Function from the step (int64 scalar) to its `Batch`.
@@ -92,10 +92,10 @@ def labelled_batches(
 def image_batches(
     slices: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int, purpose: str = "real"
 ) -> Callable:
-    """Batches of images alone, for a discriminator or as unlabelled scans.
+    """Batches of images only, for a discriminator or as unlabelled scans.
 
-    Arguments as for `labelled_batches`: a transform sees each image with a label that is all background. `purpose`
-    names the stream of draws.
+    Arguments as for `labelled_batches`; a transform sees each image with a label of background only. `purpose` names
+    the stream of draws.
 
     Returns:
       Function from the step (int64 scalar) to [N, H, W, C] images.
@@ -124,14 +124,14 @@ def generator_batches(
 
     Args:
       labelled: X_L, to condition the generator on.
-      real: the pools of scans that the discriminator is shown, an equal share of the batch from each.
-      num_classes: of the labels, background included.
-      batch_size: N, of either.
+      real: pools of scans for the discriminator, with an equal share of the batch from each.
+      num_classes: number of classes, including the background.
+      batch_size: N, of both labelled and real slices.
       augment: the affine augmentation of both.
-      seed: of the run.
+      seed: seed of the run.
       released_partition: draws the number of original slices in S's batch from 5..14 of 20, as the released program
-        did; otherwise it is half of them.
-      repeats: of each labelled slice, see `labelled_batches`; z differs.
+        does; otherwise it is half the batch.
+      repeats: how often each labelled slice is in a batch, see `labelled_batches`, each time with another z.
 
     Returns:
       Function from the step (int64 scalar) to its `GeneratorBatch`.
@@ -158,9 +158,9 @@ def generator_batches(
 def adversarial_batches(
     labelled: Slices, unlabelled: Slices, num_classes: int, batch_size: int, augment: Augment, seed: int
 ) -> Callable:
-    """Batches to train a segmenter on with unlabelled scans.
+    """Batches to train a segmenter on with unlabelled scans too.
 
-    Arguments as for `labelled_batches`; `unlabelled` are the scans, of which there are as many in a batch.
+    Arguments as for `labelled_batches`; a batch has `batch_size` labelled and as many `unlabelled` slices.
 
     Returns:
       Function from the step (int64 scalar) to its `AdversarialBatch`.
@@ -175,15 +175,15 @@ def adversarial_batches(
 
 
 def iterate(make: Callable, start: int):
-    """Iterates over make(start), make(start + 1), ..., prepared ahead of their use."""
+    """Iterates over make(start), make(start + 1), ..., which are prefetched."""
     return iter(dataset(make, start))
 
 
 def dataset(make: Callable, start: int) -> tf.data.Dataset:
-    """What `iterate` iterates over."""
+    """The data set that `iterate` iterates over."""
     steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
     make = tf.autograph.experimental.do_not_convert(make)
     options = tf.data.Options()
-    # There is nothing to tune, and the end of a training waited for the tuner, which sleeps longer and longer.
+    # There is nothing to tune, and a training's end had to wait for the tuner, which sleeps for longer and longer.
     options.autotune.enabled = False
     return steps.map(make, num_parallel_calls=2, deterministic=True).prefetch(2).with_options(options)

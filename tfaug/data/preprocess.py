@@ -1,4 +1,4 @@
-"""Preprocessing of the paper's section 3.2, and its inverse for evaluation on the native grid."""
+"""Preprocessing as in the paper's section 3.2, and its inverse for evaluation on the native grid."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from skimage import transform
 from tfaug.engine.errors import UserError
 from tfaug.types import Volume
 
-VERSION = 4  # raise it when results change: cached volumes are then prepared again
+VERSION = 4  # increase it when results change, so that cached volumes are prepared again
 
 N4_CONVERGENCE_THRESHOLD = 0.001
 N4_ITERATIONS = (50, 50, 50, 50)  # one entry per fitting level
-# The result depends on ITK's number of threads. Only the global number counts: N4 hands its own to no inner filter.
+# The result depends on ITK's number of threads. Only the global number counts: N4 passes its own to no inner filter.
 N4_THREADS = 1
 PERCENTILES = (2, 98)
-MAX_NORMALISED = 1e6  # what lies further from the other voxels is damage, and would overflow in a network
+MAX_NORMALISED = 1e6  # a voxel further from the others is damaged, and would overflow in a network
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What preprocessing makes.
+    """The parameters of preprocessing.
 
     Attributes:
       image_size: pixels along each side of a prepared slice.
@@ -42,7 +42,7 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """How prepared slices lie in the scan they come from.
+    """How prepared slices are located in their scan.
 
     Attributes:
       native_shape: (X, Y, Z) of the scan; slices lie along Z.
@@ -60,7 +60,7 @@ class Grid:
 
     @property
     def rescaled_shape(self) -> tuple[int, int]:
-        """Pixels of a whole slice at `resolution`, before it is cropped or padded."""
+        """The size in pixels of a whole slice at `resolution`, before cropping or padding."""
         scale = np.divide(self.spacing[:2], self.resolution)
         return tuple(int(n) for n in np.maximum(np.round(self.native_shape[:2] * scale), 1))
 
@@ -73,14 +73,14 @@ class Prepared:
       case: its name.
       image: [Z, H, W, C] float32; H and W are the X and Y of its `Volume`.
       label: [Z, H, W] uint8, the classes of the task, or None for an unlabelled scan.
-      grid: the way back to the scan.
+      grid: how to map back to the scan.
       path: the file of the first channel.
-      cut: the share of each structure's voxels that the crop leaves out, in the order of the classes, or None; it ends
-        with the last class that the label has.
-      order: of its `Volume`.
+      cut: the share of each structure's voxels that the crop cuts off, in the order of the classes up to the last one
+        in the label; None without a label.
+      order: that of its `Volume`.
       digest: SHA-256 of the contents of its files, "" if unknown.
-      contradiction: what a header of its files says against itself about the voxel size; "" if nothing, or unknown.
-      volume: the scan on its own grid, if it was asked for.
+      contradiction: how a header of its files contradicts itself about the voxel size; "" if it does not, or unknown.
+      volume: the scan on its own grid, if requested.
     """
 
     case: str
@@ -96,11 +96,11 @@ class Prepared:
 
 
 class Segmentation(NamedTuple):
-    """A prediction on a scan's native grid; `to_file_order` puts the axes back.
+    """A prediction on a scan's native grid; `to_file_order` restores the order of the axes.
 
     Attributes:
-      classes: [X, Y, Z] uint8, the most probable one.
-      probabilities: [X, Y, Z, num_classes] float16, which sum to 1; None if they were not asked for.
+      classes: [X, Y, Z] uint8, the most probable class.
+      probabilities: [X, Y, Z, num_classes] float16, which sum to 1; None if not requested.
     """
 
     classes: np.ndarray
@@ -127,7 +127,7 @@ def prepare_volume(volume: Volume, spec: Spec) -> Prepared:
 
 
 def check(volume: Volume) -> None:
-    """The quick part of `prepare_volume`.
+    """The quick checks of `prepare_volume`.
 
     Raises:
       UserError: a channel of the image cannot be normalised.
@@ -149,10 +149,10 @@ def _prepare_channel(image: np.ndarray, volume: Volume, spec: Spec, grid: Grid) 
 
 
 def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarray:
-    """Divides one channel by the smooth bias field that N4 finds.
+    """Divides one channel by the smooth bias field that N4 estimates.
 
-    N4 takes logarithms: an image with negative values is shifted first, so that its smallest is 0. A single slice has a
-    field in plane.
+    N4 takes logarithms: an image with negative values is shifted first, so that its minimum is 0. The field of a single
+    slice is two-dimensional.
 
     Args:
       image: [X, Y, Z] float32.
@@ -184,7 +184,7 @@ def correct_bias(image: np.ndarray, spacing, shrink: int, case: str) -> np.ndarr
         raise _n4_failed(case, f"fails ({str(error).strip().splitlines()[-1]})") from error
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    with np.errstate(all="ignore"):  # what is not finite is reported
+    with np.errstate(all="ignore"):  # non-finite voxels are reported
         corrected = image / np.exp(log_field)
     if not np.isfinite(corrected).all():
         raise _n4_failed(case, "gives NaN or infinite voxels")
@@ -203,9 +203,9 @@ def normalise(image: np.ndarray, subject) -> np.ndarray:
     Raises:
       UserError: about `subject`: the percentiles coincide, or voxels lie too far from the others.
     """
-    with np.errstate(all="ignore"):  # what is not finite is reported
+    with np.errstate(all="ignore"):  # non-finite voxels are reported
         low, high = np.percentile(image, PERCENTILES)
-        # NumPy 2 would compute in float64 with the percentiles as they are.
+        # With the percentiles as they are, NumPy 2 would compute in float64.
         normalised = (image - np.float32(low)) / np.float32(high - low)
     if low == high:
         raise UserError(
@@ -213,7 +213,7 @@ def normalise(image: np.ndarray, subject) -> np.ndarray:
             f"has no contrast: its 2nd and 98th percentile are both {low:g}",
             "replace the scan, or leave it out",
         )
-    if not np.abs(normalised).max() <= MAX_NORMALISED:  # nor if it is NaN
+    if not np.abs(normalised).max() <= MAX_NORMALISED:  # true for NaN as well
         raise UserError(
             subject,
             f"has voxels of up to {np.abs(image).max():g} beside 2nd and 98th percentiles of {low:g} and {high:g}",
@@ -225,23 +225,23 @@ def normalise(image: np.ndarray, subject) -> np.ndarray:
 def restore(probabilities: np.ndarray, grid: Grid) -> np.ndarray:
     """The inverse of preprocessing: a prediction on the native grid.
 
-    Probabilities are put back where the crop came from, resized bilinearly to the native size, and only then
-    compared. What lies outside the crop is background.
+    Probabilities are put back where the crop was taken, resized bilinearly to the native size, and only then
+    compared. Voxels outside the crop are background.
 
     Args:
       probabilities: [Z, H, W, num_classes], a softmax or a one-hot label.
-      grid: of the scan.
+      grid: grid of the scan.
 
     Returns:
-      [X, Y, Z] uint8, the most probable class; `to_file_order` puts the axes back.
+      [X, Y, Z] uint8, the most probable class; `to_file_order` restores the order of the axes.
     """
     return restore_mean([(probabilities, grid)]).classes
 
 
 def restore_mean(parts: Sequence[tuple[np.ndarray, Grid]], keep_probabilities: bool = False) -> Segmentation:
-    """As `restore`, of the mean of several predictions, each with its grid in the one scan; slice by slice.
+    """Like `restore`, for the mean of several predictions of one scan, each with its own grid; slice by slice.
 
-    Beyond its own crop a prediction has no say.
+    Outside its own crop, a prediction does not contribute.
     """
     shape, num_classes = parts[0][1].native_shape, parts[0][0].shape[-1]
     classes = np.zeros(shape, np.uint8)
@@ -271,12 +271,12 @@ def _distribution(scores: np.ndarray) -> np.ndarray:
 
 
 def to_file_order(array: np.ndarray, axis: int) -> np.ndarray:
-    """An array [X, Y, Z, ...] of a `Volume`'s grid with its axes as in the scan's file; `axis` is the volume's."""
+    """Brings an array [X, Y, Z, ...] on a `Volume`'s grid into the file's order of axes; `axis` is the volume's."""
     return np.moveaxis(array, 2, axis)
 
 
 def _cut(label: np.ndarray, grid: Grid) -> np.ndarray:
-    """The share of each class's voxels, but for background, whose centres lie outside the crop."""
+    """The share of each class's voxels, without the background, whose centres lie outside the crop."""
     kept = []
     for n, rescaled in zip(grid.native_shape, grid.rescaled_shape):
         inside, _ = overlap(rescaled, grid.image_size)
@@ -299,7 +299,7 @@ def _resize(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray
 
 
 def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Crops or zero-pads the first two axes about the centre; with the shapes exchanged it is its own inverse."""
+    """Crops or zero-pads the first two axes about the centre; with the shapes swapped it is its own inverse."""
     out = np.zeros((*shape, *image.shape[2:]), image.dtype)
     rows, columns = (overlap(n, size) for n, size in zip(image.shape, shape))
     out[rows[1], columns[1]] = image[rows[0], columns[0]]
@@ -307,6 +307,6 @@ def _crop_or_pad(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def overlap(n: int, size: int) -> tuple[slice, slice]:
-    """The part that an axis of `n` and one of `size` pixels share when centred: (in the first, in the second)."""
+    """The overlap of two centred axes of `n` and `size` pixels: (slice of the first, slice of the second)."""
     shared = min(n, size)
     return tuple(slice((m - shared) // 2, (m - shared) // 2 + shared) for m in (n, size))

@@ -1,4 +1,4 @@
-"""What the formats of scans share: a `Scan`, the limits of a sound one, and the errors about the others."""
+"""Shared by the formats of scans: a `Scan`, the limits of a sound one, and the errors for others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfaug.engine.errors import UserError
 MAX_VOXELS = 2**28  # a CT of 512 x 512 x 1024
 MAX_HEADER = 2**24  # bytes before the first voxel
 MAX_EXTENT_MM = 10_000.0
-MIN_WIDTH_MM = 1.0  # in plane: an OCT or a micro-CT has some mm; a size in metres, without saying so, gives 0.01 to 0.5
+MIN_WIDTH_MM = 1.0  # in plane: an OCT or a micro-CT has a few mm; an undeclared size in metres gives 0.01 to 0.5
 CHUNK = 2**20  # bytes
 
 REPLACE = "replace it by an intact copy"
@@ -39,10 +39,10 @@ class Scan(NamedTuple):
     """The content of one file.
 
     Attributes:
-      array: [X, Y, Z], or [X, Y, Z, C] of a 4D file, which has C channels or frames; finite, slope and intercept
-        applied, axes in file order.
+      array: [X, Y, Z], or [X, Y, Z, C] for a 4D file with C channels or frames; finite, slope and intercept applied,
+        axes in file order.
       spacing: mm per voxel along X, Y, Z.
-      frames: one for each transform of the header that says where voxels lie; may be empty.
+      frames: one for each transform in the header that locates the voxels; may be empty.
     """
 
     array: np.ndarray
@@ -51,14 +51,14 @@ class Scan(NamedTuple):
 
 
 def unreadable(path: pathlib.Path, error: OSError) -> UserError:
-    """The error for the user when the system refuses to open or read `path`."""
+    """The user's error if the system refuses to open or read `path`."""
     return UserError(
         path, f"cannot be read ({error.strerror or error})", "check that it exists and that you may read it"
     )
 
 
 def opened(path: pathlib.Path, content: bytes | None) -> BinaryIO:
-    """The file, or its content if that has been read already, as a stream."""
+    """The file, or its content if already read, as a stream."""
     if content is not None:
         return io.BytesIO(content)
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
@@ -89,7 +89,7 @@ def check_grid(path: pathlib.Path, shape: Sequence[int], spacing: Sequence[float
 
 
 def unit_axes(path: pathlib.Path, matrix: np.ndarray, name: str) -> np.ndarray:
-    """The columns of a [3, 3] matrix at length 1.
+    """The columns of a [3, 3] matrix, scaled to length 1.
 
     Raises:
       UserError: they are not finite, of length 0, or not orthogonal; `name` is what the header calls the matrix.
@@ -111,7 +111,7 @@ def check_type(path: pathlib.Path, dtype: np.dtype) -> np.dtype:
 
 
 def read_exactly(path: pathlib.Path, stream: BinaryIO, size: int) -> bytearray:
-    """The next `size` bytes, allocated as they come: a short file with a large header costs nothing."""
+    """The next `size` bytes, allocated as they arrive: a short file that declares a large size costs nothing."""
     data = bytearray()
     while len(data) < size:
         chunk = stream.read(min(CHUNK, size - len(data)))
@@ -122,6 +122,6 @@ def read_exactly(path: pathlib.Path, stream: BinaryIO, size: int) -> bytearray:
 
 
 def check_end(path: pathlib.Path, stream: BinaryIO) -> None:
-    """Refuses a file that continues behind its last voxel."""
+    """Refuses a file that continues beyond its last voxel."""
     if stream.read(1):
         raise UserError(path, "holds more data than its header declares", REPLACE)

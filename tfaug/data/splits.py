@@ -1,6 +1,6 @@
-"""Which cases are for what: from the user's file, or drawn at random by patient.
+"""Splits of the cases: from the user's file, or drawn at random by patient.
 
-Both ways give what the config's section `splits` holds:
+Both give the content of the config's section `splits`:
 
     {"labelled": {"n1": (("a",), ("b",))}, "validation": ("c",), "test": ("d", "e"), "unlabelled": ("f",)}
 
@@ -23,7 +23,7 @@ from tfaug.data.readers.base import Listing
 from tfaug.engine.errors import UserError, nearest
 
 SPLITS = ("labelled", "validation", "test", "unlabelled")
-RANDOM = "splits.random"  # how errors call it
+RANDOM = "splits.random"  # its name in errors
 EXAMPLE = "{'labelled': 1, 'validation': 2, 'test': 20}"
 
 Splits = dict[str, Any]
@@ -32,12 +32,12 @@ Splits = dict[str, Any]
 def from_file(path) -> Splits:
     """Reads splits from a file; splits that it leaves out are empty.
 
-    JSON: an object of the form above, with lists; `labelled` may also be a plain list of cases, which is one set.
+    JSON: an object of the form above, with lists; `labelled` may also be a plain list of cases, as the only set.
     CSV: the columns `case`, `split` ("labelled", "validation", "test" or "unlabelled") and, if there are several
     labelled sets, `set`: labelled rows with equal entries there make up one set.
 
     Raises:
-      UserError: the file cannot be read, or what it says is not of that form.
+      UserError: the file cannot be read, or its content is not of that form.
     """
     path = pathlib.Path(path)
     try:
@@ -132,20 +132,20 @@ def _once(path: pathlib.Path, key: str, cases: Iterable[str]) -> tuple[str, ...]
 def random(listing: Listing, patient_of: Callable[[str], str], spec: Mapping[str, int]) -> Splits:
     """Draws splits; a patient's cases all go to one split, and the same spec draws the same splits again.
 
-    Patients with labels are shuffled. The first ones are for test, the next for validation. If a number of unlabelled
-    patients is asked for, it is taken next, first of those without labels; else all are unlabelled that are left at
-    the end. The labelled sets divide what remains: they are disjoint as long as there are enough patients; then these
-    are shuffled anew, and the next sets overlap with the earlier ones, but no two sets are equal.
+    Patients with labels are shuffled: the first are for testing, the next for validation. If a number of unlabelled
+    patients is given, they come next, preferably from those without labels; otherwise all patients left at the end are
+    unlabelled. The labelled sets are taken from the rest, and are disjoint as long as there are enough patients; these
+    are then shuffled anew, so that later sets overlap with earlier ones, but no two sets are equal.
 
     Args:
       listing: the data set's cases.
       patient_of: the patient of a case.
-      spec: numbers of patients `labelled` (in each set, at least 1; several numbers give sets of each), `validation`
-        (at least 1), `test` (below 1: a share of those with labels), and if wished `unlabelled`; the number of `sets`
-        (default: 5, or as many as there can be) and the `seed` (default 0).
+      spec: numbers of patients: `labelled` (in each set, at least 1; several numbers give sets of each size),
+        `validation` (at least 1), `test` (below 1: a share of those with labels) and optionally `unlabelled`; the
+        number of `sets` (default: 5, or as many as possible) and the `seed` (default: 0).
 
     Returns:
-      Splits; the sets are named after their number of patients. Of labelled, validation and test patients only the
+      Splits; the sets are named after their number of patients. For labelled, validation and test patients, only the
       cases with labels are used.
 
     Raises:
@@ -202,7 +202,7 @@ def random(listing: Listing, patient_of: Callable[[str], str], spec: Mapping[str
 
 
 def _checked(spec: Mapping[str, int]) -> dict[str, int]:
-    """The spec with its defaults."""
+    """Checks a spec and adds its defaults."""
     least = {"labelled": 1, "validation": 1, "test": 0, "unlabelled": 0, "sets": 1, "seed": 0}
     for key, value in spec.items():
         if key not in least:
@@ -220,13 +220,13 @@ def _checked(spec: Mapping[str, int]) -> dict[str, int]:
 
 
 def _shuffled(patients: Iterable[str], seed: int, *purpose) -> list[str]:
-    """In an order that depends on the names and the seed alone."""
+    """The patients in an order that depends only on their names, the seed and the purpose."""
     patients = sorted(patients)
     return [patients[k] for k in streams.generator(seed, *purpose).permutation(len(patients))]
 
 
 def _parts(patients: list[str], *sizes: int) -> list[list[str]]:
-    """Consecutive parts of these sizes, and the rest."""
+    """Consecutive parts of these sizes, and the rest, each sorted."""
     ends = [0, *itertools.accumulate(sizes), len(patients)]
     return [sorted(patients[start:end]) for start, end in zip(ends, ends[1:])]
 

@@ -1,4 +1,4 @@
-"""What a data set is about: its structures, the values that mark them, and the channels of its scans."""
+"""The task of a data set: its structures, the values that mark them, and the channels of its scans."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MAX_STRUCTURES = 20
 MAX_CHANNELS = 4
 BACKGROUND_WEIGHT = 0.1  # of L_S (paper, section 3.4)
 
-# The first eight are those of Okabe and Ito, which everybody can tell apart, in an order that suits hearts; the others
-# are of Tol's "muted" scheme and two of its neighbours. None is a grey.
+# The first seven are Okabe and Ito's, which everybody can tell apart, in an order that suits hearts; the others come
+# from Tol's "muted" scheme and two related ones. None is a grey.
 PALETTE = (
     *("#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2"),
     *("#CC6677", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#332288"),
@@ -24,9 +24,9 @@ PALETTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """The structures of a data set. Made once, from the data set or from the config, and handed down.
+    """The structures and channels of a data set, made once from the data set or the config, and passed down.
 
-    Inside tfaug a label holds classes: 0 for background, then 1, 2, ... in the order of the values that the files hold.
+    Inside tfaug a label holds classes: 0 for background, then 1, 2, ... in the order of the values in the files.
 
     Attributes:
       structures: value in the label files by name; kept in the order of the values.
@@ -37,7 +37,7 @@ class Task:
     channels: tuple[str, ...] = ("image",)
 
     def __post_init__(self):
-        """Checks what a user may have written.
+        """Checks the user's input.
 
         Raises:
           UserError: there are too few or too many structures or channels, or structures that overlap.
@@ -67,7 +67,7 @@ class Task:
 
     @property
     def num_classes(self) -> int:
-        """Of the segmenter's output: the structures and background."""
+        """The number of classes in the segmenter's output: the structures and the background."""
         return len(self.structures) + 1
 
     @property
@@ -82,12 +82,12 @@ class Task:
 
     @property
     def class_weights(self) -> tuple[float, ...]:
-        """The default weights of L_S: 0.1 for background, the rest shared evenly, as the paper has it for three."""
+        """The default weights of L_S: 0.1 for background, the rest shared evenly, as in the paper for three."""
         share = (1 - BACKGROUND_WEIGHT) / len(self.structures)
         return (BACKGROUND_WEIGHT, *(share for _ in self.structures))
 
     def to_classes(self, values: np.ndarray, subject) -> np.ndarray:
-        """Turns a label as it lies in a file into classes.
+        """Turns the values of a label file into classes.
 
         Args:
           values: any shape, integer or float.
@@ -97,7 +97,7 @@ class Task:
           uint8 of the same shape.
 
         Raises:
-          UserError: names the first value that is no structure's, and how many voxels have it.
+          UserError: a value belongs to no structure; names the first and how many voxels have it.
         """
         known = {0: 0, **{value: index for index, value in enumerate(self.structures.values(), start=1)}}
         classes = np.zeros_like(values, np.uint8)
@@ -119,6 +119,6 @@ class Task:
         return values.astype(np.uint8 if values.max() <= 255 else np.uint16)[classes]
 
     def absent(self, label: np.ndarray) -> list[str]:
-        """The names of the structures of which a label of classes has no voxel."""
+        """The names of the structures without a voxel in a label of classes."""
         present = np.bincount(label.ravel(), minlength=self.num_classes)
         return [name for name, index in self.classes.items() if not present[index]]

@@ -1,4 +1,4 @@
-"""What a scan should have in common with those that a segmenter has learned from."""
+"""What a scan should have in common with the scans that a segmenter was trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tfaug.data.preprocess import Prepared
 
-FACTOR = 2.0  # further apart than this is worth a warning
+FACTOR = 2.0  # a larger ratio is worth a warning
 
 Traits = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def of(prepared: Prepared) -> Traits:
 
 
 def unlike(found: Traits, known: Sequence[Traits]) -> dict[str, str]:
-    """How a scan differs from all that are known: a line about each trait, by its name; none if none is known."""
+    """How a scan differs from all known ones: a line for each such trait, by its name; empty if none are known."""
     lines = {}
     for name, text, unit in (
         ("pixels", "pixels are", " mm"),

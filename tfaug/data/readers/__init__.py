@@ -25,11 +25,11 @@ def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
 
     Args:
       root: its folder.
-      options: the config's section `data`. `reader` names the layout, "module:name" for one of the user's own (a
-        subclass of `base.Reader`); if it is missing or empty, the layout is recognised.
+      options: the config's section `data`. `reader` names the layout, "module:name" for a user-defined one (a subclass
+        of `base.Reader`); if it is missing or empty, the layout is recognised.
 
     Raises:
-      UserError: the folder is missing or of no known layout, or a reader of the user's own cannot be used.
+      UserError: the folder is missing or has no known layout, or a user-defined reader cannot be used.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -47,15 +47,15 @@ def open(root: pathlib.Path, options: Mapping[str, Any]) -> Reader:
 
 
 def find(path: pathlib.Path, options: Mapping[str, Any]) -> Reader:
-    """The reader of scans that are to be segmented; labels and structures need not be there.
+    """The reader of scans to be segmented; labels and structures may be missing.
 
     Args:
       path: a file, a folder of scans, or a data set.
       options: the section `data` of the segmenter's config. The layout that it names comes first, if it finds scans
-        here; then those that are recognised; then plain files.
+        here; then a recognised one; then plain files.
 
     Raises:
-      UserError: there is nothing, or a data set contradicts itself.
+      UserError: the path does not exist, or a data set contradicts itself.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -63,7 +63,7 @@ def find(path: pathlib.Path, options: Mapping[str, Any]) -> Reader:
     if not path.is_dir():
         return scans.Reader(path, options)
     if options.get("reader"):
-        with contextlib.suppress(Exception):  # one of the user's own may fail in any way in another's folder
+        with contextlib.suppress(Exception):  # a user-defined reader may fail in any way on another layout
             reader = open(path, options)
             if reader.scans():
                 return reader
@@ -72,10 +72,10 @@ def find(path: pathlib.Path, options: Mapping[str, Any]) -> Reader:
 
 
 def patient_of(options: Mapping[str, Any]) -> Callable[[str], str]:
-    """Gives the patient of a case, without the data.
+    """The function from a case to its patient, where there are no data.
 
-    Of the built-in layouts, ACDC's alone has several cases a patient. For a reader of the user's own, which may need
-    the data to tell, each case is a patient.
+    Of the built-in layouts, only ACDC's has several cases per patient. For a user-defined reader, which may need the
+    data to tell, each case is a patient.
 
     Args:
       options: the section `data` of a config whose `reader` is known.
@@ -84,7 +84,7 @@ def patient_of(options: Mapping[str, Any]) -> Callable[[str], str]:
 
 
 def name_of(reader: Reader) -> str:
-    """What `open` takes as `reader` to come to this one again."""
+    """The value of `reader` with which `open` returns such a reader again."""
     for name, kind in READERS.items():
         if type(reader) is kind:
             return name
@@ -92,10 +92,10 @@ def name_of(reader: Reader) -> str:
 
 
 def task(reader: Reader, options: Mapping[str, Any]) -> Task:
-    """The task of a data set: `structures` of the options if there are any, else what the reader knows.
+    """The task of a data set: from `structures` in the options, else from the reader.
 
     Raises:
-      UserError: neither tells.
+      UserError: neither names structures.
     """
     if options.get("structures"):
         return Task(dict(options["structures"]), reader.channels())

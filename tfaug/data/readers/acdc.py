@@ -4,9 +4,9 @@ ROOT/patient001/Info.cfg                        lines `key: value`; ED and ES gi
 ROOT/patient001/patient001_frame01.nii.gz       one frame, for ED and for ES
 ROOT/patient001/patient001_frame01_gt.nii.gz    the reference label; unlabelled patients need none
 
-ROOT may also be the folder that the official archive unpacks to. Any folder name will do as a case's name, as long as
+ROOT may also be the folder that the official archive unpacks to. Any folder name can be a case's name, as long as
 its files begin with it. The config's `data.phase` chooses the frame, "ES" by default. With "both" each frame is a case,
-patient001_ED and patient001_ES, and a patient's name in the splits stands for the two.
+patient001_ED and patient001_ES, and a patient's name in the splits stands for both.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Reader(base.Reader):
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
-        """Whether any patient's Info.cfg is there."""
+        """Whether there is any patient's Info.cfg."""
         return any(any(pathlib.Path(root, subfolder).glob("*/Info.cfg")) for subfolder in SUBFOLDERS)
 
     def task(self) -> Task:
-        """The challenge's coding."""
+        """The challenge's structures and their values."""
         return Task(STRUCTURES)
 
     def cases(self) -> Listing:
@@ -97,7 +97,7 @@ class Reader(base.Reader):
         return (name,) if self._split(name)[1] else self._cases(name)
 
     def hearts(self, cases: Iterable[str]) -> Hearts | None:
-        """With both phases, the patients of the cases; structures go by ACDC's names."""
+        """With both phases, the patients of the cases and ACDC's names of the structures; otherwise None."""
         if self._phase != BOTH:
             return None
         patients = dict.fromkeys(map(self.patient, cases))
@@ -107,7 +107,7 @@ class Reader(base.Reader):
         return tuple(f"{patient}_{phase}" for phase in PHASES) if self._phase == BOTH else (patient,)
 
     def _split(self, case: str) -> tuple[str, str]:
-        """The patient and the phase of a case; the phase is "" where the name of a case must tell it, and does not."""
+        """The patient and the phase of a case; the phase is "" if the case's name has to give it and does not."""
         if self._phase != BOTH:
             return case, self._phase
         patient, _, phase = case.rpartition("_")

@@ -1,4 +1,4 @@
-"""What a folder layout has to tell: which cases there are, where their files lie, and what they are about."""
+"""What a folder layout provides: its cases, where their files are, and the task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tfaug.data.task import Task
 from tfaug.engine.errors import UserError, counted
 from tfaug.types import Hearts
 
-MAX_DIRECTION_ERROR = 0.02  # of a unit vector; a quaternion in float32 may be off by 0.006
-MIN_ALONG = 0.9  # of a unit vector along a direction of the body; 26 degrees from it
-MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner, not from its centre, are half a voxel off
+MAX_DIRECTION_ERROR = 0.02  # per component of a unit vector; a quaternion in float32 may be off by 0.006
+MIN_ALONG = 0.9  # cosine of the angle to a direction of the body: 26 degrees
+MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner rather than its centre are half a voxel off
 
 
 class Files(NamedTuple):
-    """Where one case lies.
+    """The files of one case.
 
     Attributes:
-      images: one 3D file a channel, in the order of the task's channels; or one file that holds all of them.
+      images: one 3D file per channel, in the order of the task's channels; or one file with all of them.
       label: None for unlabelled use.
     """
 
@@ -52,7 +52,7 @@ class Listing(NamedTuple):
 
 
 def absent(case: str, known: Iterable[str], remedy: str) -> str:
-    """The remedy for a case that is not there: the name of a known one if it is misspelled, else `remedy`.
+    """The remedy for a missing case: the known name that it misspells, or `remedy`.
 
     A misspelled name has the numbers of the right one: patient34 is patient034, but patient035 is another patient.
     """
@@ -66,15 +66,15 @@ def _numbers(name: str) -> list[str]:
 
 
 class Reader(abc.ABC):
-    """A folder layout; one subclass a file, and its name in `readers.READERS`. Instances can be pickled.
+    """A folder layout: one subclass per file, listed in `readers.READERS`. Instances can be pickled.
 
     Args:
       root: the data set's folder.
-      options: the config's section `data`, as a dict; a layout may read keys of its own from it.
+      options: the config's section `data`, as a dict, from which a layout may read its own keys.
     """
 
-    looks_for = ""  # what `recognises` goes by, for the user
-    reads_structures = True  # whether `task` is from the folder, and not what such folders usually hold
+    looks_for = ""  # what `recognises` looks for, in words for the user
+    reads_structures = True  # whether `task` is read from the folder, rather than what such folders usually contain
     _found: Any = None  # see `_files`
 
     def __init__(self, root: pathlib.Path, options: Mapping[str, Any]):
@@ -87,7 +87,7 @@ class Reader(abc.ABC):
 
     @abc.abstractmethod
     def task(self) -> Task | None:
-        """What the folder says of structures; None if only the config can tell."""
+        """The task according to the folder; None if only the config can name structures."""
 
     def channels(self) -> tuple[str, ...]:
         """The names of a scan's channels, in the order of `Files.images`."""
@@ -103,7 +103,7 @@ class Reader(abc.ABC):
         """
 
     def scans(self) -> tuple[str, ...]:
-        """The cases that have an image, sorted: what can be segmented. Labels that contradict the folder do not matter.
+        """The cases that have an image, sorted: those that can be segmented, even where labels contradict the folder.
 
         Raises:
           UserError: the images contradict each other.
@@ -123,7 +123,7 @@ class Reader(abc.ABC):
         """
 
     def _files(self) -> Any:
-        """What `_list` finds in the folder, listed once."""
+        """The result of `_list`, which is called once."""
         if self._found is None:
             try:
                 self._found = self._list()
@@ -132,11 +132,11 @@ class Reader(abc.ABC):
         return self._found
 
     def _list(self) -> Any:
-        """For a reader that looks at the whole folder before it locates a case: all of its files."""
+        """All files of the folder, for a reader that looks at the whole folder before it locates a case."""
         raise NotImplementedError
 
     def patient(self, case: str) -> str:
-        """Whose scan a case is: cases of one patient never fall into different splits."""
+        """The patient of a case; cases of one patient never fall into different splits."""
         return case
 
     def members(self, name: str) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class Reader(abc.ABC):
         return (name,)
 
     def hearts(self, cases: Iterable[str]) -> Hearts | None:
-        """What the clinical indices of the heart need to know of some cases; None unless they show both its phases."""
+        """What the clinical indices of the heart need to know about some cases; None unless they show both phases."""
         return None
 
 
@@ -158,14 +158,14 @@ def in_order(
     """The files of a scan's channels in order.
 
     Args:
-      found: by number of the channel, from 0; under None one that holds all of them.
+      found: files by number of the channel, from 0; under None, a file with all channels.
       channels: their names.
-      path_of: where a channel's file should be.
-      surplus: why there is no channel of that number, after "is channel 3", and what to do.
-      missing: what to do where a channel is missing.
+      path_of: function from a channel's number to where its file should be.
+      surplus: for a channel too many, the problem, which continues "is channel 3", and the remedy.
+      missing: the remedy for a missing channel.
 
     Raises:
-      UserError: a channel is missing, or there are more than names.
+      UserError: a channel is missing, or there are more channels than names.
     """
     if None in found:
         return (found[None],)
@@ -200,11 +200,11 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     Args:
       files: where they are.
       task: its channels are the image's, its structures the label's.
-      contents: the bytes of files that have been read already.
+      contents: the bytes of files already read.
 
     Raises:
-      UserError: as `images.read`; or the channels or the label do not fit in shape, voxel size, direction or place, or
-        the label has a value that is no structure's.
+      UserError: as `images.read`; or the channels or the label do not match in shape, voxel size, direction or
+        position, or the label has a value that belongs to no structure.
     """
     contents = contents or {}
     num_channels = len(task.channels)
@@ -218,7 +218,7 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
         _check_fit(path, channel, first, "first channel", "resample the channels of a case to one grid")
     classes = None
     if files.label is not None:
-        label = images.read(files.label, None, contents.get(files.label))  # float32 would round what is not quite whole
+        label = images.read(files.label, None, contents.get(files.label))  # float32 would round near-integers
         _check_fit(files.label, label, first, "image", "replace the label by the one that belongs to the image")
         classes = task.to_classes(label.array, files.label)
     arrays = [scan.array if scan.array.ndim == 4 else scan.array[..., None] for scan in scans]
@@ -227,14 +227,14 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
 
 
 def contradiction(files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> str:
-    """What the first header that contradicts itself says, see `images.contradiction`; arguments as of `read_files`."""
+    """The first header's self-contradiction, see `images.contradiction`, or ""; arguments as for `read_files`."""
     contents = contents or {}
     found = ((path, images.contradiction(path, contents.get(path))) for path in files.paths)
     return next((f"{problem} of {path.name}" for path, problem in found if problem), "")
 
 
 def _order(scan: Scan) -> str:
-    """Which way X, Y and Z run, see `types.Volume`; "" where transforms do not agree."""
+    """Which way X, Y and Z run, see `types.Volume`; "" if the scan is oblique or its transforms disagree."""
     orders = set()
     for frame in scan.frames:
         along = np.abs(frame.axes).argmax(axis=0)
@@ -245,10 +245,10 @@ def _order(scan: Scan) -> str:
 
 
 def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:
-    """Reads the images of a scan that is to be segmented; a 4D file is a series of frames if the task has one channel.
+    """Reads the images of a scan to be segmented; a 4D file is a series of frames if the task has one channel.
 
     Returns:
-      the frames, one for a 3D scan; and whether they are those of a 4D file.
+      the frames, one for a 3D scan; and whether they come from a 4D file.
 
     Raises:
       UserError: as `read_files`.
@@ -263,18 +263,18 @@ def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:
 
 
 def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remedy: str) -> None:
-    """Refuses a label or channel on another grid than its case's first file, which errors call `name`."""
+    """Refuses a label or channel on a grid other than that of its case's first file, called `name` in errors."""
     shape, expected = scan.array.shape[:3], reference.array.shape[:3]
     if shape != expected:
         raise UserError(path, f"has the shape {shape}, its {name} {expected}", remedy)
     if not np.allclose(scan.spacing, reference.spacing, rtol=1e-3):
         raise UserError(path, f"has the voxel size {scan.spacing} mm, its {name} {reference.spacing} mm", remedy)
-    # The transforms of one file may differ: a label may follow any of its image's.
+    # The transforms of one file may differ: a label may match any of its image's.
     pairs = [(ours, theirs) for ours in scan.frames for theirs in reference.frames]
     aligned = [pair for pair in pairs if np.abs(pair[0].axes - pair[1].axes).max() <= MAX_DIRECTION_ERROR]
     if pairs and not aligned:
         raise UserError(path, f"is mirrored or rotated against its {name}", remedy)
-    # An origin of 0, 0, 0 is what programs write that know none.
+    # Programs that know no origin write 0, 0, 0.
     known = [(ours, theirs) for ours, theirs in aligned if ours.origin.any() and theirs.origin.any()]
     shifts = [theirs.axes.T @ (ours.origin - theirs.origin) for ours, theirs in known]
     if shifts and min(np.abs(shift / reference.spacing).max() for shift in shifts) > MAX_SHIFT:

@@ -27,7 +27,7 @@ MAX_JSON_SIZE = 2**26  # bytes
 
 
 class Reader(base.Reader):
-    """The cases that `dataset.json` is about."""
+    """The cases that `dataset.json` describes."""
 
     looks_for = "dataset.json beside imagesTr"
 
@@ -42,14 +42,14 @@ class Reader(base.Reader):
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
-        """Whether dataset.json is there."""
+        """Whether there is a dataset.json."""
         return pathlib.Path(root, "dataset.json").is_file()
 
     def task(self) -> Task:
         """The structures in the order of their values.
 
         Raises:
-          UserError: `labels` is missing, or not one value for each name.
+          UserError: `labels` is missing, or does not give each name one value.
         """
         labels = self._content.get("labels")
         if not isinstance(labels, dict) or not labels:
@@ -79,15 +79,15 @@ class Reader(base.Reader):
             raise self._wrong(f"has labels that cannot be used: {error.problem}", error.remedy) from error
 
     def channels(self) -> tuple[str, ...]:
-        """As dataset.json names them, also where its labels cannot be used."""
+        """The channels that dataset.json names, even if its labels cannot be used."""
         return self._channels
 
     def cases(self) -> Listing:
         """The cases of imagesTr and imagesTs.
 
         Raises:
-          UserError: dataset.json tells another number of labelled cases or names one that is missing, a label has no
-            image, or as `locate`.
+          UserError: dataset.json gives another number of labelled cases or names a missing one, a label has no image,
+            or as `locate`.
         """
         training, _, labels = self._files()
         if not training:
@@ -149,7 +149,7 @@ class Reader(base.Reader):
         of_test = dict(self._stems("imagesTs"))
         if not (stems or of_test):
             raise self._empty("imagesTr")
-        # A label is named as its case: this tells a case called heart_0001 from the second channel of a case heart.
+        # Labels are named after cases, which distinguishes a case heart_0001 from the second channel of a case heart.
         named = stems or of_test
         whole = bool(stems.keys() & labels) if stems and labels else not all(map(CHANNEL.fullmatch, named))
         training, test = self._by_case(stems, whole), self._by_case(of_test, whole)

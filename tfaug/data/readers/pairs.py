@@ -1,11 +1,11 @@
-"""Images and labels whose names follow two patterns, joined by what the star stands for: the case.
+"""Images and labels whose names match two patterns, paired by what the star stands for: the case.
 
 data.images    "images/*" by default; "*/t1.nii.gz" or "scans/*_mr.nrrd" are others. Several, separated by commas, are
                the channels.
 data.labels    "labels/*" by default; a case without a label is unlabelled.
 
-A star at the end leaves the suffix out of the case's name, and what fits the pattern of labels is no image. Structures
-come from `data.structures`. Each case counts as a patient of its own.
+If the star is at the end, the case's name excludes the suffix; a file that matches the pattern of labels is no image.
+Structures come from `data.structures`. Each case counts as a patient of its own.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ class Reader(base.Reader):
 
     @staticmethod
     def recognises(root: pathlib.Path) -> bool:
-        """Whether the two default folders are there."""
+        """Whether there are the two default folders."""
         return all(pathlib.Path(root, name).is_dir() for name in ("images", "labels"))
 
     def task(self) -> Task | None:
-        """None: files alone do not tell."""
+        """None: the files alone do not name structures."""
         return None
 
     def channels(self) -> tuple[str, ...]:
-        """One for each pattern of images."""
+        """One channel for each pattern of images."""
         if len(self._images) == 1:
             return super().channels()
         return tuple(f"image {number}" for number in range(1, len(self._images) + 1))
 
     def cases(self) -> Listing:
-        """Cases with a label, and those with an image alone.
+        """Cases with a label, and those with only an image.
 
         Raises:
-          UserError: no file fits the pattern of images, a label has no image, or two files fit one case.
+          UserError: no file matches the pattern of images, a label has no image, or two files match one case.
         """
         every, (_, labels) = self.scans(), self._files()
         for case in sorted(labels.keys() - {*every}):
@@ -63,7 +63,7 @@ class Reader(base.Reader):
         """The cases that have an image, see `base.Reader.scans`.
 
         Raises:
-          UserError: no file fits the pattern of images, or two files fit one case.
+          UserError: no file matches the pattern of images, or two files match one case.
         """
         channels, _ = self._files()
         if not channels[0]:
@@ -74,7 +74,7 @@ class Reader(base.Reader):
         """Finds the files of a case, see `base.Reader.locate`.
 
         Raises:
-          UserError: one is missing, or two fit it.
+          UserError: a file is missing, or two files match one case.
         """
         channels, labels = self._files()
         wanted = [*zip(channels, self._images), *([(labels, self._labels)] if label else [])]

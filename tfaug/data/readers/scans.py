@@ -1,9 +1,9 @@
-"""Scans without labels, to be segmented: a file, or all files of a folder.
+"""Scans to be segmented, without labels: a file, or all files of a folder.
 
-ROOT/NAME.nii.gz               a scan; of several channels, or a series of frames, if it is 4D
+ROOT/NAME.nii.gz               a scan; if 4D, one of several channels or a series of frames
 ROOT/NAME_0000.nii.gz, ...     the channels of a scan, as nnU-Net names them
 
-`options["channels"]` are the names of the channels that a scan must have. ROOT may also be one of these files.
+`options["channels"]` names the channels that a scan must have. ROOT may also be one of these files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tfaug.engine.errors import UserError
 
 
 class Reader(base.Reader):
-    """The scans of a folder, not of its subfolders; a name without its ending is a case."""
+    """The scans of a folder, without its subfolders; a file's name without its suffix is a case."""
 
     looks_for = "files of scans"
 
@@ -29,17 +29,17 @@ class Reader(base.Reader):
         self._channels = tuple(options.get("channels") or ("image",))
 
     def task(self) -> None:
-        """None: images alone do not tell."""
+        """None: the images alone do not name structures."""
 
     def channels(self) -> tuple[str, ...]:
-        """Those of the options."""
+        """The channels that the options name."""
         return self._channels
 
     def cases(self) -> Listing:
         """All cases are unlabelled.
 
         Raises:
-          UserError: there is none, or two files have one name.
+          UserError: there is none, or two files have the same name.
         """
         return Listing((), tuple(sorted(self._files())))
 
@@ -61,7 +61,7 @@ class Reader(base.Reader):
         return Files(base.in_order(found, self._channels, path_of, surplus, "add it, or remove the others"), None)
 
     def _list(self) -> dict[str, dict[int | None, pathlib.Path]]:
-        """The files of each case by number of the channel, None for a file that holds all of them."""
+        """The files of each case by number of the channel; None for a file with all channels."""
         alone = not self.root.is_dir()
         stems: dict[str, pathlib.Path] = {}
         for path in [self.root] if alone else sorted(self.root.iterdir()):
@@ -89,6 +89,6 @@ class Reader(base.Reader):
         return cases
 
     def _are_channels(self, matches) -> bool:
-        """Whether the numbers at the end of names count channels: all names have one, and the first is 0000."""
+        """Whether final numbers in names count channels: all names have one, some (for one channel, all) have 0000."""
         numbers = {match["number"] for match in matches if match} if all(matches) else set()
         return "0000" in numbers and (len(self._channels) > 1 or numbers == {"0000"})
