@@ -100,12 +100,12 @@ def _table(table):
             lines.append([code(method), *cells, table.num_runs(method, n), *theirs])
         head = ["method", *table.columns, "runs", *(["paper (ACDC)"] if table.correlations else [])]
         parts.append(page.table(f"{n} labelled: mean Dice ± standard deviation over runs", head, lines))
-    items = ["A run's value is the mean over its test cases. Cells with few runs do not compare well."]
+    items = ["A run's value is the mean over its test cases. Cells with few runs are not directly comparable."]
     if table.marks:
         signs = ", ".join(f"{sign} {reference}" for reference, sign in table.marks.items())
         items.append(
             f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled "
-            "set, seed and case); in brackets where Holm's correction takes it back."
+            "set, seed and case); in brackets if not after Holm's correction."
         )
     if table.correlations and not table.with_paper:
         items.append("The paper's numbers are of other data and a longer schedule: compare orders, not numbers.")
@@ -148,7 +148,7 @@ def _tests(table):
             difference = page.with_minus(f"{row.difference:+.3f}")
             lines.append([f"{key[0]} > {key[1]}", difference, *cells])
         if lines:
-            counts = [f"p of {int(frame[unit].max())} {unit}" for unit in ("pairs", "patients", "runs")]
+            counts = [f"p over {int(frame[unit].max())} {unit}" for unit in ("pairs", "patients", "runs")]
             caption = f"{n} labelled, mean over structures: one-sided p-values, in brackets after Holm's correction"
             tables.append(page.table(caption, ["alternative", "difference", *counts], lines))
     text = el("p", render.TESTS_TEXT)

@@ -26,9 +26,9 @@ _LATEX_MARKS = {
 TESTS_TEXT = (
     "The mean difference of Dice over all pairs, then one-sided p-values, in brackets after Holm's correction over all "
     "tests of one N_L. Pairs of one patient from several runs, and of one run from several patients, are not "
-    "independent, so that p-values of all pairs are too small. With one difference a patient, averaged over the runs, "
-    "they speak of new patients, but of these labelled sets and seeds; with one a run, averaged over the patients, of "
-    "new trainings on sets like these, but of these patients."
+    "independent, so the p-values over all pairs are too small. With one difference per patient, averaged over the "
+    "runs, a p-value generalises to new patients, given these labelled sets and seeds; with one per run, averaged over "
+    "the patients, to new trainings on similar sets, given these patients."
 )
 
 # From a mean, a standard deviation (NaN: none) and what `marks` found to the text of a cell.
@@ -191,22 +191,25 @@ def _papers(row, num_labelled, name):
 
 def _legend(table):
     yield "Mean Dice ± standard deviation over runs; a run's value is the mean over its test patients."
-    yield "runs: how many there are. Cells with few runs, or other runs than their neighbours, do not compare well."
+    yield (
+        "runs: their number. Cells with few runs, or with different runs from their neighbours, are not directly "
+        "comparable."
+    )
     if table.marks:
         signs = ", ".join(f"{sign} `{reference}`" for reference, sign in table.marks.items())
         yield (
-            f"{signs}: better than that with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by labelled "
-            "set, seed and patient); in brackets where Holm's correction takes it back."
+            f"{signs}: better than that row with p < {ALPHA} (Wilcoxon's signed-rank test, one-sided, paired by "
+            "labelled set, seed and patient); in brackets if not after Holm's correction."
         )
     if table.with_paper:
         yield (
-            f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures is "
-            "ours."
+            f"the paper: its printed numbers and marks, means over {paper.NUM_RUNS} runs; the mean over structures was "
+            "computed here."
         )
     else:
         yield (
-            "The paper's numbers are of ACDC and are not shown beside other data. (They are if data.root is set, the "
-            "test patients are those of configs/splits.py, and the config's name begins with `acdc`.)"
+            "The paper's numbers are for ACDC, and are shown only if data.root is set, the test patients are those of "
+            "configs/splits.py, and the config's name begins with `acdc`."
         )
 
 
@@ -219,7 +222,7 @@ def _tests(table):
         lines.append([*start, "difference", *(differences.get(name, "-") for name in table.columns)])
         for unit, (what, p) in _UNITS.items():
             texts = {name: f"{p_value(row[p])} ({p_value(row[f'{p}_holm'])})" for name, row in found.iterrows()}
-            what = f"p of {found[unit].max()} {what}"
+            what = f"p over {found[unit].max()} {what}"
             lines.append([*start, what, *(texts.get(name, "-") for name in table.columns)])
     return _pipes(["N_L", "alternative", "", *map(_in_pipes, table.columns)], lines)
 
@@ -234,12 +237,12 @@ def _order(num_labelled: int, found: Correlation) -> str:
     if np.isnan(found.rho):
         same = ", with the same Dice" if found.num_methods > 2 else ""
         return f"{start}: not defined, {found.num_methods} of {len(paper.ROWS)} methods have results{same}."
-    interval = "no interval, too many resamples lack a method or tell none from another"
+    interval = "no interval, too many resamples lack a method or have all methods tied"
     if not np.isnan(found.low):
         sets = f"{found.num_sets} labelled set{'s' if found.num_sets > 1 else ''}"
         interval = f"{LEVEL} % bootstrap interval over {sets}, runs and patients: {found.low:.2f} to {found.high:.2f}"
         if found.undefined:
-            interval += f"; {found.undefined} of {DRAWS} resamples lacked a method, or told none from another"
+            interval += f"; {found.undefined} of {DRAWS} resamples lacked a method or had all methods tied"
     return f"{start} is {found.rho:.2f} for {found.num_methods} of {len(paper.ROWS)} methods ({interval})."
 
 
@@ -278,9 +281,9 @@ def _latex_caption(table):
         return start
     references = ", ".join(f"${_LATEX_MARKS[reference]}$ {_latex_name(reference)}" for reference in table.marks)
     return (
-        f"{start} {references}: better than that with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, paired by "
-        "labelled set, seed and patient), in brackets where Holm's correction takes it back. Pairs of one patient are "
-        "not independent."
+        f"{start} {references}: better than that row with $p < {ALPHA}$ (Wilcoxon's signed-rank test, one-sided, "
+        "paired by labelled set, seed and patient), in brackets if not after Holm's correction. Pairs of one patient "
+        "are not independent."
     )
 
 
