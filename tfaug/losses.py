@@ -97,7 +97,7 @@ def big_loss(field, limit: float = 0.0):
 def without_translation(deformation):
     """A deformation field [N, H, W, 2] less the mean displacement of each image; not the paper's.
 
-    L_big of it does not pay for moving the whole image, which affine augmentation does already.
+    L_big of it does not pay for moving the whole image, which teaches a convolutional network nothing.
     """
     return deformation - tf.reduce_mean(deformation, axis=[1, 2], keepdims=True)
 

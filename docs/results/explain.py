@@ -30,13 +30,21 @@ def by_set(folder: pathlib.Path, num_labelled: int) -> pd.DataFrame:
     return results(folder, num_labelled).pivot_table(index="labelled_set", columns="method", values="test")
 
 
+def deviation_of_seeds(folder: pathlib.Path, num_labelled: int) -> pd.Series:
+    """Standard deviation of the test Dice over seeds of one labelled set, pooled over the sets, by method."""
+    variance = results(folder, num_labelled).groupby(["method", "labelled_set"]).test.var()
+    return variance.groupby("method").mean() ** 0.5
+
+
 def generators(workdir: pathlib.Path, num_labelled: int) -> pd.DataFrame:
-    """The diagnostics of every kept generator: one row a run."""
+    """The diagnostics of every kept generator, one row a run: its own, and those of random elastic that limit them."""
     rows = {}
     for run in sorted(workdir.glob(f"*-n{num_labelled}-*-aug-*")):
-        best = json.loads((run / "report.json").read_text())["best_step"]
-        rows[run.name] = pd.read_csv(run / "diagnostics.csv", index_col="step").loc[best]
-    return pd.DataFrame(rows).T.filter(like="generator/")
+        report = json.loads((run / "report.json").read_text())
+        kept = pd.read_csv(run / "diagnostics.csv", index_col="step").loc[report["best_step"]]
+        numbers = kept.filter(regex="^(generator/|elastic/lost_anatomy)")
+        rows[run.name] = {**numbers, "verdict": report.get("verdict")}  # runs of older versions have none
+    return pd.DataFrame(rows).T
 
 
 def discriminators(workdir: pathlib.Path, num_labelled: int, first_step: int = 300) -> pd.DataFrame:
@@ -67,6 +75,7 @@ def main() -> None:
     asked = parser.parse_args()
     sets = by_set(asked.results, asked.num_labelled)
     tables = [by_method(asked.results, asked.num_labelled), sets.T, sets.std().rename("deviation of the sets")]
+    tables.append(deviation_of_seeds(asked.results, asked.num_labelled).rename("deviation of the seeds"))
     kept = asked.results / f"generators-n{asked.num_labelled}.csv"
     if asked.workdir:
         found = generators(asked.workdir, asked.num_labelled)
