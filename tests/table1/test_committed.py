@@ -115,13 +115,14 @@ def test_the_script_reads_runs_at_their_best_step(explain, tmp_path):
     for name, best in (("deform", 100), ("deform_noreg", 350)):
         run = tmp_path / f"phantom-n1-set1-aug-{name}-seed0"
         run.mkdir()
-        (run / "report.json").write_text(json.dumps({"best": 0.5, "best_step": best}))
+        (run / "report.json").write_text(json.dumps({"best": 0.5, "best_step": best, "verdict": name}))
         (run / "diagnostics.csv").write_text("step,generator/a,dice/mean\n100,1,0.5\n350,2,0.5\n")
         with tf.summary.create_file_writer(str(run)).as_default():
             for step, value in ((100, 0.0), (300, 0.5), (350, 1.0)):
                 for kind in ("fake", "real"):
                     tf.summary.scalar(f"discriminator/accuracy_{kind}", value, step)
     found = explain["generators"](tmp_path, 1)
-    assert found["generator/a"].tolist() == [1, 2] and list(found) == ["generator/a"]
+    assert found["generator/a"].tolist() == [1, 2] and list(found) == ["generator/a", "verdict"]
+    assert found.verdict.tolist() == ["deform", "deform_noreg"]
     right = explain["discriminators"](tmp_path, 1)
     assert right.to_numpy().tolist() == [[0.75, 0.75]] and "noreg" not in right.index[0]
