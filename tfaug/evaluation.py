@@ -31,12 +31,12 @@ _replacing = functools.partial(replacing, remedy=_ROOM)
 
 
 def segment(predict: Predict, prepared: Prepared) -> np.ndarray:
-    """The predicted mask [X, Y, Z] uint8 of classes of one scan on its native grid."""
+    """The predicted mask of one scan on its native grid, [X, Y, Z] uint8 classes."""
     return restore(predict(prepared.image), prepared.grid)
 
 
 def validation_dice(predict: Predict, scans: Sequence[Prepared], task: Task) -> dict[str, float]:
-    """Mean Dice over scans, of each structure and their "mean"; without distances, to be quick during training."""
+    """Mean Dice over scans, of each structure and their "mean"; no distances, to be fast during training."""
     scores = []
     for prepared in scans:
         prediction = segment(predict, prepared)
@@ -46,18 +46,17 @@ def validation_dice(predict: Predict, scans: Sequence[Prepared], task: Task) -> 
 
 
 def score(prediction: np.ndarray, volume: Volume, task: Task, distances: str = metrics.DEFAULT_DISTANCES) -> list[dict]:
-    """Compares a native mask with the reference: one row a structure.
+    """Compares a native mask with the reference: one row per structure.
 
     Args:
-      prediction: [X, Y, Z] of classes.
+      prediction: [X, Y, Z] classes.
       volume: the scan with its label.
       task: what the classes mean.
       distances: the definition of HD95 and ASSD, a key of `metrics.DISTANCES`.
 
     Returns:
       rows of case, structure, dice, hd95_mm, assd_mm, and whether both masks lack the structure; undefined distances
-        are NaN (see `metrics`). Distances that are not of the default definition have its name in theirs, as
-        hd95_medpy_mm.
+        are NaN (see `metrics`). Distances of another than the default definition are named after it, as hd95_medpy_mm.
     """
     rows = []
     hd95, assd = _distance_columns(distances)
@@ -95,19 +94,19 @@ def evaluate(
     """Segments, scores and draws every scan.
 
     Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, and the files of
-    `write_scores`, dice.csv last: where that exists, the evaluation is complete. Each file appears whole or not at all,
-    and running an interrupted evaluation again replaces what it left. What earlier ones left of `before` goes last.
+    `write_scores`, dice.csv last: where that exists, the evaluation is complete. Each file is written atomically,
+    and rerunning an interrupted evaluation replaces what it left. What earlier ones left of `before` is removed last.
 
     Args:
       predict: the segmenter.
       scans: with their native volumes and labels; one is held at a time.
       num_scans: how many there are.
-      out_dir: made if it is missing.
+      out_dir: created if missing.
       task: what the labels mean.
-      tag: a part of the masks' names, as "ES".
+      tag: a part of the masks' names, such as "ES".
       hearts: which structures and cases make up hearts, if any do.
       distances: the definition of HD95 and ASSD, see `score`.
-      before: the cases of earlier evaluations in `out_dir`, whose masks and pictures go unless they are of this one.
+      before: the cases of earlier evaluations in `out_dir`, whose masks and pictures are removed unless rewritten now.
 
     Returns:
       the rows of `score` for all scans.
@@ -142,9 +141,9 @@ def write_scores(
     Args:
       table: rows of `score`.
       measured: what `indices.compute` returns.
-      folder: for the files.
-      task: its colours are those of the picture.
-      remedy: if they cannot be written.
+      folder: where to write the files.
+      task: gives the picture its colours.
+      remedy: what a user can do if they cannot be written.
 
     Raises:
       MachineError: a file cannot be written.
@@ -176,7 +175,7 @@ def _evaluate_case(predict, prepared, out_dir, task, tag, distances):
 
 
 def _files_of(out_dir, cases):
-    """The masks and pictures of cases, whatever the tag and the format were."""
+    """The masks and pictures of cases, whatever their tag and format."""
     masks = {"_".join(filter(None, (case, tag, "prediction"))) for case in cases for tag in ("", *acdc.PHASES)}
     return {
         *(path for path in (out_dir / "masks").iterdir() if path.name.removesuffix(images.suffix(path) or "") in masks),
@@ -187,8 +186,8 @@ def _files_of(out_dir, cases):
 def summary(table: pd.DataFrame) -> str:
     """A text table of means and standard deviations over cases, for each structure and for their mean.
 
-    The last row averages, within each case, over the structures, and then over cases. Undefined distances are left out
-    of means, and counted in the last column. Below it is told how often a structure was in neither mask.
+    The last row averages over the structures of each case, and then over cases. Undefined distances are left out of
+    means and counted in the last column. A line below says how often a structure was in neither mask.
 
     Args:
       table: rows of `score`.
@@ -242,7 +241,7 @@ def _agreements(measured):
 
 
 def _comparisons(measured, task):
-    """What `pictures.agreement` draws."""
+    """The input of `pictures.agreement`."""
     agreements = _agreements(measured)
     comparisons = []
     for name, group in measured.groupby("name", sort=False):
@@ -301,11 +300,11 @@ def representative_slices(label: np.ndarray) -> list[int]:
 
 
 def labelled_window(*masks: np.ndarray, scale: float = 1.4) -> tuple[slice, slice]:
-    """A square around everything marked in masks [X, Y, Z], as far as the image reaches; all of it if nothing is.
+    """A square around all that is marked in masks [X, Y, Z], within the image; the whole image if nothing is.
 
     Args:
-      *masks: on one grid.
-      scale: the square's side over the larger side of what is marked.
+      *masks: masks on one grid.
+      scale: ratio of the square's side to the longer side of what is marked.
     """
     marked = np.any([mask.any(axis=2) for mask in masks], axis=0)
     if not marked.any():
@@ -329,5 +328,5 @@ def _mean_and_deviation(values: pd.Series, decimals: int) -> str:
     defined = values.dropna()
     if defined.empty:
         return "undefined"
-    # The population's deviation: it exists for a single case too.
+    # The population's deviation, which is defined for a single case too.
     return f"{defined.mean():.{decimals}f} +- {defined.std(ddof=0):.{decimals}f}"

@@ -57,7 +57,7 @@ def write(path: pathlib.Path, values: np.ndarray, like: pathlib.Path) -> None:
 
     Raises:
       UserError: the scan cannot be read, or the suffix belongs to another format.
-    OSError: the file cannot be written.
+      OSError: the file cannot be written.
     """
     path, like = pathlib.Path(path), pathlib.Path(like)
     module = _format(like)

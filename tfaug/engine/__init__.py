@@ -1,1 +1,1 @@
-"""What trains and saves anything at all: it knows nothing of medicine, and imports nothing else of tfaug."""
+"""The generic machinery for training and saving: it knows nothing of medicine and imports nothing else of tfaug."""

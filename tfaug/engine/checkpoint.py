@@ -1,13 +1,13 @@
 """Checkpoints from which a run resumes exactly: atomic, verified, never pickled.
 
-    RUN/checkpoints/step-00000400/   the newest two of them, and in each
+    RUN/checkpoints/step-00000400/   the newest two, each with
         variables.*      every variable of the objects (TensorFlow's own format)
         state.json       the best score and its step, fingerprint, sizes of the event files
         manifest.json    SHA-256 of each of the files above
     RUN/best/step-00000350/          the best models, in the same form
 
 A folder is written under a temporary name, synced and renamed, so that it is complete or absent. The first
-checkpoint is that of 0 updates: a run that has begun and has none has lost it.
+checkpoint is that of 0 updates: a run that has begun but has none must have lost them.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Checkpoints:
     Args:
       folder: the run directory.
       objects: everything whose variables change, by name: step, models, optimisers. Optimisers must be built.
-      fingerprint: what the run depends on, JSON-able. It must not change between two sessions, but of a change in
-        "environment" (versions, threads, precision) we only warn.
+      fingerprint: what the run depends on, JSON-able. It must not change between two sessions; a change in
+        "environment" (versions, threads, precision) only gives a warning.
       every: updates between two saves.
-      log: the event files, which are cut back to the checkpoint on restoring.
+      log: the event files, which are truncated to the checkpoint when it is restored.
       before_save: called before anything is written; raises to keep a bad state from being saved.
       warn: called with each warning.
 
@@ -82,7 +82,7 @@ class Checkpoints:
         """Writes the checkpoint of `num_done` updates and removes those no longer needed.
 
         Raises:
-          MachineError: a value is not finite, or the disk failed; the checkpoints before stay as they were.
+          MachineError: a value is not finite, or the disk failed; earlier checkpoints stay intact.
         """
         self._before_save()
         state = {"best": self.best, "fingerprint": self._fingerprint, "logs": self._log.sizes()}
@@ -96,7 +96,7 @@ class Checkpoints:
         self.best = Best(score, num_done)
 
     def restore(self) -> int:
-        """Goes back to the newest valid checkpoint; a new run gets its first one, that of 0 updates.
+        """Restores the newest valid checkpoint; a new run gets its first one, that of 0 updates.
 
         Returns:
           The number of updates done.
@@ -158,7 +158,7 @@ class Checkpoints:
             checkpoints, bests = _folders(self._steps), _folders(self._bests)
             for folder in checkpoints[_KEPT:]:
                 _remove(folder)
-            # Each checkpoint needs the best model of its own moment: going back to it goes back to that.
+            # Each checkpoint needs the best model as of its step: restoring it restores that model too.
             needed = {
                 next((best for best in bests if _step(best) <= _step(folder)), None) for folder in checkpoints[:_KEPT]
             }
@@ -172,8 +172,8 @@ def load_best(run: str | os.PathLike, objects: Mapping[str, Any], step: int | No
 
     Args:
       run: the run directory.
-      objects: what to restore, under the names given to `Checkpoints.save_best`; it may be a part of that.
-      step: the number of updates after which it was the best, if that is known; else the newest is taken.
+      objects: what to restore, under the names given to `Checkpoints.save_best`; a subset is enough.
+      step: the number of updates after which it was the best, if known; otherwise the newest is taken.
 
     Returns:
       The number of updates after which it was the best.
@@ -299,7 +299,7 @@ def _remove(folder: pathlib.Path) -> None:
 
 
 def _sweep(parent: pathlib.Path) -> None:
-    """Removes what an interrupted save or removal has left."""
+    """Removes what an interrupted save or removal has left behind."""
     for path in parent.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(path)
 

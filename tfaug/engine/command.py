@@ -12,16 +12,16 @@ _ERROR = "error: "
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Prints line by line what a command prints, here, where a notebook shows it; returns when it has ended well.
+    """Runs a command and prints its output line by line, here, where a notebook shows it; returns if it succeeds.
 
-    Interrupting a cell of a notebook stops the command where nothing is lost.
+    Interrupting a notebook's cell stops the command where nothing is lost.
 
     Args:
       command: the program and its arguments.
-      environment: its variables.
+      environment: its environment variables.
 
     Raises:
-      UserError, MachineError: those that the command ended with.
+      UserError, MachineError: the error that the command ended with.
       Interrupted: a signal stopped the command.
     """
     last, pipe = "", subprocess.PIPE
@@ -34,7 +34,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
                     last = line.removeprefix(_ERROR).rstrip("\n")
                 else:
                     print(line, end="", flush=True)
-        except BaseException:  # of the notebook, which must not leave a training behind
+        except BaseException:  # raised in the notebook, which must not leave a training behind
             process.terminate()
             raise
     status = process.returncode
@@ -45,7 +45,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def _error(status: int, line: str) -> TfaugError:
-    """The error whose line it was."""
+    """Rebuilds an error from the line that was printed."""
     subject, _, rest = line.partition(": ")
     problem, _, remedy = rest.rpartition("; ")
     kind = UserError if status == UserError.exit_status else MachineError

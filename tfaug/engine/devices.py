@@ -1,4 +1,4 @@
-"""Which device computes, why GPUs that are there do not, and whether it has instructions for a precision."""
+"""Which device is used, why the machine's GPUs are not, and whether it has instructions for a precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def used() -> str:
 
 
 def idle_gpus() -> list[str]:
-    """A line on GPUs of this machine that do not compute, with the reason; none if there is nothing to say."""
+    """A line about GPUs of this machine that are not used, with the reason, or none."""
     found, seen = installed_gpus(), len(tf.config.get_visible_devices("GPU"))
     if seen > 1:
         return [f"1 of {seen} GPUs is used: a training takes the first; CUDA_VISIBLE_DEVICES leaves others out"]
@@ -41,19 +41,19 @@ def idle_gpus() -> list[str]:
 
 
 def installed_gpus() -> int:
-    """How many of NVIDIA's GPUs the system has, whether TensorFlow can use them or not."""
+    """The number of NVIDIA GPUs in the system, whether or not TensorFlow can use them."""
     return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 @functools.lru_cache(None)
 def adds_in_float32(dtype: str) -> bool:
-    """Whether convolutions, and their gradients, sum in float32 here.
+    """Whether convolutions and their gradients are summed in float32 here.
 
-    For 16 bits, GPUs do, and oneDNN on processors with instructions for them. Elsewhere TensorFlow takes many times as
-    long as in float32, and sums gradients of bfloat16 in bfloat16, which makes them wrong by per cents.
+    For 16-bit types this holds on GPUs, and with oneDNN on processors with instructions for them. Elsewhere TensorFlow
+    takes many times as long as in float32, and sums bfloat16 gradients in bfloat16, with errors of some per cent.
 
     Args:
-      dtype: of what is convolved.
+      dtype: the type of what is convolved.
     """
     if dtype not in _INSTRUCTIONS or tf.config.get_visible_devices("GPU"):
         return True

@@ -1,4 +1,4 @@
-"""Errors that speak to the user: one line, what it is about, what is wrong, what to do."""
+"""Errors for the user, in one line: what the error is about, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class TfaugError(Exception):
 
 
 class UserError(TfaugError):
-    """What the user brought (data, config, flags) cannot be used: exit status 2, nothing written."""
+    """The user's input (data, config, flags) cannot be used: exit status 2, nothing written."""
 
     exit_status = 2
 
 
 class MachineError(TfaugError):
-    """The machine failed (disk, memory, permission): exit status 3, what was saved stays."""
+    """The machine failed (disk, memory, permission): exit status 3, what was saved is kept."""
 
     exit_status = 3
 
@@ -48,7 +48,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A remedy for a misspelled word: the known word that comes nearest, or all of them."""
+    """A remedy for a misspelled word: the closest known word, or all of them."""
     known = list(known)
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {found[0]!r}?" if found else "known are " + ", ".join(known)

@@ -11,12 +11,12 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 
-_HEAD = struct.Struct("<QI")  # a record's length, and the checksum of that; after the record stands its own checksum
+_HEAD = struct.Struct("<QI")  # a record's length, and the checksum of that; the record is followed by its own checksum
 _TAIL = 4
 
 
 def files(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The event files of a run, one a session, in order."""
+    """The event files of a run, one per session, in order."""
     return sorted(pathlib.Path(folder).glob("events.out.tfevents.*"))
 
 

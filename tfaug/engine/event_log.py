@@ -19,7 +19,7 @@ Scores = Mapping[str, float]
 
 
 class EventLog:
-    """The TensorBoard event files of one run and diagnostics.csv, which can be cut back to an earlier moment.
+    """The TensorBoard event files of one run and diagnostics.csv, which can be truncated to an earlier state.
 
     A file is opened at the first write. Everything written must be a function of the run's state: rates and times
     would make two equal runs differ.
@@ -48,7 +48,7 @@ class EventLog:
             tf.summary.text(tag, text)
 
     def row(self, values: Scores, num_done: int) -> None:
-        """Adds a row to diagnostics.csv; the first gives the columns their names."""
+        """Adds a row to diagnostics.csv; the first row names the columns."""
         with self._errors(), open(self._table, "a", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             if file.tell() == 0:
@@ -56,7 +56,7 @@ class EventLog:
             rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
 
     def rows(self) -> tuple[list[dict[str, float]], bool]:
-        """The rows of diagnostics.csv, by column, and whether others are damaged; none if there is no such file."""
+        """The intact rows of diagnostics.csv, and whether others are damaged; no rows if there is no such file."""
         with self._errors():
             if not self._table.exists():
                 return [], False
@@ -70,12 +70,12 @@ class EventLog:
             if len(line) == len(names) and "step" in names:
                 with contextlib.suppress(ValueError, OverflowError):
                     row = dict(zip(names, map(float, line)))
-                    int(row["step"])  # a ValueError, too, if it is NaN
+                    int(row["step"])  # raises ValueError, too, if it is NaN
                     found.append(row)
         return found, len(found) < max(1, len(lines))
 
     def seconds(self) -> float:
-        """Time from the first to the last write of every session, summed, without what was cut back."""
+        """Time from the first to the last write of every session, summed, without what was truncated."""
         with self._errors():
             return event_files.seconds(self.folder)
 
@@ -91,7 +91,7 @@ class EventLog:
             return sizes
 
     def cut(self, sizes: Mapping[str, int]) -> list[str]:
-        """Goes back to the moment when `sizes` was taken: later files are removed, longer ones truncated.
+        """Restores the state in which `sizes` was taken: later files are removed, longer ones truncated.
 
         Must precede the first write.
 
@@ -120,7 +120,7 @@ class EventLog:
         with self._errors():
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(str(self.folder))
-            with self._writer.as_default(step=num_done):  # flushes when it is left
+            with self._writer.as_default(step=num_done):  # flushes on exit
                 yield
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:

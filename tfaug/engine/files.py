@@ -1,4 +1,4 @@
-"""Atomic file writes, and the machine's errors in one line."""
+"""Atomic file writes, and machine errors in one line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any
 
 from tfaug.engine.errors import MachineError, UserError
 
-PART = ".part-"  # how the name of an unfinished file begins
+PART = ".part-"  # prefix of the name of an unfinished file
 _SEAL = "sha256"
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, remedy: str, *, subject=None, unique: bool = False) -> Iterator[pathlib.Path]:
-    """Yields the name of a temporary file beside `path`, which takes its place when the block is done.
+    """Yields the name of a temporary file beside `path`, which replaces `path` at the end of the block.
 
-    `path` is the old file or the new one at every moment, also after a power failure. The temporary name ends as
-    `path` does.
+    At any moment `path` is either the old file or the new one, even after a power failure. The temporary name ends with
+    that of `path`.
 
     Args:
-      path: the file; its folder is made if it is missing.
+      path: the file; its folder is created if missing.
       remedy: what a user can do about a file that cannot be written.
       subject: what the error is about, if not `path`.
       unique: whether other processes may be writing `path` at the same time. What a killed process leaves is then not
@@ -51,7 +51,7 @@ def replacing(path: pathlib.Path, remedy: str, *, subject=None, unique: bool = F
 
 
 def write_json(path: pathlib.Path, content: Any, remedy: str = "free some space or choose another --workdir") -> None:
-    """Writes a JSON file that is either the old or the new, see `replacing`."""
+    """Writes a JSON file atomically, see `replacing`."""
     with replacing(path, remedy) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -70,12 +70,12 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a digest of itself, by which `unsealed` notices a change."""
+    """A JSON object with a digest of itself, by which `unsealed` detects changes."""
     return {**content, _SEAL: _digest(content)}
 
 
 def unsealed(path: pathlib.Path, content: Mapping[str, Any], remedy: str) -> dict[str, Any]:
-    """The JSON object that was sealed, without its digest. One that has none is taken as it is.
+    """The JSON object that was sealed, without its digest. One without a digest is accepted as it is.
 
     Args:
       path: its file.
@@ -93,12 +93,12 @@ def unsealed(path: pathlib.Path, content: Mapping[str, Any], remedy: str) -> dic
 
 
 def _digest(content):
-    plain = json.loads(json.dumps(content))  # as it is read
+    plain = json.loads(json.dumps(content))  # as it is read back
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def check_writable(folder: pathlib.Path, remedy: str) -> None:
-    """Finds out before any work is done that nothing can be kept in a folder, which may not be there yet.
+    """Fails before any work is done if nothing can be written to a folder, which need not exist yet.
 
     Raises:
       MachineError: it cannot be written.
@@ -127,5 +127,5 @@ def machine_errors(subject, remedy: str, *kinds: type[Exception]) -> Iterator[No
 
 
 def _reason(error: Exception) -> str:
-    """What the system said: TensorFlow puts the operation and the file in front, and the operation behind it."""
+    """The system's message, around which TensorFlow puts the operation and the file."""
     return getattr(error, "strerror", None) or str(error).split(" [Op:")[0].rpartition("; ")[2]

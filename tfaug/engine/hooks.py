@@ -1,5 +1,5 @@
 # ruff: noqa: D102 -- a hook overrides what `Hook` documents
-"""What happens every n updates: stopping on NaN, progress, TensorBoard, validation and keeping the best.
+"""Hooks, called every n updates: stopping on NaN, progress, TensorBoard, validation and keeping the best.
 
 A hook is called after an update with the number of updates done and the update's scalars. The scalars are device
 tensors: reading one waits for the device, so hooks read them only when they are due.
@@ -22,7 +22,7 @@ from tfaug.engine.progress import Display
 
 
 class Hook:
-    """Base of all hooks; each method but the call has a default.
+    """Base class of all hooks; every method except the call has a default.
 
     Attributes:
       every: the hook is called when the number of updates done is a multiple of this, and after the last update.
@@ -44,8 +44,8 @@ class Hook:
 class StopOnNonFinite(Hook):
     """Ends the run at the first update one of whose scalars is NaN or infinite.
 
-    Every update is looked at, but only once in `interval` updates, so that the device need not wait. Hand `check`,
-    which looks at once, to `Checkpoints` as `before_save`.
+    Every update is checked, but only once per `interval` updates, so that the device need not wait. Pass `check`, which
+    checks at once, to `Checkpoints` as `before_save`.
     """
 
     def __init__(self, interval: int = 50):
@@ -61,7 +61,7 @@ class StopOnNonFinite(Hook):
             self.check()
 
     def check(self) -> None:
-        """Looks at all updates since the last look.
+        """Checks all updates since the last check.
 
         Raises:
           MachineError: names the first bad update and its scalar.
@@ -110,17 +110,17 @@ class Text(Hook):
 
 
 class KeepBest(Hook):
-    """Validates, and keeps the models whose score is highest, of equal scores the earlier; or always the latest.
+    """Validates, and keeps the models with the highest score (the earlier of equal ones), or always the latest.
 
     Args:
       every: updates between two validations.
       score: returns named scores, for example {"dice/mean": 0.8, "dice/RV": 0.7}; must not change the models.
       models: what is kept, by name.
       checkpoints: where they are kept; it knows the best score so far.
-      log: where every score goes.
-      key: the score that decides.
+      log: receives every score.
+      key: the decisive score.
       start: no validation before this many updates (warm-up).
-      latest: whether the models of every validation take the place of those before, whatever they score.
+      latest: whether the models of every validation replace the previous ones, whatever their score.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class KeepBest(Hook):
 
 
 class Progress(Hook):
-    """Shows how far a stage is: a bar on a terminal, else one line per interval.
+    """Shows the progress of a stage: a bar on a terminal, else one line per interval.
 
     Args:
       stage: name of the stage, shown in front.
       every: updates between two readings of the scalars.
-      checkpoints: of the run, for its best score.
-      stream: where to; standard output if None.
+      checkpoints: those of the run, for its best score.
+      stream: where to print; None: standard output.
     """
 
     def __init__(self, stage: str, every: int, checkpoints: Checkpoints | None = None, stream: TextIO | None = None):

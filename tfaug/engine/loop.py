@@ -1,4 +1,4 @@
-"""The one training loop, for every stage."""
+"""The training loop of all stages."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def fit(
     hooks: Sequence[Hook] = (),
     checkpoint: Checkpoints | None = None,
 ) -> None:
-    """Updates from where `checkpoint` left off, or from 0, until `num_steps` updates are done.
+    """Trains from where `checkpoint` left off, or from 0, until `num_steps` updates are done.
 
     Args:
       step: `step(batch, index)` does update number `index` (0-based) and returns scalar tensors by name.
       batches: `batches(start)` iterates over the batches of updates start, start + 1, ...; a pure function of the
         index, since no iterator state is saved.
-      num_steps: updates in total, those done before an interruption included.
+      num_steps: updates in total, including those before an interruption.
       hooks: called in this order after an update, each when it is due.
-      checkpoint: restored from first; saved to when it is due, at the end and when a signal came.
+      checkpoint: restored first; saved when due, at the end and after a signal.
 
     Raises:
-      Interrupted: SIGTERM or SIGINT came; what was done is saved.
+      Interrupted: SIGTERM or SIGINT was received; the updates so far are saved.
       MachineError: there was too little memory, or the disk failed.
     """
     with deferred_signals(), contextlib.ExitStack() as stack:

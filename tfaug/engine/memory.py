@@ -1,4 +1,4 @@
-"""Too little memory: found beforehand where possible, and one line where it is met."""
+"""Shortage of memory: detected beforehand where possible, otherwise reported in one line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _REMEDY = "use a smaller batch size"
 def require(models: Sequence[Any], batch_size: int) -> None:
     """Refuses a batch that cannot fit; the operating system would kill the process without a message.
 
-    The need is taken to be the sum of all layers' outputs: about what is kept for the backward pass. On a GPU nothing
-    is checked.
+    The need is estimated as the sum of all layers' outputs, roughly what is kept for the backward pass. On a GPU
+    nothing is checked.
 
     Args:
       models: those that run forwards and backwards on one batch.
-      batch_size: in samples.
+      batch_size: number of samples.
 
     Raises:
       MachineError: they need more memory than this process can get.
@@ -41,10 +41,10 @@ def require(models: Sequence[Any], batch_size: int) -> None:
 
 @contextlib.contextmanager
 def running_out(remedy: str = _REMEDY) -> Iterator[None]:
-    """Within, a failed allocation is the machine's error.
+    """Turns a failed allocation in the block into a MachineError.
 
     Raises:
-      MachineError: names a smaller batch, or another remedy.
+      MachineError: suggests a smaller batch, or another remedy.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def running_out(remedy: str = _REMEDY) -> Iterator[None]:
 
 
 def bytes_per_sample(model: Any) -> int:
-    """Of the outputs of all layers of `model`, for one sample."""
+    """Bytes of the outputs of all layers of `model` for one sample."""
     outputs = (tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output))
     return sum(math.prod(tensor.shape[1:]) * tensor.dtype.size for tensor in outputs)
 

@@ -1,4 +1,4 @@
-"""How far something is, for the user: a bar on a terminal, lines elsewhere."""
+"""Progress for the user: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Display:
       title: shown in front.
       total: how many there are.
       unit: what is counted, in the singular.
-      done: how many were done before; rate and time left leave them out.
-      stream: where to; standard output if None, so that standard error keeps errors only.
+      done: how many were done before; they are excluded from rate and time left.
+      stream: where to print; None: standard output, so that standard error holds only errors.
 
     Attributes:
-      on_terminal: whether it is a bar, which may be updated at any rate; every other update is a line.
+      on_terminal: whether it is a bar, which may be updated at any rate; otherwise each update prints a line.
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0, stream: TextIO | None = None):
@@ -47,7 +47,7 @@ class Display:
         self.close()
 
     def leave_out(self) -> None:
-        """One is done that is unlike the others: rate and time left leave it out, and the time before the others."""
+        """Counts an item unlike the others: rate and time left exclude it, and any time before the others."""
         if self._shown <= self._done:
             self._begun = time.monotonic()
             if self.on_terminal:

@@ -1,4 +1,4 @@
-"""The folder of one run: who works in it, with which config, and whether it is finished.
+"""The folder of one run: which process works in it, with which config, and whether it is finished.
 
     RUN/config.json     the resolved config that the run was started with
     RUN/lock            locked while a process works here; holds its PID
@@ -6,7 +6,7 @@
     RUN/report.json     the result; it exists if and only if the run is finished
     RUN/checkpoints/, RUN/best/   see checkpoint.py
 
-Free of TensorFlow, so that a scheduler can look at many runs quickly.
+Needs no TensorFlow, so that a scheduler can look at many runs quickly.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 from tfaug.engine.errors import UserError, printable
 from tfaug.engine.files import PART, machine_errors, read_json, sealed, unsealed, write_json
 
-MARK = "tfaug_run"  # tells our config.json from that of another program
+MARK = "tfaug_run"  # distinguishes our config.json from another program's
 _REMEDY = "restore it from a backup, or train again"
 _FORMAT = 2  # 1 was that of tfaug 0.1.0
-# All that a run without a result holds.
+# All that a run without a result may contain.
 _EMPTY = frozenset({"lock", "config.json", f"{PART}config.json", "warnings.json"})
 
 
@@ -41,7 +41,8 @@ class RunDir:
 
     Attributes:
       path: the folder.
-      config: the config that the run was started with, as in config.json: of other keys the first session's values.
+      config: the config that the run was started with, as in config.json: for keys outside `keys`, the first session's
+        values.
 
     Raises:
       UserError: the folder belongs to something else, to another process, or to a run with another config.
@@ -55,7 +56,7 @@ class RunDir:
             self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.path))
-            # Nothing has been done with a config that an earlier session may have left.
+            # A config that an earlier session may have left has not been used yet.
             if {path.name for path in self.path.iterdir()} <= _EMPTY:
                 write_json(self.path / "config.json", sealed({MARK: _FORMAT, "config": config}))
             self.config = read_config(self.path)
@@ -68,7 +69,7 @@ class RunDir:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-        """Closes; a new run that a UserError ends before its first result leaves no folder behind."""
+        """Closes; a new run that ends in a UserError before its first result leaves no folder behind."""
         if kind is not None and issubclass(kind, UserError):
             self._remove_if_empty()
         self.close()
@@ -83,11 +84,11 @@ class RunDir:
         return read_report(self.path)
 
     def warn(self, message: str, show: bool = True) -> None:
-        """Prints one line and keeps it for the report, also across interruptions; a repetition is dropped.
+        """Prints one line and keeps it for the report, even across interruptions; repetitions are dropped.
 
         Args:
           message: the line.
-          show: False keeps it alone, as it has been printed.
+          show: False only keeps it, as it has been printed before.
         """
         message = printable(message)
         if message not in self._warnings:
@@ -100,7 +101,7 @@ class RunDir:
         """Marks the run as finished: writes `report`, with the warnings, in one atomic step.
 
         Args:
-          report: the validation score "best" and its "best_step", and more.
+          report: the validation score "best", its "best_step", and more.
         """
         write_json(self.path / "report.json", sealed({**report, "warnings": self._warnings}))
 
@@ -131,7 +132,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
-    """What the run in `path` was finished with, and its warnings; None while it is unfinished.
+    """The report of the run in `path`, with its warnings; None while it is unfinished.
 
     Raises:
       UserError: it is damaged.
@@ -147,7 +148,7 @@ def read_report(path: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def identity(path: str | os.PathLike) -> str:
-    """What tells a finished run from every other one, wherever its folder lies."""
+    """An identifier of a finished run, independent of where its folder is."""
     digest = hashlib.sha256()
     with machine_errors(path, "make it readable"):
         for name in ("config.json", "report.json"):
@@ -158,7 +159,7 @@ def identity(path: str | os.PathLike) -> str:
 def check_path(path: str | os.PathLike) -> None:
     """Refuses a folder in which TensorFlow could not find its own checkpoints again.
 
-    It wants UTF-8, and takes the name of a checkpoint for a pattern, in which it finds no escape.
+    TensorFlow requires UTF-8, and reads a checkpoint's name as a pattern in which nothing can be escaped.
 
     Raises:
       UserError: names the folder.
@@ -180,7 +181,7 @@ def refuse_difference(
     what: str = "config",
     folder_flag: str = "--workdir or --config.name",
 ) -> None:
-    """Refuses to continue a run, or to use one, with other values than it was made with.
+    """Refuses to continue or use a run with values other than those it was made with.
 
     Args:
       run: the folder that the error is about.
@@ -210,7 +211,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
 
 
 def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
-    """Renders what `differences` returned, cut short when there is much of it."""
+    """Renders what `differences` returned, cut short if there are many."""
     lines = [f"{key}: {change}" for key, change in changes.items()]
     more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
     return ", ".join(lines[:at_most] + more)
@@ -218,7 +219,7 @@ def in_one_line(changes: Mapping[str, str], at_most: int = 5) -> str:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, folder_flag: str = "--workdir") -> Iterator[None]:
-    """Keeps other processes from working in the run in `path`; `folder_flag` is how the user chooses another folder.
+    """Keeps other processes out of the run in `path`; `folder_flag` is how the user chooses another folder.
 
     Raises:
       UserError: another process works there.
@@ -227,7 +228,7 @@ def locked(path: str | os.PathLike, folder_flag: str = "--workdir") -> Iterator[
     with contextlib.ExitStack() as stack:
         with machine_errors(path, "make it writable"):
             descriptor = os.open(pathlib.Path(path) / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            stack.callback(os.close, descriptor)  # which unlocks it
+            stack.callback(os.close, descriptor)  # closing unlocks it
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, deferred to a moment at which nothing is lost."""
+"""SIGTERM and SIGINT, deferred to a moment when nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _received: int | None = None
 
 
 class Interrupted(Exception):
-    """A signal asked the program to stop, and it is at a boundary where nothing is lost.
+    """A signal asked the program to stop, which it does at a point where nothing is lost.
 
     Attributes:
       exit_status: 143 for SIGTERM, 130 for SIGINT.
@@ -48,12 +48,12 @@ def deferred_signals() -> Iterator[None]:
 
 
 def received_signal() -> int | None:
-    """The number of the first signal that came in the block, or None."""
+    """The number of the first signal received in the block, or None."""
     return _received
 
 
 def check_signals() -> None:
-    """Raises `Interrupted` if a signal came; call it wherever stopping loses nothing."""
+    """Raises `Interrupted` if a signal was received; call it wherever stopping loses nothing."""
     if _received:
         raise Interrupted(_received)
 

@@ -1,4 +1,4 @@
-"""Worker processes: how many the machine takes, how they end, and how far they are."""
+"""Worker processes: how many the machine can run, how they end, and their progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CGROUP_LIMITS = tuple(
 
 
 def how_many(memory: int) -> int:
-    """How many processes of one thread the machine takes, at least one.
+    """The number of single-threaded processes that the machine can run, at least one.
 
     Args:
       memory: bytes that each needs.
@@ -42,19 +42,19 @@ def memory_limit() -> int:
     """Bytes that all processes here may use together: the machine's, or fewer in a container."""
     limits = [psutil.virtual_memory().total]
     for path in CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+        with contextlib.suppress(OSError, ValueError):  # missing, or "max"
             limits.append(int(path.read_text()))
     return min(limits)
 
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """Processes that are spawned in the block never get SIGINT, and never run the main program again.
+    """Processes spawned in the block never receive SIGINT, and never run the main program again.
 
-    ^C reaches all processes, but only the main one answers it, and not before the end of the block. A spawned process
-    would import the main program, a user's script perhaps that has no `__main__` guard, or a notebook.
+    ^C reaches all processes, but only the main one reacts, and not before the end of the block. A spawned process would
+    import the main program, which may be a user's script without a `__main__` guard, or a notebook.
     """
-    resource_tracker.ensure_running()  # else it starts with the first process, and unblocks the signal
+    resource_tracker.ensure_running()  # otherwise it starts with the first process, and unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
     try:
@@ -65,7 +65,7 @@ def starting() -> Iterator[None]:
 
 
 def start() -> None:
-    """To be called first in a worker: none outlives a killed main process."""
+    """To be called first in a worker, so that none outlives a killed main process."""
     threading.Thread(target=_end_with_main_process, daemon=True).start()
 
 
@@ -75,7 +75,7 @@ def _end_with_main_process() -> None:
 
 
 def progress(done: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """Passes `done` on, and shows how far it is, without a terminal by a line now and then.
+    """Passes on the items of `done` and shows progress; without a terminal, by an occasional line.
 
     Raises:
       Interrupted: a signal asked the program to stop; what is done stays.

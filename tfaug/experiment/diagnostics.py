@@ -21,7 +21,7 @@ Generate = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # from images and z to f
 
 
 class Pictured:
-    """Some labelled slices, spread over their scans, that every picture of a training shows.
+    """A few labelled slices, spread over their scans, that every picture of a training shows.
 
     Attributes:
       images: [N, H, W, C] float32.

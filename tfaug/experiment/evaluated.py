@@ -1,4 +1,4 @@
-"""The masks that an evaluation has left, with the scans that they are of. Needs no TensorFlow."""
+"""The masks of an evaluation, with their scans. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _AGAIN = "evaluate the run again"
 
 
 def read(data: Data, folder: pathlib.Path, case: str) -> tuple[Volume, np.ndarray]:
-    """A scan with its label, and the mask [X, Y, Z] of classes that an evaluation has left of it.
+    """A scan with its label, and its mask [X, Y, Z] of classes from an evaluation.
 
     Args:
-      data: that were evaluated.
-      folder: of the evaluation.
-      case: its name.
+      data: the data that were evaluated.
+      folder: folder of the evaluation.
+      case: name of the scan.
 
     Raises:
       UserError: the evaluation has not scored the case, or somebody has changed its files; or scan, label or mask

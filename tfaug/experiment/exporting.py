@@ -1,13 +1,13 @@
 """The folder of an exported network: its file, how scans are prepared for it, and where it comes from.
 
     OUT/model.keras, saved_model/ or model.onnx    the network, see `portable`
-    OUT/layers.py             of Keras, where the network has layers that Keras has not
+    OUT/layers.py             for Keras, if the network has layers that Keras lacks
     OUT/preprocessing.json    how a scan becomes an input, and what the outputs are
-    OUT/MODEL_CARD.md         data, scores, how to train it again, what it is for
+    OUT/MODEL_CARD.md         data, scores, how to train it again, intended use
     OUT/CONFIG.py             the config that trains it again
 
 The folder is written under a temporary name and renamed: it is complete or absent. Needs no TensorFlow: the network is
-handed over, see `portable`.
+passed in, see `portable`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tfaug.types import Z_DIM
 FILES = {"keras": "model.keras", "savedmodel": "saved_model", "onnx": "model.onnx"}
 """The formats, and the file or folder that holds the network."""
 LAYERS_FILE = "layers.py"
-OPSET = 17  # of ONNX: what onnxruntime 1.12 and later run
+OPSET = 17  # ONNX operator set, which onnxruntime 1.12 and later support
 _OTHER = "choose another --output"
 ROOM = "make room or choose another --output, then run the command again"
 _NETWORKS = {
@@ -62,13 +62,13 @@ def check_format(to: str) -> None:
 
 
 class Export:
-    """The export of a finished run's network; what can be wrong is known before the network is loaded.
+    """The export of a finished run's network; problems are found before the network is loaded.
 
     Args:
       path: the run's folder.
       role: what it has trained, see `sources.config_of_network`.
-      config: the run's.
-      folder: for the export; it may be there if it is empty.
+      config: the run's config.
+      folder: the folder to write; may exist if it is empty.
       to: the format, a key of `FILES`.
 
     Raises:
@@ -91,10 +91,10 @@ class Export:
         """Writes the folder.
 
         Args:
-          network: as `portable.Network`.
+          network: such as `portable.Network`.
 
         Returns:
-          what there is now, for the user.
+          a line on what was written, for the user.
 
         Raises:
           UserError: the format cannot hold the network.
@@ -126,7 +126,7 @@ class Export:
                 {"index": index, "name": name, "label": label}
                 for index, (name, label) in enumerate({"background": 0, **task.structures}.items())
             ],
-            "slice_axis": data.slice_axis,  # "auto": that with the largest spacing
+            "slice_axis": data.slice_axis,  # "auto": the axis with the largest spacing
             "phase": data.phase if of_phase else None,
             "n4": {"shrink": data.n4_shrink} if data.n4_shrink else None,
             "percentiles": list(PERCENTILES),
@@ -182,7 +182,7 @@ class Export:
 
 
 def _steps(config: Config) -> Iterator[str]:
-    """What makes slices of a scan, in order."""
+    """The steps from a scan to its slices, in order."""
     data = config.data
     yield "move the sliced axis to the end and keep the order of the others: [X, Y, Z] of each channel"
     if data.n4_shrink:
@@ -196,14 +196,14 @@ def _steps(config: Config) -> Iterator[str]:
 
 
 def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> tuple[Config, str]:
-    """See `Export._repeated`; paths of this machine are in neither."""
+    """See `Export._repeated`; neither contains paths of this machine."""
     learned = []
     if "generator" in report:
         flags = ["--stage=aug", f"--gen={report['generator']}"]
     else:
         flags = [*([] if config.splits.test else ["--stage=seg"]), f"--aug={report['method']}"]
         for name, folder in generators_of(path, config, report).items():
-            with contextlib.suppress(UserError):  # it is gone
+            with contextlib.suppress(UserError):  # it has been removed
                 learned.append(Config(run_dir.read_config(folder)))
             if config.generators[name]:
                 flags.append(f"--config.generators.{name}=RUNS/{folder.name}")
@@ -218,7 +218,7 @@ def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> 
 
 
 def _tuples(value):
-    """Lists, as JSON has them, as the tuples that a config has."""
+    """Turns the lists of JSON into the tuples of a config."""
     if isinstance(value, Mapping):
         return {key: _tuples(one) for key, one in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
@@ -226,7 +226,7 @@ def _tuples(value):
 
 @contextlib.contextmanager
 def _replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a folder beside `path`, which takes its place when the block is done, and is gone if that fails.
+    """Yields a folder beside `path`, which is renamed to it at the end of the block, or removed if that fails.
 
     Raises:
       UserError: another process writes it.
@@ -237,7 +237,7 @@ def _replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         part.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(part, "--output"):
             try:
-                for left in part.iterdir():  # by a killed process
+                for left in part.iterdir():  # left by a killed process
                     if left.name != "lock":
                         shutil.rmtree(left) if left.is_dir() else left.unlink()
                 yield part
@@ -314,7 +314,7 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
 
 
 def _range(report) -> Iterator[str]:
-    """What voxels the scans had, where the report tells it."""
+    """The voxel sizes of the scans, if the report has them."""
     spacings = [one["spacing"] for one in (report.get("scans") or {}).values()]
     if spacings:
         pixels = [mm for spacing in spacings for mm in spacing[:2]]
@@ -332,7 +332,7 @@ def _kept_best(config, role):
 
 
 def _scores(path, role, report, config) -> Iterator[str]:
-    """Dice of the segmenter on what it was evaluated on; of a generator, what its run says."""
+    """The Dice of a segmenter on the splits it was evaluated on; for a generator, what its run reports."""
     best = f"{report['best']:.3f} after {report['best_step']} steps"
     if role != "segmenter":
         yield f"A generator has no Dice of its own. Mean validation Dice of the segmenter that learned with it: {best}."

@@ -1,4 +1,4 @@
-"""Trained generators at work on whole scans: from a volume to another one on its own grid."""
+"""Trained generators applied to whole scans: from prepared slices to fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfaug.data.preprocess import Prepared
 from tfaug.engine import run_dir
 from tfaug.experiment import networks, runs
 
-ORDER = ("deform", "intensity")  # G_I after G_V, as X_VI of section 4
+ORDER = ("deform", "intensity")  # G_I after G_V, as for X_VI of section 4
 
 
 class Generators:

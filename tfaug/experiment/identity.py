@@ -1,10 +1,10 @@
-"""What makes a trained model, an evaluation and a result of the grid the ones that they are (docs/identity.md).
+"""The identity of a trained model, of an evaluation and of a result of the grid (docs/identity.md).
 
-A trained model is identified by what it was trained on: the contents of its training and validation scans, what each
-was used for and in which order, its generators, and the keys of the config below. An evaluation is identified by its
-run, the contents of the scans that it scored and the definition of its distances, a result of the grid by the contents
-of all scans that reached it. Paths, names of folders, test cases that a config names, the cache, pictures and log
-intervals are in none of them.
+A trained model is identified by what it was trained on: the contents of its training and validation scans, the use
+and order of each, its generators, and the config keys listed below. An evaluation is identified by its run, the
+contents of the scans that it scored and the definition of its distances; a result of the grid by the contents of all
+scans that reached it. Paths, names of folders, test cases that a config names, the cache, pictures and log intervals
+are part of none.
 Needs no TensorFlow.
 """
 
@@ -38,8 +38,8 @@ GENERATOR = (*_BOTH, "model", "transforms.affine", "augment")
 SEGMENTER = (*_BOTH, *_NETWORKS, "transforms", "segment")
 
 _FILE = "evaluated.json"
-_NOTED = "begun"  # in it, as long as an evaluation is not complete: the cases that have files
-# What a complete evaluation holds.
+_NOTED = "begun"  # in it while an evaluation is incomplete: the cases that have files
+# The files of a complete evaluation.
 TABLE = "dice.csv"
 _FILES = (TABLE, "summary.txt", "indices.csv", "agreement.png")
 
@@ -78,9 +78,9 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
 
 
 def refuse_other_splits(run: pathlib.Path, saved: Mapping[str, Any], asked: Config, splits: Iterable[str]) -> None:
-    """Refuses a run, finished or not, whose cases were in other splits, or in another order, than they are now.
+    """Refuses a run, finished or not, whose cases were in other splits or in another order than now.
 
-    The order counts as it decides which slices a batch has.
+    The order matters as it decides which slices a batch has.
 
     Args:
       run: its folder.
@@ -115,8 +115,8 @@ def splits_of_run(saved: Config, report: Mapping[str, Any]) -> list[str]:
 def refuse_used_cases(run: pathlib.Path, saved: Config, report: Mapping[str, Any], asked: Config, split: str) -> None:
     """Refuses to score cases that a finished run of a segmenter has used for something else.
 
-    Those are its labelled cases, those that it was validated with, unless `split` is "validation", and the unlabelled
-    ones that it or its generators have learned from; what a generator that the user has named learned from is unknown.
+    These are its labelled cases, its validation cases unless `split` is "validation", and the unlabelled cases that it
+    or its generators have learned from; what a generator named by the user has learned from is unknown.
 
     Args:
       run: its folder.
@@ -142,52 +142,52 @@ def of_evaluation(model: str, scans: Mapping[str, str], distances: str) -> dict[
     """The identity of an evaluation.
 
     Args:
-      model: that of its run.
+      model: identity of its run.
       scans: digests by case of the scans that it scores.
       distances: the definition of its distances.
     """
-    # The default is left out: evaluations from before there was a choice stay good.
+    # The default is left out, so that evaluations from before there was a choice stay valid.
     other = {} if distances == metrics.DEFAULT_DISTANCES else {"distances": distances}
     return {"model": model, "scans": dict(scans), **other}
 
 
 def is_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether an evaluation is complete and as it was written, and its identity is `made_from`, see `of_evaluation`."""
+    """Whether an evaluation is complete, unchanged and of the identity `made_from`, see `of_evaluation`."""
     return _made_from(out_dir) == made_from
 
 
 def is_of(out_dir: pathlib.Path, model: str) -> bool:
-    """Whether an evaluation is complete and as it was written, and of this model, whatever scans it has scored."""
+    """Whether an evaluation is complete, unchanged and of this model, whatever scans it has scored."""
     return _made_from(out_dir).get("model") == model
 
 
 def scans_of(out_dir: pathlib.Path) -> dict[str, str]:
-    """Digests by case of the scans that an evaluation has scored; empty if it is not complete and as it was written."""
+    """Digests by case of the scans that an evaluation has scored; empty unless it is complete and unchanged."""
     return _made_from(out_dir).get("scans", {})
 
 
 def mark_evaluated(out_dir: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-    """Writes down what a complete evaluation was made from."""
+    """Records what a complete evaluation was made from."""
     content = {**made_from, "files": _digests(out_dir)}
     (out_dir / _FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def note_case(out_dir: pathlib.Path, case: str, remedy: str) -> None:
-    """Writes down that an evaluation is about to write files of a case; that there is no complete one follows.
+    """Records that an evaluation is about to write files of a case, and so that there is no complete one.
 
     Args:
       out_dir: its folder.
       case: the name.
-      remedy: what a user can do if it cannot be written down.
+      remedy: what a user can do if the record cannot be written.
 
     Raises:
-      MachineError: it cannot be written down.
+      MachineError: the record cannot be written.
     """
     write_json(out_dir / _FILE, {_NOTED: sorted({*noted_cases(out_dir), case})}, remedy)
 
 
 def noted_cases(out_dir: pathlib.Path) -> list[str]:
-    """The cases of which evaluations, complete or interrupted, have left files in a folder."""
+    """The cases whose files evaluations, complete or interrupted, have left in a folder."""
     content = _content(out_dir)
     return [*content.get("scans", {}), *content.get(_NOTED, [])]
 
@@ -215,7 +215,7 @@ def _digests(out_dir):
 
 
 def row_of(method: Method) -> dict[str, Any]:
-    """What a method is, as it comes back from a file."""
+    """A method as a dict, in the form in which JSON returns it."""
     return json.loads(json.dumps(dataclasses.asdict(method)))
 
 
@@ -224,7 +224,7 @@ def of_generators(config: Config, names: Iterable[str]) -> dict[str, str]:
 
     Args:
       config: its `generators` are paths, or "".
-      names: of generators.
+      names: names of generators.
 
     Raises:
       UserError: one that the config names has not been trained.
@@ -249,9 +249,9 @@ def of_result(config: Config, method: Method, digests: Mapping[str, str]) -> str
     """The identity of a result of the grid: a digest of all scans that reach it.
 
     Args:
-      config: with the result's labelled set.
+      config: the config, with the result's labelled set.
       method: its row.
-      digests: by case, of at least those scans.
+      digests: by case, of at least these scans.
     """
     scans = {split: sorted(digests[case] for case in cases(config, split)) for split in splits_of(method)}
     return hashlib.sha256(json.dumps(scans, sort_keys=True).encode()).hexdigest()[:32]

@@ -19,16 +19,16 @@ from tfaug.models.discriminator import GreyValues
 from tfaug.types import Batch
 
 Z_DRAWS = 4  # fields per image
-YARDSTICK_READINGS = 4  # of as many draws each, whose mean stands for a random transform
-JUDGED_SLICES = 12  # of each pool; as many as make a pack, if that is more
+YARDSTICK_READINGS = 4  # of as many draws each; their mean represents a random transform
+JUDGED_SLICES = 12  # of each pool, or the size of a pack if that is larger
 
-# The random transforms beside each kind of generator.
+# The random transforms that each kind of generator is compared with.
 YARDSTICKS = {"deform": ("elastic",), "intensity": ("contrast_brightness", "histogram")}
 
 COLLAPSED = 0.01  # a generator ignores z if its fields vary by less than this share of their magnitude
 NEGLIGIBLE = {"deform": 0.1, "intensity": 0.03}  # pixels; normalised intensity, of which an image spans about 1
 LIMITS = {"folded": 0.01, "lost_anatomy": 0.1, "saturated": 0.01}  # shares; a generator beyond one has run away
-TIMES = 3  # nor should the length that 5 % of its fields exceed be more than this times a random transform's
+TIMES = 3  # largest sane ratio of the 95th percentile of its fields to a random transform's
 
 _WORDS = {
     "folded": "of the pixels are folded",
@@ -38,10 +38,10 @@ _WORDS = {
 
 
 class Instruments:
-    """What is measured of one generator at each validation, always on the same labelled slices and draws of z.
+    """Measurements of a generator at each validation, always on the same labelled slices and draws of z.
 
     Args:
-      name: of `GENERATORS`.
+      name: a key of `GENERATORS`.
       labelled: the scans that it is conditioned on.
       unlabelled: scans whose grey values it should reach.
       held_out: scans that no network learns from.
@@ -67,7 +67,7 @@ class Instruments:
         num_classes = networks.task_of(config).num_classes
         self._shown = Batch(tf.constant(shown.images), tf.one_hot(shown.labels, num_classes))
         self._unlabelled = [scan.image for scan in unlabelled]
-        if unlabelled:  # the quantiles say all that `histogram_distance` needs to know
+        if unlabelled:  # these quantiles are all that `histogram_distance` needs
             slices = np.concatenate(self._unlabelled)
             self._grey_values = np.quantile(slices, np.linspace(0, 1, metrics.NUM_LEVELS))
             if self._kind == "intensity":
@@ -81,11 +81,11 @@ class Instruments:
         }
 
     def measure(self, generate: Generate, judge: Callable | None = None) -> dict[str, float]:
-        """One reading, by tag: "generator/..." and, beside it, the same of each random transform.
+        """One reading, by tag: "generator/..." and the same for each random transform.
 
         Args:
-          generate: from images and z to fields.
-          judge: from generated images and as many scans to D's logits of both; None if there is no D to ask.
+          generate: function from images and z to fields.
+          judge: function from generated images and scans to D's logits for both; None if there is no D.
         """
         drawn = fields(generate, self._shown.image.numpy(), self._config, Z_DRAWS)
         values = {f"generator/{key}": value for key, value in self._describe(drawn).items()}
@@ -105,7 +105,7 @@ class Instruments:
         return {name: np.abs(field[..., 0]).ravel() for name, field in drawn.items()}
 
     def verdict(self, values: Mapping[str, float]) -> tuple[str, list[str]]:
-        """What a reading says.
+        """The verdict on a reading.
 
         Returns:
           "sane", "run away", "collapsed" or "next to nothing", and the reasons, one line each.
@@ -124,7 +124,7 @@ class Instruments:
         return (found[0][0] if found else "sane"), reasons
 
     def in_short(self, values: Mapping[str, float]) -> str:
-        """A reading's most telling numbers, each with those of the random transforms in brackets."""
+        """The most telling numbers of a reading, each with those of the random transforms in brackets."""
         keys = [key for key in _TELLING[self._kind] if f"generator/{key}" in values and key not in self._left_out]
         random = {key: [f"{values[f'{name}/{key}']:.2g}" for name in self._random] for key in keys}
         return ", ".join(
@@ -150,7 +150,7 @@ class Instruments:
         for key, limit in LIMITS.items():
             if key in self._left_out:
                 continue
-            limit = max([limit, *(values.get(f"{name}/{key}", 0) for name in self._random)])  # they are sane
+            limit = max([limit, *(values.get(f"{name}/{key}", 0) for name in self._random)])  # these are sane
             if (share := values.get(f"generator/{key}", 0)) > limit:
                 yield f"{100 * share:.2g} % {_WORDS[key]} (sane: up to {100 * limit:.2g} %)"
         key = _LARGE[self._kind]
@@ -160,7 +160,7 @@ class Instruments:
             yield f"{key} is {ours:.2g}, {ours / theirs:.2g} times that of {largest}"
 
     def _describe(self, drawn):
-        """Numbers of fields [K, N, H, W, *] of the shown slices."""
+        """Measures fields [K, N, H, W, *] of the shown slices."""
         images, labels = self._transform(np.asarray(drawn))
         values = (
             metrics.deformation_diagnostics(drawn, self._config.data.resolution)
@@ -176,12 +176,12 @@ class Instruments:
         return values
 
     def _mean_reading(self, drawn):
-        """`_describe`, averaged over parts of `Z_DRAWS` draws: deviations and maxima depend on how many there are."""
+        """`_describe`, averaged over parts of `Z_DRAWS` draws: deviations and maxima depend on their number."""
         readings = [self._describe(part) for part in np.split(drawn, len(drawn) // Z_DRAWS)]
         return {key: float(np.mean([reading[key] for reading in readings])) for key in readings[0]}
 
     def _spread(self, images):
-        """Of images [K, N, H, W, C], K of each slice: how much grey values differ over K, as a share of the unlabelled.
+        """How much the grey values of images [K, N, H, W, C] vary over K, relative to the unlabelled slices.
 
         The median over the directions in which unlabelled slices differ, of which brightness is one.
         """
@@ -190,7 +190,7 @@ class Instruments:
         return float(np.median(np.sqrt(seen.var(axis=0, ddof=1).mean(axis=0))))
 
     def _transform(self, drawn):
-        """The shown slices by fields [K, N, H, W, *]: images and labels, each [K, N, H, W, C]."""
+        """The shown slices after fields [K, N, H, W, *]: images and labels, each [K, N, H, W, C]."""
         image, label = (np.broadcast_to(part, (len(drawn), *part.shape)) for part in self._shown)
         flat = [part.reshape(-1, *part.shape[2:]) for part in (image, label, drawn)]
         made = Batch(transform_image(self._kind, flat[0], flat[2]), transform_label(self._kind, flat[1], flat[2]))
@@ -212,7 +212,7 @@ class Instruments:
         return (transform.apply(self._shown, params).image - self._shown.image).numpy()
 
     def _ask(self, generate, judge):
-        """How often D is right, on generated slices and on the scans of each pool apart."""
+        """How often D is right, on generated slices and on the scans of each pool separately."""
         source, repeats = self._pools["labelled"], draws_of_a_slice(self._config.augment)
         source = np.tile(source[: len(source) // repeats], (repeats, 1, 1, 1))
         field = fields(generate, source, self._config, num_draws=1)[0]
@@ -259,5 +259,5 @@ _CHARTS = {
 
 
 def _spread_out(slices, number):
-    """So many of some slices, evenly spread; repeated where there are fewer."""
+    """`number` slices, evenly spread; some repeat if there are fewer."""
     return slices[np.linspace(0, len(slices) - 1, number).round().astype(int)]

@@ -1,4 +1,4 @@
-"""Builds networks, update rules and augmentations as a config says."""
+"""Builds networks, update rules and augmentations from a config."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def set_up_tensorflow(config: Config) -> None:
-    """Sets what is global in TensorFlow; to be called before anything else uses it."""
+    """Sets global options of TensorFlow; to be called before anything else uses it."""
     determinism.fix_order()
     keras.mixed_precision.set_global_policy(config.precision)
     _warn_of_idle_gpus()
@@ -44,7 +44,7 @@ def _warn_of_idle_gpus():
 
 
 def slow_precision(config: Config) -> list[str]:
-    """A line on 16 bits that the user's own networks have to do without this machine's instructions, or none."""
+    """A line about 16 bits that this machine emulates in the user's own networks, or none."""
     own = any(config.model[role] not in known for role, known in models.ROLES.items())
     if not own or devices.adds_in_float32(config.precision.removeprefix("mixed_")):
         return []
@@ -55,13 +55,13 @@ def slow_precision(config: Config) -> list[str]:
 
 
 def warn_of_slow_precision(config: Config) -> None:
-    """Says, before a training, what `slow_precision` does."""
+    """Logs the warnings of `slow_precision` before a training."""
     for warning in slow_precision(config):
         logger.warning(warning)
 
 
 def random_layers(step: tf.Module) -> list[str]:
-    """A line on networks of an update rule that draw at random in a training, or none."""
+    """A line about networks of an update rule that draw at random in training, or none."""
     if not (found := models.random_layers(step)):
         return []
     return [
@@ -70,14 +70,14 @@ def random_layers(step: tf.Module) -> list[str]:
 
 
 def machine(config: Config) -> str:
-    """What computes, and how, in a few words."""
+    """Device, precision, threads and TensorFlow's version, in a few words."""
     threads = determinism.num_threads()
     return f"{devices.used()}, {config.precision}, threads: {threads}, TensorFlow {tf.__version__}"
 
 
 @contextlib.contextmanager
 def precision(config: Config) -> Iterator[None]:
-    """Within, networks are built with a config's precision; the user's own policy is back afterwards."""
+    """Networks built in the block have a config's precision; the user's own policy is restored afterwards."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(config.precision)
     try:
@@ -97,7 +97,7 @@ def check(config: Config) -> None:
 
 
 def check_transforms(config: Config, method: Method) -> None:
-    """Tries the user's own transforms of a method.
+    """Tries a method's user-defined transforms.
 
     Raises:
       UserError: one cannot be used.
@@ -203,9 +203,9 @@ def augmenter(
 
     Args:
       config: resolved.
-      partition: of the generated half.
+      partition: how the generated half is divided.
       learned: the trained generators by name.
-      unlabelled: volumes [Z, H, W, C], where the method needs them.
+      unlabelled: volumes [Z, H, W, C], if the method needs them.
     """
     released_affine, strong = config.transforms.affine == "released", config.transforms.strong
     transforms = {
@@ -230,5 +230,5 @@ def _elastic(config, stddev_mm):
 
 
 def on_cpu():
-    """Where generators run that the `tf.data` pipeline uses: it lives on the CPU."""
+    """The device of generators in the `tf.data` pipeline, which runs on the CPU."""
     return tf.device("CPU")

@@ -1,4 +1,4 @@
-"""Trained networks in files that programs without tfaug load: Keras, SavedModel, ONNX.
+"""Trained networks in files that programs without tfaug can load: Keras, SavedModel, ONNX.
 
 All three hold one Keras model in float32, whatever precision it was trained in: a segmenter from `image` to `logits`,
 or a generator from `image`, `z` and, if it deforms, `label` to `field`, `generated_image` and `generated_label`.
@@ -63,10 +63,10 @@ class Network:
     Args:
       path: the run's folder.
       role: "segmenter", "deform" or "intensity", see `sources.config_of_network`.
-      config: the run's.
+      config: the run's config.
 
     Attributes:
-      model: the Keras model, in float32; its outputs are a tensor of logits, or by name.
+      model: the Keras model, in float32; its output is a tensor of logits, or a dict by name for a generator.
 
     Raises:
       UserError: the run's best model is missing or damaged.
@@ -86,7 +86,7 @@ class Network:
         """Writes the network.
 
         Args:
-          folder: where.
+          folder: the folder to write to.
           to: the format, a key of `exporting.FILES`.
 
         Raises:
@@ -138,14 +138,14 @@ class Network:
 
 
 def _plain(model: keras.Model) -> keras.Model:
-    """The same model of layers that Keras has itself, as far as it has them."""
+    """The same model, with Keras's own layers where it has equal ones."""
 
     def layer_of(layer):
         if isinstance(layer, Upsample) and layer.half_pixel_centers:
             return keras.layers.UpSampling2D(2, interpolation="bilinear", name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
-    if not any(isinstance(layer, Upsample) for layer in model.layers):  # it is the user's own
+    if not any(isinstance(layer, Upsample) for layer in model.layers):  # a user-defined network
         return model
     plain = keras.models.clone_model(model, clone_function=layer_of)
     plain.set_weights(model.get_weights())
@@ -153,7 +153,7 @@ def _plain(model: keras.Model) -> keras.Model:
 
 
 def _with_images(generator: keras.Model, kind: str, num_classes: int) -> keras.Model:
-    """A generator that gives, with its field, what the field makes of the image and the label."""
+    """A generator that also returns what its field makes of the image and the label."""
     image, z = generator.inputs
     (field,) = generator.outputs
     if kind == "intensity":
@@ -166,7 +166,7 @@ def _with_images(generator: keras.Model, kind: str, num_classes: int) -> keras.M
 
 
 def _make_readable(path: pathlib.Path) -> None:
-    """Makes a file of tf-keras one of Keras 2.15: its own names of modules, and no argument that came later."""
+    """Makes a file of tf-keras readable for Keras 2.15: module names of Keras, and no later argument."""
     with zipfile.ZipFile(path) as file:
         contents = {name: file.read(name) for name in file.namelist()}
     config = json.loads(contents["config.json"].replace(b'"tf_keras.', b'"keras.'))
@@ -180,7 +180,7 @@ def _make_readable(path: pathlib.Path) -> None:
 
 
 def _layers_file() -> str:
-    """The file with the layers that Keras does not have, for who has no tfaug."""
+    """The content of the file with the layers that Keras lacks, for users without tfaug."""
     parts = [
         _HEADER,
         inspect.getsource(bilinear_warp),

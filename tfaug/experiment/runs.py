@@ -1,4 +1,4 @@
-"""What finished runs are good for: trained networks and evaluations."""
+"""The use of finished runs: trained networks and evaluations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ROOM = "make room, then run the same command again"
 
 
 def load_generator(config: Config, workdir, name: str) -> keras.Model:
-    """The trained generator that the second stage of a config uses, built as its own run's config says.
+    """The trained generator that the second stage of a config uses, built from its own run's config.
 
     Raises:
-      UserError: it has not been trained, or with another config; or one that the user names does not fit.
+      UserError: it has not been trained, or with another config; or one that the user names does not match.
     """
     named = config.generators[name]
     path = used_generator_path(config, workdir, name)
@@ -39,7 +39,7 @@ def load_generator(config: Config, workdir, name: str) -> keras.Model:
         )
     saved = run_dir.read_config(path)
     asked = of_generator(config, name).to_dict()
-    if named:  # only what must fit must be equal
+    if named:  # only what has to match is compared
         kind = GENERATORS[name][0]
         if "segment" in saved or GENERATORS[report.get("generator", name)][0] != kind:
             raise UserError(path, f"has not learned {name!r}", f"name a run of `train.py --stage=aug --gen={kind}`")
@@ -74,13 +74,13 @@ def evaluate(
     changes: Mapping[str, Any] | None = None,
     distances: str = metrics.DEFAULT_DISTANCES,
 ) -> str:
-    """Evaluates a trained segmenter on a split, on the scans' own grids, as the config saved with it says.
+    """Evaluates a trained segmenter on a split, on the scans' own grids.
 
     Args:
       path: the run's folder; results go to its `evaluation/<split>`.
       split: "test" or "validation".
-      asked: the config whose data are scored, and that the run must have been trained with; None: the run's own.
-      changes: values of keys in place of the config's, as {"data.root": "/data/acdc"}.
+      asked: the config whose data are scored, and with which the run must have been trained; None: the run's own.
+      changes: values that replace the config's by key, as {"data.root": "/data/acdc"}.
       distances: the definition of HD95 and ASSD, a key of `metrics.DISTANCES`.
 
     Returns:
@@ -98,7 +98,7 @@ def evaluate(
         config = asked.copy_and_resolve_references()
         config.precision = saved.precision
     if changes:
-        with config.ignore_type():  # a list, as it is saved, for a tuple
+        with config.ignore_type():  # a list, as saved, in place of a tuple
             config.update_from_flattened_dict(changes)
         check_splits(config)
     require(cases(config, split), split)
@@ -109,7 +109,7 @@ def evaluate(
     if "data.root" in (changes or ()):
         refuse_other_coding(data.dataset.reader, data.task)
     model = run_dir.identity(path)
-    complete = (out_dir / identity.TABLE).is_file()  # else there is no need to read the scans twice
+    complete = (out_dir / identity.TABLE).is_file()  # otherwise the scans need not be read twice
     if complete and identity.is_evaluated(out_dir, identity.of_evaluation(model, data.digests([split]), distances)):
         print(f"{out_dir}: evaluated before; nothing to do")
     else:
@@ -132,29 +132,29 @@ def evaluate(
 
 
 def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepared]:
-    """Passes scans on; before files of one are written, its case is written down."""
+    """Passes on scans; each case is recorded before its files are written."""
     for prepared in scans:
         identity.note_case(out_dir, prepared.case, _ROOM)
         yield prepared
 
 
 def other_precision(path, config: Config) -> str | None:
-    """The precision of a finished run, if it is not the config's."""
+    """The precision of a finished run, if it differs from the config's."""
     made_in = run_dir.read_report(path).get("environment", {}).get("precision", config.precision)
     return made_in if made_in != config.precision else None
 
 
 def refuse_other_precision(path, config: Config, workdir, method: Method) -> None:
-    """Refuses a result for a folder of results, which name one precision, of a run in another one.
+    """Refuses a result of runs in a precision other than the config's, which is that of the folder of results.
 
     Args:
       path: the finished run of a segmenter.
-      config: with its labelled set and seed.
-      workdir: of its generators' runs, unless the config names them.
+      config: the config, with its labelled set and seed.
+      workdir: folder of its generators' runs, unless the config names them.
       method: its row.
 
     Raises:
-      UserError: its or a generator's run was made in another precision.
+      UserError: the run, or that of a generator, was made in another precision.
     """
     of_generators = (used_generator_path(config, workdir, name) for name in method.generators)
     for run in (path, *of_generators):
@@ -164,7 +164,7 @@ def refuse_other_precision(path, config: Config, workdir, method: Method) -> Non
 
 
 def provenance(path) -> dict[str, Any]:
-    """How long a finished run took in seconds, and what decided the last bits of its numbers."""
+    """How long a finished run took in seconds, and what determined the last bits of its numbers."""
     made_on = run_dir.read_report(path)["environment"]
     return {
         "seconds": EventLog(path).seconds(),

@@ -1,4 +1,4 @@
-"""Trained segmenters at work: from a volume to a mask on its own grid."""
+"""Trained segmenters applied to scans: from a volume to a mask on its own grid."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Segmenter:
         self.task, self.slice_axis = sources.task_of(configs[0]), configs[0].data.slice_axis
         self.models = [_load(path, config) for path, config in zip(paths, configs)]
         self._specs = [sources.spec_of(config) for config in configs]
-        # In the batches of `runs.evaluate`: another size may change the last bits.
+        # With the batch size of `runs.evaluate`: another one may change the last bits.
         self._predict = [
             inference.predictor(model, config.segment.batch_size) for model, config in zip(self.models, configs)
         ]
         self._known = [list((run_dir.read_report(path).get("scans") or {}).values()) for path in paths]
 
     def prepare(self, volume: Volume) -> list[Prepared]:
-        """The volume as each of the runs wants it.
+        """The volume, prepared as each of the runs needs it.
 
         Raises:
           UserError: see `preprocess.prepare_volume`.

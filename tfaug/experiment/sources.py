@@ -1,4 +1,4 @@
-"""Which cases an experiment has, and their prepared scans. Needs no TensorFlow."""
+"""The cases of an experiment, and their prepared scans. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def method(config: Config, name: str, flag: str = "--aug") -> tuple[str, Method]
 
 
 def root(config: Config) -> pathlib.Path:
-    """The data set's folder; the built-in cohort is made when it is asked for."""
+    """The data set's folder; the built-in cohort is made if needed."""
     if config.data.root:
         return pathlib.Path(config.data.root)
     return cohort.ensure_cohort(config.data.cache_dir, config.data.cohort_seed, config.data.num_workers)
 
 
 def reader(config: Config) -> readers.Reader:
-    """What knows the data set's layout.
+    """The reader of the data set.
 
     Raises:
-      UserError: the folder is not of the layout, or the config names a layout but no folder.
+      UserError: the folder does not have the layout, or the config names a layout but no folder.
     """
     if not config.data.root and config.data.reader not in ("", "acdc"):
         problem = f"names {config.data.reader!r}, but data.root is empty and the built-in cohort needs no reader"
@@ -65,12 +65,12 @@ def task_of(config: Config) -> Task:
 
 
 def spec_of(config: Config) -> Spec:
-    """How a resolved config wants scans prepared."""
+    """How a resolved config has scans prepared."""
     return Spec(config.data.image_size, config.data.resolution, config.data.n4_shrink)
 
 
 def tag_of(reader: readers.Reader, config: Config) -> str:
-    """A part of the names of masks: the cardiac phase, where the layout knows one and cases are not named after it."""
+    """A part of the masks' names: the cardiac phase, if the layout knows one and cases are not named after it."""
     one_phase = isinstance(reader, readers.acdc.Reader) and config.data.phase in readers.acdc.PHASES
     return config.data.phase if one_phase else ""
 
@@ -115,7 +115,7 @@ def configs_of_generators(paths: Sequence[pathlib.Path]) -> list[Config]:
     """The configs of finished runs of the first stage whose generators can be used one after the other.
 
     Raises:
-      UserError: a run has no generator, two have one of the same kind, or they want other scans.
+      UserError: a run has no generator, two have one of the same kind, or they need different scans.
     """
     configs, kinds = [], {}
     for path in paths:
@@ -152,24 +152,24 @@ def config_of_network(path: pathlib.Path) -> tuple[str, Config]:
 
 
 def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> dict[str, pathlib.Path]:
-    """The folders of the generators that a segmenter's run learned with, by name; they may be gone.
+    """The folders of the generators that a segmenter's run learned with, by name; they may have been removed.
 
     Args:
       path: the segmenter's run; a generator's has none.
-      config: the run's.
-      report: the run's.
+      config: the run's config.
+      report: the run's report.
     """
     workdir = path.absolute().parent
     return {name: used_generator_path(config, workdir, name) for name in report.get("generators", {})}
 
 
 def whole_config(config: Config, learned: Sequence[Config]) -> Config:
-    """A run's config with the sections that its folder does not keep, as they are another stage's.
+    """A run's config, completed by the sections of other stages, which its folder does not keep.
 
-    They are those of the generators' runs, else of the default config for any structures: the run has not read them.
+    They come from the generators' runs, or from the default config for any structures: the run has not read them.
 
     Args:
-      config: of a finished run.
+      config: the config of a finished run.
       learned: the configs of the generators that a segmenter learned with, in the order of `generators_of`.
     """
     sections: dict[str, Any] = phantom.get_config().to_dict()
@@ -189,12 +189,12 @@ def _shown(value):
 
 
 def scans_to_segment(path: pathlib.Path, config: Config, labels: bool = False) -> DataSet:
-    """The scans of a file, a folder or a data set, for the segmenter that has this config.
+    """The scans of a file, a folder or a data set, for the segmenter with this config.
 
     Args:
-      path: of the file or folder.
-      config: of a run.
-      labels: whether labels count too, as for scores.
+      path: the file or folder.
+      config: the config of a run.
+      labels: whether labels are needed too, as for scores.
 
     Raises:
       UserError: there are none, or they have other channels, or labels of another coding.
@@ -209,14 +209,14 @@ def scans_to_segment(path: pathlib.Path, config: Config, labels: bool = False) -
 
 
 def refuse_other_coding(reader: readers.Reader, task: Task, labels: bool = True) -> None:
-    """Refuses a data set that says itself that its channels, or the values of its labels, are not those of a run.
+    """Refuses a data set that declares an order of channels or values of labels other than a run's.
 
-    Structures of other names may be the same ones, and are a warning.
+    Structures with other names may be the same ones, and only give a warning.
 
     Args:
-      reader: of the data set.
-      task: the run's.
-      labels: whether labels count.
+      reader: reader of the data set.
+      task: task of the run.
+      labels: whether labels are needed.
 
     Raises:
       UserError: channels are in another order, or a structure has another value.
@@ -240,18 +240,18 @@ def refuse_other_coding(reader: readers.Reader, task: Task, labels: bool = True)
 
 
 def resolve(config: Config) -> Config:
-    """A copy of a config in which everything that its data decide has a value, and which says so on standard output.
+    """A copy of a config in which everything that depends on the data has a value; prints what was found.
 
     Structures and channels come from the data set, splits from their file or a random draw, the grid from spacings and
-    labels. A resolved config stays as it is.
+    labels. A resolved config is returned unchanged.
 
     Raises:
-      UserError: data and config do not fit together.
+      UserError: data and config do not match.
     """
     if rules.is_resolved(config):
         return config
     config = rules.copied(config)
-    with config.ignore_type():  # a number takes the place of "auto"
+    with config.ignore_type():  # a number replaces "auto"
         _resolve(config)
     return config
 
@@ -277,7 +277,7 @@ def _resolve(config):
 
 
 def _needs_files(config):
-    """Of the built-in cohort everything is known, but what is measured: a wrong flag need not wait until it is made."""
+    """Whether files are needed: without, all but measurements is known of the built-in cohort before it is made."""
     splits, data = config.splits, config.data
     return bool(data.root or data.reader or splits.file or splits.random) or "auto" in (
         data.image_size,
@@ -295,7 +295,7 @@ def _resolve_splits(config, source):
         _name_cases(config, source)
         return
     labelled = chosen.pop("labelled")
-    config.splits.labelled = Config(labelled)  # the sets of another data set are gone
+    config.splits.labelled = Config(labelled)  # replaces the sets of another data set
     for split, names in chosen.items():
         config.splits[split] = tuple(names)
     config.splits.file = ""
@@ -310,7 +310,7 @@ def _resolve_splits(config, source):
 
 
 def _name_cases(config, source):
-    """Puts the cases of a patient in place of the patient's name."""
+    """Replaces the name of a patient by the patient's cases."""
 
     def cases_of(names):
         return tuple(case for name in names for case in source.members(name))
@@ -322,7 +322,7 @@ def _name_cases(config, source):
 
 
 def _check_sizes(config, source):
-    """Refuses sets of labelled cases, as the user gives them, that are not as large as their name says."""
+    """Refuses labelled sets given by the user whose size is not the one that their name says."""
     for size, sets in config.splits.labelled.items():
         for members in sets:
             if size not in (f"n{len(members)}", f"n{len({source.patient(case) for case in members})}"):
@@ -334,7 +334,7 @@ def _check_sizes(config, source):
 
 
 def _check_cases(config, source):
-    """Tells splits of another data set from a case that is missing."""
+    """Distinguishes splits of another data set from a missing case."""
     named = {case for split in SPLITS for case in cases(config, split)}
     if any(_is_there(source, case) for case in sorted(named)):
         return
@@ -382,7 +382,7 @@ class Data:
 
     @functools.cached_property
     def dataset(self) -> DataSet:
-        """What the scans are read from."""
+        """The data set that the scans are read from."""
         return DataSet(reader(self._config), task_of(self._config), self._config.data.slice_axis)
 
     @property
@@ -396,11 +396,11 @@ class Data:
         return tag_of(self.dataset.reader, self._config)
 
     def counts(self) -> str:
-        """How many cases there are of each split."""
+        """The number of cases in each split, as text."""
         return ", ".join(f"{len(cases(self._config, split))} {split}" for split in SPLITS)
 
     def load(self, names: Iterable[str]) -> None:
-        """Reads and prepares the cases of some splits, unless they are loaded.
+        """Reads and prepares the cases of some splits, unless already loaded.
 
         Raises:
           UserError: cases cannot be used.
@@ -417,7 +417,7 @@ class Data:
         return self._loaded[name]
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
-        """Of the contents of the files of some splits, by case; of scans that have been read, as they were then.
+        """Digests of the contents of the files of some splits, by case; for scans already read, as they were then.
 
         Raises:
           UserError: a file is missing or cannot be read.
@@ -427,7 +427,7 @@ class Data:
         return {request.case: self._digests[request.case] for request in requests}
 
     def warnings(self, names: Iterable[str]) -> list[str]:
-        """What is odd about the scans of splits that have been loaded."""
+        """The oddities of the scans of loaded splits."""
         return [str(oddity) for oddity in oddities.of_scans(self.task, [scan for name in names for scan in self[name]])]
 
     def with_volumes(self, name: str) -> Iterator[Prepared]:

@@ -57,8 +57,8 @@ class Stage:
       learned: fixed generators that the run depends on, by name.
 
     Raises:
-      UserError: a part that the config or the method names cannot be used, or a split is empty. This is known at once,
-        as data and other trainings take long.
+      UserError: a part that the config or the method names cannot be used, or a split is empty. Raised on creation, as
+        data and other trainings take long.
     """
 
     keys: tuple[str, ...]
@@ -75,10 +75,10 @@ class Stage:
         networks.check(config)
 
     def find(self) -> None:
-        """Loads what earlier trainings have made, before the data, which may take long."""
+        """Loads the results of earlier trainings, before the data, which may take long."""
 
     def refuse_other(self, report: Mapping[str, Any]) -> None:
-        """Refuses a finished run, by its report, that was trained on other data or with other parts than there are now.
+        """Refuses a finished run that, by its report, was trained on other data or with other parts than now.
 
         Raises:
           UserError: names them.
@@ -86,11 +86,11 @@ class Stage:
         identity.refuse_other_scans(self.path, report, self.data.digests(self.splits))
 
     def build(self) -> None:
-        """Makes step, batches and keep, now that the data are loaded."""
+        """Makes `step`, `batches` and `keep`, once the data are loaded."""
         raise NotImplementedError
 
     def score(self) -> Scores:
-        """A validation: named scores, "dice/mean" among them."""
+        """Validates; returns named scores, "dice/mean" among them."""
         dice = evaluation.validation_dice(self.predict, self.data["validation"], self.data.task)
         return {f"dice/{name}": value for name, value in dice.items()}
 
@@ -105,11 +105,11 @@ class Stage:
         return {}
 
     def report(self) -> Mapping[str, str]:
-        """What the run's report says beside the best score and its step."""
+        """What the run's report contains besides the best score and its step."""
         return {}
 
     def warnings(self) -> list[str]:
-        """What the run's report warns of."""
+        """Warnings for the run's report."""
         return []
 
     def run(self) -> None:
@@ -117,8 +117,8 @@ class Stage:
 
         Raises:
           UserError: data or config cannot be used, or are not those that the run began with.
-          MachineError: disk or memory gave way, or a loss is not finite.
-          Interrupted: SIGTERM or SIGINT came; what was done is saved.
+          MachineError: disk or memory failed, or a loss is not finite.
+          Interrupted: SIGTERM or SIGINT was received; the updates so far are saved.
         """
         saved = {key: value for key, value in self.config.to_dict().items() if key not in self.unread}
         with run_dir.RunDir(self.path, saved, self.keys) as run, _warnings_into(run):
@@ -131,7 +131,7 @@ class Stage:
                 return
             self.find()
             self.data.load(self.splits)
-            # What was said before the run was opened, its report has not heard.
+            # Warnings from before the run was opened are not in its report yet.
             slow = networks.slow_precision(self.config)
             for warning in (*devices.idle_gpus(), *slow, *self.data.warnings(self.splits)):
                 run.warn(warning, show=False)
@@ -156,7 +156,7 @@ class Stage:
         """The networks to validate and keep, by name: the step's own, or their averages, which then follow the updates.
 
         Args:
-          **builders: make a second network of the same architecture, for the average.
+          **builders: functions that make a second network of the same architecture, for the average.
         """
         own = {name: getattr(self.step, name) for name in builders}
         if not self.schedule.average:
@@ -179,7 +179,7 @@ class Stage:
         )
 
         def while_finite(call):
-            """Of a state that is NaN there is nothing to score or draw: the run ends first."""
+            """Ends the run before a state with NaN is scored or drawn."""
 
             def checked(*args):
                 finite.check()
@@ -233,7 +233,7 @@ class Stage:
         }
 
     def parts(self) -> Mapping[str, Any]:
-        """What tells the parts of the training, beside config and data, from others, as JSON has it."""
+        """What identifies the parts of the training besides config and data, JSON-able."""
         return {"generators": {name: _digest(model) for name, model in self.learned.items()}}
 
 
@@ -305,7 +305,7 @@ class LearnAugmentation(Stage):
 
 
 class TrainSegmenter(Stage):
-    """Stage "seg": trains S anew with one method, its generators fixed, and keeps the best by validation Dice."""
+    """Stage "seg": trains S anew with one method, fixed generators; keeps the best by validation Dice or the last."""
 
     keys = identity.SEGMENTER
     unread = ("augment", "methods")
@@ -325,10 +325,10 @@ class TrainSegmenter(Stage):
     def refuse_other(self, report):  # noqa: D102
         super().refuse_other(report)
         paths = {name: generator_path(self.config, self._workdir, name) for name in self.method.generators}
-        # Without a name in the config, one that has been removed since is no other one.
+        # A generator that the config does not name and that has been removed since is not another one.
         self._load([name for name, path in paths.items() if self.config.generators[name] or run_dir.read_report(path)])
         now = self.parts()
-        then = {"generators": {}, "row": now["row"], **report}  # the runs of before have no row
+        then = {"generators": {}, "row": now["row"], **report}  # older runs have no row
         other = [
             f"generator {name!r}" for name, one in now["generators"].items() if then["generators"].get(name) != one
         ]
@@ -347,7 +347,7 @@ class TrainSegmenter(Stage):
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
         for name in method.generators:
-            if not config.generators[name]:  # one that the user names may be of other data
+            if not config.generators[name]:  # one that the user names may come from other data
                 path = generator_path(config, self._workdir, name)
                 splits = ("labelled", "validation", "unlabelled")
                 identity.refuse_other_splits(path, run_dir.read_config(path), config, splits)
@@ -364,7 +364,7 @@ class TrainSegmenter(Stage):
             self.batches = pipeline.adversarial_batches(slices, pipeline.slices(unlabelled), *arguments)
         self.keep = self.kept(segmenter=functools.partial(networks.segmenter, config, "seg"))
         self.predict = inference.predictor(self.keep["segmenter"], schedule.batch_size)
-        self._again = supervised  # not as a graph, which takes a second to make, for one batch now and then
+        self._again = supervised  # not as a graph, which takes a second to build, for an occasional batch
 
     def draw(self, num_done):  # noqa: D102
         index = tf.constant(num_done - 1, tf.int64)
@@ -379,7 +379,7 @@ class TrainSegmenter(Stage):
 
 @contextlib.contextmanager
 def _warnings_into(run: run_dir.RunDir) -> Iterator[None]:
-    """Within, what tfaug's modules warn of is kept for the run's report."""
+    """Warnings that tfaug's modules log in the block are kept for the run's report."""
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: run.warn(record.getMessage())
     logger = logging.getLogger("tfaug")
