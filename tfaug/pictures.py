@@ -159,8 +159,8 @@ def segmentation_panel(
       images: slices, each [X, Y].
       references: integer masks, each [X, Y].
       predictions: the same.
-      colours: of the structures.
-      names: what to call the rows, or nothing.
+      colours: colours of the structures.
+      names: names of the rows; may be empty.
     """
     figure, tiles = _canvas(len(images), 3, colours, left=TITLE if names else 0.0)
     for title, tile in zip(("scan", "reference", "prediction"), tiles[0]):
@@ -195,8 +195,8 @@ def generator_panel(
       labels: integer masks of the inputs, each [X, Y].
       generated_labels: integer masks of the generated slices.
       kind: "deform" or "intensity".
-      colours: of the structures.
-      names: what to call the rows, or nothing.
+      colours: colours of the structures.
+      names: names of the rows; may be empty.
     """
     figure, tiles = _canvas(len(images), 4, colours, left=TITLE if names else 0.0, bars=(1, 3))
     field_title, shown = _fields(tiles[:, 1], fields, kind)
@@ -234,7 +234,7 @@ def draws_panel(
       generated: for each z, the generated image [X, Y].
       generated_labels: for each z, its integer mask.
       kind: "deform" or "intensity".
-      colours: of the structures.
+      colours: colours of the structures.
     """
     figure, tiles = _canvas(2, 1 + len(fields), colours, left=TITLE, bars=(len(fields),))
     title, shown = _fields(tiles[0, 1:], fields, kind)

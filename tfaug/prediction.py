@@ -293,7 +293,7 @@ class Job:
         """The folder's record, as `_read` returns it, with these settings; or a new one.
 
         Raises:
-          UserError: the folder holds masks made with other settings, which must not be overwritten.
+          UserError: the folder holds masks made with other settings, and `overwrite` is not set.
         """
         path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         if record is None:

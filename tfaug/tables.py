@@ -10,7 +10,7 @@ _TEXT = ("case", "split", "structure", "shape", "spacing_mm", "orientation", "di
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Reads a table: columns of names are text, even for cases called 001 or NA; an empty field is "" there, else NaN.
+    """Reads a table: names are text, even those of cases called 001 or NA; empty fields are "" there, NaN elsewhere.
 
     Raises:
       OSError: there is none, or it cannot be read.

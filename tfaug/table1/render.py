@@ -45,7 +45,7 @@ def write(folder, methods: Mapping[str, Method]) -> str:
       methods: the rows, as `augment.methods.table` returns them.
 
     Raises:
-      UserError: there are no results, or damaged ones, or one is of a method that has changed since.
+      UserError: there are no results, or damaged ones, or the method of one has changed since.
       MachineError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
