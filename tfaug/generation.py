@@ -1,16 +1,16 @@
-"""The learned augmentation as a data set that other programs train on, in the layout of nnU-Net v2.
+"""The learned augmentation as a data set for other programs to train on, in the layout of nnU-Net v2.
 
-    OUT/dataset.json                     channels, labels (1 to n, as nnU-Net wants them), number of cases
-    OUT/imagesTr/CASE_g0001_0000.nii.gz  a generated scan, a file for each channel; in the source's format and geometry
+    OUT/dataset.json                     channels, labels (1 to n, as nnU-Net expects), number of cases
+    OUT/imagesTr/CASE_g0001_0000.nii.gz  a generated scan, one file per channel; in the source's format and geometry
     OUT/labelsTr/CASE_g0001.nii.gz       its label
     OUT/imagesTr/CASE_0000.nii.gz ...    on request: the originals
     OUT/generated.csv                    source and z of each generated scan
-    OUT/sheet.png                        originals beside what was generated from them
-    OUT/generate.json                    what has made all this
+    OUT/sheet.png                        originals beside scans generated from them
+    OUT/generate.json                    how all this was made
     OUT/lock                             locked while a process works here
 
-Fields are computed on the slices that the generators know, and applied on the scan's own grid: what is not moved is
-not interpolated. Needs no TensorFlow: generators are handed over, see `experiment.generators`.
+Fields are computed on prepared slices and applied on the scan's own grid, so that voxels that do not move are not
+interpolated. Needs no TensorFlow: generators are passed in, see `experiment.generators`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FADE = 0.25  # of the crop's side: beyond the crop, where nothing is known, fiel
 SHOWN = 4  # generated scans beside each original of the sheet
 SOURCES_SHOWN = 5
 RECORD = "generate.json"
-_MARK = "tfaug_generate"  # tells our record from another program's file
+_MARK = "tfaug_generate"  # distinguishes our record from another program's file
 _FORMAT = 1
 _ROOM = "make room or choose another --output, then run the command again"
 _FOLDER = "choose an --output that can be written"
@@ -48,12 +48,12 @@ _replacing = functools.partial(replacing, remedy=_ROOM)
 
 
 class Options(NamedTuple):
-    """What is wanted.
+    """Options of a generated data set.
 
     Attributes:
-      number: how many scans are generated; they take turns among the sources.
-      seed: of all noise; the same seed gives the same scans.
-      per_slice: a z for each slice; else one for the whole scan, so that fields go together along the sliced axis.
+      number: how many scans are generated, from the sources in turn.
+      seed: seed of all noise; the same seed gives the same scans.
+      per_slice: one z per slice; otherwise one for the whole scan, so that fields match along the sliced axis.
       with_originals: the sources are written too.
     """
 
@@ -69,17 +69,17 @@ class Job:
     Args:
       dataset: the sources' data set.
       cases: the sources, with labels.
-      spec: how the generators want scans prepared.
-      cache_dir: where prepared scans are kept.
-      folder: for the data set; made if it is missing.
-      runs: what tells the generators' runs from others, JSON-able.
+      spec: how scans are prepared for the generators.
+      cache_dir: folder of the cache.
+      folder: folder of the data set; created if missing.
+      runs: identities of the generators' runs, JSON-able.
       options: see `Options`.
 
     Attributes:
-      waiting: the names of the scans that are not there yet.
+      waiting: the names of the scans that are still to be made.
 
     Raises:
-      UserError: a source cannot be read, the sources are not in one format, or the folder is not one for this data set.
+      UserError: a source cannot be read, the sources are not in one format, or the folder cannot hold this data set.
       MachineError: the folder cannot be written.
     """
 
@@ -125,16 +125,16 @@ class Job:
         """Makes what is missing.
 
         Args:
-          generators: as `experiment.generators.Generators`; None will do if nothing is waiting.
+          generators: such as `experiment.generators.Generators`; may be None if nothing is waiting.
 
         Returns:
-          what there is now, for the user.
+          a line on what was made, for the user.
 
         Raises:
-          UserError: a source cannot be used. Or another command has worked in the folder since this job was made, and
-            its scans are not to be continued.
-          MachineError: a file cannot be written; what was done stays.
-          Interrupted: a signal asked the program to stop; what was done stays.
+          UserError: a source cannot be used, or another command has worked in the folder since this job was created and
+            its scans cannot be continued.
+          MachineError: a file cannot be written; finished scans are kept.
+          Interrupted: a signal asked the program to stop; finished scans are kept.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
@@ -151,7 +151,7 @@ class Job:
         return printable(f"{self._folder}: {counted(number, 'case')} for nnU-Net, MONAI or others; see sheet.png")
 
     def _make_all(self, generators) -> Iterator[str]:
-        """Makes the scans that wait, source by source, as each is read once."""
+        """Makes the waiting scans, source by source, so that each source is read once."""
         waiting = set(self.waiting)
         for case in self._sources:
             todo = [(name, index) for name, source, index in self._wanted if source == case and name in waiting]
@@ -201,7 +201,7 @@ class Job:
         return name in self._record["cases"] and all(path.is_file() for path in self._files(name))
 
     def _finish(self) -> None:
-        """Writes what describes the whole: the picture, the table, and last dataset.json."""
+        """Writes the description of the data set: the picture, the table and, last, dataset.json."""
         task, made = self._dataset.task, self._record["cases"]
         self._draw()
         rows = [
@@ -220,7 +220,7 @@ class Job:
         write_json(self._folder / "dataset.json", described, _ROOM)
 
     def _draw(self) -> None:
-        """A row for each original and what was generated from it, in the middle of its labelled slices."""
+        """Draws sheet.png: a row per original with scans generated from it, in the middle of its labelled slices."""
         columns = min(SHOWN, -(-self._options.number // len(self._sources))) + 1
         tiles = []
         for case in list(self._sources)[:SOURCES_SHOWN]:
@@ -242,7 +242,7 @@ class Job:
             pictures.save(sheet, path)
 
     def _content(self) -> bytes | None:
-        """Of the folder's record; None if there is none."""
+        """The content of the folder's record; None if there is none."""
         try:
             return (self._folder / RECORD).read_bytes()
         except OSError:
@@ -285,7 +285,7 @@ class Job:
 
 
 def _is_entry(one) -> bool:
-    """Whether a value is what a record tells of a scan."""
+    """Whether a value is a record's entry for a scan."""
     known = isinstance(one, dict) and isinstance(one.get("source"), str) and isinstance(one.get("index"), int)
     return known and "z" in one
 
@@ -296,7 +296,7 @@ def _names(record: Mapping[str, Any]) -> dict[tuple[str, int], str]:
 
 
 def _text(z) -> str:
-    """Noise in a cell of a table: numbers of a slice with spaces, slices with semicolons between them."""
+    """Noise as a cell of a table: numbers of a slice separated by spaces, slices by semicolons."""
     return "" if z is None else ";".join(" ".join(f"{value:.9g}" for value in row) for row in z)
 
 
@@ -304,10 +304,10 @@ def apply(volume: Volume, fields: Mapping[str, np.ndarray], grid: Grid, num_clas
     """A scan and its label, changed by the fields of its prepared slices: deformed, then brightened.
 
     Args:
-      volume: with its label.
+      volume: the scan with its label.
       fields: by kind, "deform" [Z, H, W, 2] and "intensity" [Z, H, W, C], or one of them.
-      grid: of the scan.
-      num_classes: with background.
+      grid: grid of the scan.
+      num_classes: number of classes, including the background.
 
     Returns:
       image [X, Y, Z, C] float32, label [X, Y, Z] uint8.
@@ -321,11 +321,11 @@ def apply(volume: Volume, fields: Mapping[str, np.ndarray], grid: Grid, num_clas
 
 
 def native_fields(fields: np.ndarray, grid: Grid) -> np.ndarray:
-    """Fields of prepared slices on the grid of their scan, bilinearly; beyond the crop they fade out.
+    """Fields of prepared slices, resampled bilinearly to the grid of their scan; beyond the crop they fade out.
 
     Args:
       fields: [Z, H, W, K] on the prepared grid.
-      grid: of the scan.
+      grid: grid of the scan.
 
     Returns:
       [X, Y, Z, K] float32.
@@ -341,7 +341,7 @@ def native_fields(fields: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _positions(grid: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the centres of native pixels lie along an axis of the prepared slice; and 1 inside it, falling to 0."""
+    """Positions of native pixel centres along an axis of the prepared slice; and weights, 1 inside, falling to 0."""
     native, rescaled, size = grid.native_shape[axis], grid.rescaled_shape[axis], grid.image_size
     in_rescaled, in_prepared = overlap(rescaled, size)
     centres = (np.arange(native) + 0.5) * rescaled / native - 0.5
@@ -351,13 +351,13 @@ def _positions(grid: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def deform(volume: Volume, field: np.ndarray, grid: Grid, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scan and its label, moved by a deformation of prepared slices as `warp.warp` moves these.
+    """A scan and its label, moved by a deformation of prepared slices as `warp.warp` moves the slices.
 
     Args:
-      volume: with its label.
+      volume: the scan with its label.
       field: [Z, H, W, 2] in pixels of the prepared grid.
-      grid: of the scan.
-      num_classes: with background.
+      grid: grid of the scan.
+      num_classes: number of classes, including the background.
 
     Returns:
       image [X, Y, Z, C] float32, label [X, Y, Z] uint8.
@@ -385,15 +385,15 @@ def add_intensity(image: np.ndarray, field: np.ndarray, grid: Grid, like: np.nda
     Args:
       image: [X, Y, Z, C] float32.
       field: [Z, H, W, C], in units of the distance between the 2nd and the 98th percentile of a channel.
-      grid: of the scan.
-      like: [X, Y, Z, C], the scan whose percentiles count: before it was deformed.
+      grid: grid of the scan.
+      like: [X, Y, Z, C], the scan before it was deformed, whose percentiles are used.
     """
     low, high = np.percentile(like, PERCENTILES, axis=(0, 1, 2))
     return image + native_fields(field, grid) * (high - low).astype(np.float32)
 
 
 def as_type(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Float voxels in the type of a scan's file: rounded and limited to what it holds."""
+    """Float voxels in the type of a scan's file; for an integer type, rounded and clipped to its range."""
     if dtype.kind == "f":
         return image.astype(dtype)
     limits = np.iinfo(dtype)

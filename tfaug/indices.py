@@ -1,10 +1,10 @@
-"""Volumes of structures, clinical indices of hearts, and how predicted ones agree with those of the reference.
+"""Volumes of structures, clinical indices of hearts, and the agreement of predicted values with the reference.
 
 A volume is the sum over slices of a structure's area times the distance between slices (Simpson's rule for a stack of
-slices), that is, its voxels times a voxel's volume. The spacing along Z is that between the centres of slices: a gap
-between them counts.
+slices), that is, its voxels times a voxel's volume. The spacing along Z is that between the centres of slices, and so
+includes gaps.
 
-Of a heart whose end-diastole (ED) and end-systole (ES) are both segmented, the indices are those of the ACDC challenge
+For a heart whose end-diastole (ED) and end-systole (ES) are both segmented, the indices are those of the ACDC challenge
 (Bernard et al., IEEE Transactions on Medical Imaging 37, 2018), with the formulas of the Society for Cardiovascular
 Magnetic Resonance (Schulz-Menger et al., Journal of Cardiovascular Magnetic Resonance 15:35, 2013):
 
@@ -15,8 +15,8 @@ Magnetic Resonance (Schulz-Menger et al., Journal of Cardiovascular Magnetic Res
 | EF | percent | ejection fraction, 100 (EDV - ESV) / EDV |
 | mass_ED | g | volume of the myocardium at ED in ml times its density, 1.05 g/ml |
 
-An empty mask has a volume of 0 ml, which counts as any other. What cannot be computed is NaN, and left out of means:
-indices of a patient of whom a phase is missing, and the ejection fraction of an empty EDV.
+An empty mask has a volume of 0 ml, which counts like any other. Values that cannot be computed are NaN, and left out of
+means: indices of a patient with a missing phase, and the ejection fraction for an EDV of 0.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Agreement(NamedTuple):
     """How predicted values agree with the reference's (Bland and Altman, Lancet 327, 1986).
 
     Attributes:
-      number: of the pairs in which both are defined.
+      number: number of pairs in which both are defined.
       bias: mean of prediction - reference; NaN without pairs.
       limits: half the distance between the 95 % limits of agreement, which are bias - limits and bias + limits: 1.96
         sample standard deviations of the differences; NaN for fewer than two pairs.
-      correlation: Pearson's; NaN for fewer than three pairs, or if one side does not vary.
+      correlation: Pearson's r; NaN for fewer than three pairs, or if one side does not vary.
     """
 
     number: int
@@ -76,7 +76,7 @@ def volumes(
       spacing: mm per voxel along X, Y, Z.
 
     Returns:
-      a row a structure: case, structure, and in ml predicted and reference.
+      a row per structure: case, structure, and predicted and reference in ml.
     """
     masks = dict(zip(SOURCES, (prediction, reference)))
     return [
@@ -90,14 +90,14 @@ def volumes(
 
 
 def compute(found: Sequence[dict], hearts: Hearts | None = None) -> pd.DataFrame:
-    """The indices of all cases: those of hearts if both phases are there, else the volume of each structure.
+    """The indices of all cases: those of hearts if there are any, else the volume of each structure.
 
     Args:
       found: rows of `volumes`.
       hearts: which structures and cases make up hearts, None if none do. A structure that the task lacks has no index.
 
     Returns:
-      a row for each patient (else each case) and index: patient (else case), name, as "LV_EDV", structure, unit,
+      a row for each patient (else case) and index: patient (else case), name, such as "LV_EDV", structure, unit,
         predicted, reference.
     """
     table = pd.DataFrame(found)
@@ -130,7 +130,7 @@ def _of_myocardium(ed: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """What `compute` returns, a row a patient or case, with columns as LV_EDV_predicted_ml and LV_EDV_reference_ml."""
+    """The result of `compute`, one row per patient or case, with columns such as LV_EDV_predicted_ml."""
     subject = table.columns[0]
     columns: dict[str, dict] = {}
     for row in table.itertuples(index=False):

@@ -13,7 +13,7 @@ from tfaug.compat import keras
 def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from slices [Z, H, W, C] float32 to class probabilities [Z, H, W, num_classes] float32.
 
-    Runs at most `batch_size` slices at a time. TensorFlow traces it once, for any number of slices.
+    It runs at most `batch_size` slices at a time, and is traced once for any number of slices.
     """
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *segmenter.input_shape[1:]], tf.float32)])
@@ -28,7 +28,7 @@ def predictor(segmenter: keras.Model, batch_size: int) -> Callable[[np.ndarray],
 
 
 def inference_mode(generator: keras.Model) -> Callable:
-    """A function from (image [N, H, W, C], z [N, 100]) to the fields of a trained generator, left as it is."""
+    """A function from (image [N, H, W, C], z [N, 100]) to the fields of a trained generator, which stays unchanged."""
 
     def generate(image, z):
         return generator([image, z], training=False)

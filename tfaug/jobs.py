@@ -1,9 +1,8 @@
-"""The commands as functions, for notebooks and scripts; reached as `tfaug.train` and so on. Needs no TensorFlow.
+"""The commands as functions, for notebooks and scripts; available as `tfaug.train` and so on. Needs no TensorFlow.
 
-Each runs its command in a process of its own, prints what that prints, and ends when it has ended. So it gives the
-same digits as the command, in a notebook that has used TensorFlow as in a fresh one, however often; its memory is free
-afterwards; and a script that calls it needs no `__main__` guard. An interrupted function resumes when it is called
-again.
+Each runs its command in a process of its own, prints its output, and returns when it ends. So it gives the same digits
+as the command however often it is called, even in a notebook that has used TensorFlow; its memory is free afterwards;
+and a script that calls it needs no `__main__` guard. An interrupted function resumes when it is called again.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from tfaug.plugins import short_name
 
 
 def load_config(name: str | os.PathLike = "phantom") -> Config:
-    """A config, to be changed and given to `train`: `config.data.root = "/data/mine"`.
+    """A config that you can change and pass to `train`: `config.data.root = "/data/mine"`.
 
     Args:
-      name: of one that tfaug brings, as "acdc" or "own", or a Python file with `get_config()`, which is run.
+      name: a built-in config, such as "acdc" or "own", or a Python file with `get_config()`, which is run.
 
     Raises:
       UserError: there is no such config.
@@ -48,10 +47,10 @@ def load_config(name: str | os.PathLike = "phantom") -> Config:
 
 
 def check(config: Config | str = "phantom", workdir: str | os.PathLike = "runs") -> pd.DataFrame:
-    """Reads and prepares every case as a training would, as `tfaug check`.
+    """Reads and prepares every case as a training would, like `tfaug check`.
 
     Returns:
-      check.csv, a row for each case; the contact sheet is beside it, WORKDIR/NAME-check/check.png.
+      check.csv, one row per case; the contact sheet is beside it, WORKDIR/NAME-check/check.png.
 
     Raises:
       UserError: a case cannot be used; table and picture have been written.
@@ -70,10 +69,10 @@ def train(
     gen: str = "deform",
     workdir: str | os.PathLike = "runs",
 ) -> pathlib.Path:
-    """Trains as `tfaug train` does. What is finished already is not done again.
+    """Trains as `tfaug train` does. Finished runs are not repeated.
 
     Args:
-      config: a name, a file, or what `load_config` gave.
+      config: a name, a file, or a config from `load_config`.
       stage: "all": the generators that `aug` needs, a segmenter, and its evaluation; "aug": one generator; "seg":
         a segmenter.
       aug: the method of the segmenter, a row of the table.
@@ -81,12 +80,12 @@ def train(
       workdir: where runs are kept.
 
     Returns:
-      The folder of the segmenter's run, with "aug" of the generator's, for `evaluate`, `load_segmenter` and
+      The folder of the segmenter's run (with "aug", the generator's), for `evaluate`, `load_segmenter` and
       `load_generator`.
 
     Raises:
       UserError: config, data or arguments cannot be used.
-      MachineError: disk or memory are too small.
+      MachineError: there is too little disk space or memory.
       Interrupted: a signal stopped it; call it again to resume.
     """
     if stage not in ("all", "aug", "seg"):
@@ -106,11 +105,11 @@ def evaluate(run: str | os.PathLike, split: str = "test", changes: Mapping[str, 
     Args:
       run: the folder of its run.
       split: "test" or "validation".
-      changes: other data than the run's config names, as {"data.root": "/data/b", "splits.test": ("CASE7",)}.
+      changes: data to use instead of the run's, as {"data.root": "/data/b", "splits.test": ("CASE7",)}.
 
     Returns:
-      dice.csv: case, structure, dice, hd95_mm, assd_mm and in_neither (see `tfaug.metrics`), a row for each structure
-      of each case.
+      dice.csv: case, structure, dice, hd95_mm, assd_mm and in_neither (see `tfaug.metrics`), one row per structure
+      and case.
 
     Raises:
       UserError: there is no such run, or its data cannot be used.

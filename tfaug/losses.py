@@ -1,4 +1,4 @@
-"""The losses of the paper, as pure functions of tensors."""
+"""The paper's losses, and others, as pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def discriminator_loss(fake_logits, real_logits):
 
 
 def adversarial_loss(fake_logits, form: str):
-    """The generator's side of the game.
+    """L_adv, the generator's adversarial loss.
 
     Args:
       fake_logits: [N, 1], D on generated images.
@@ -44,15 +44,15 @@ def adversarial_loss(fake_logits, form: str):
 
 
 def energy_distance(generated, real):
-    """How far what is generated is from being drawn as scans are, without a discriminator; not the paper's.
+    """The distance of the distribution of generated images from that of scans, without a D; not in the paper.
 
     An unbiased estimate of the energy distance (Szekely and Rizzo, 2013; Bellemare et al., 2017, section 4): the mean
-    distance of generated from real samples, less half the mean distance of samples within each kind. It is 0 in the
-    mean only if each of the Q coordinates is distributed alike, so that it rewards the variety that scans have, and not
-    more.
+    distance between generated and real samples, less half the mean distances among the generated and among the real
+    ones. Its expectation is 0 only if each of the Q coordinates is equally distributed, so that it rewards as much
+    variety as scans have, and no more.
 
     Args:
-      generated: K samples of G kinds, [K, G, Q], each kind to be distributed as the scans.
+      generated: K samples of G kinds, [K, G, Q], each kind to be distributed like the scans.
       real: M samples, [M, Q].
 
     Returns:
@@ -64,12 +64,12 @@ def energy_distance(generated, real):
 
 
 def _distances(a, b):
-    """Of [..., N, Q] from [..., M, Q]: [..., N, M], the mean difference of coordinates."""
+    """Distances of [..., N, Q] from [..., M, Q]: [..., N, M], the mean absolute difference of coordinates."""
     return tf.reduce_mean(tf.abs(a[..., :, tf.newaxis, :] - b[..., tf.newaxis, :, :]), axis=-1)
 
 
 def _mean_apart(samples):
-    """Mean distance of two different ones of [..., N, Q]."""
+    """Mean distance between two different samples of [..., N, Q]."""
     number = samples.shape[-2]
     distances = _distances(samples, samples)
     distances = tf.linalg.set_diag(distances, tf.zeros_like(distances[..., 0]))
@@ -77,7 +77,7 @@ def _mean_apart(samples):
 
 
 def gradient_penalty(gradient):
-    """R1 of a discriminator: half the mean squared norm of its gradient at scans (Mescheder et al., ICML 2018, Eq. 9).
+    """The R1 penalty: half the mean squared norm of D's gradient at scans (Mescheder et al., ICML 2018, Eq. 9).
 
     Args:
       gradient: [N, H, W, C], of the sum of D's logits with respect to N scans.
@@ -89,23 +89,23 @@ def gradient_penalty(gradient):
 
 
 def big_loss(field, limit: float = 0.0):
-    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5), up to `limit` where there is one."""
+    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5), up to `limit` if not 0."""
     magnitude = tf.abs(field)
     return -tf.reduce_mean(tf.minimum(magnitude, limit) if limit else magnitude)
 
 
 def without_translation(deformation):
-    """A deformation field [N, H, W, 2] less the mean displacement of each image; not the paper's.
+    """A deformation field [N, H, W, 2] less the mean displacement of each image; not in the paper.
 
-    L_big of it does not pay for moving the whole image, which teaches a convolutional network nothing.
+    L_big of it does not reward moving the whole image.
     """
     return deformation - tf.reduce_mean(deformation, axis=[1, 2], keepdims=True)
 
 
 def strain(deformation):
-    """How much a field stretches and turns what it moves, bounded; not the paper's.
+    """How much a field stretches and rotates what it moves, bounded; not in the paper.
 
-    L_big of it pays for deforming much of the image a little, and for neither moving blocks of it nor folding.
+    L_big of it rewards deforming much of the image a little, and neither moving blocks of it nor folding.
 
     Args:
       deformation: v [N, H, W, 2] in pixels.
@@ -117,23 +117,23 @@ def strain(deformation):
 
 
 def _derivatives(deformation):
-    """Of v [N, H, W, 2] along rows and along columns, each [N, H - 1, W - 1, 2]."""
+    """Forward differences of v [N, H, W, 2] along rows and along columns, each [N, H - 1, W - 1, 2]."""
     here = deformation[:, :-1, :-1]
     return deformation[:, 1:, :-1] - here, deformation[:, :-1, 1:] - here
 
 
-STRAIN_UNIT = 0.5  # in place of the limit of fields, where `strain` is rewarded
+STRAIN_UNIT = 0.5  # replaces the limit of fields where `strain` is rewarded
 
 
 def diversity_loss(field, other, limit: float = 0.0):
-    """-mean |field - other| of the same images under two z, up to `limit` where there is one; not the paper's.
+    """-mean |field - other| for the same images under two z, up to `limit` if not 0; not in the paper.
 
-    A generator that ignores z gains nothing by it (after Mao et al., CVPR 2019, and Yang et al., ICLR 2019).
+    A generator that ignores z gains nothing from it (after Mao et al., CVPR 2019, and Yang et al., ICLR 2019).
 
     Args:
       field: [N, H, W, *].
       other: the same.
-      limit: as of `big_loss`.
+      limit: as for `big_loss`.
 
     Returns:
       Scalar.
@@ -142,16 +142,16 @@ def diversity_loss(field, other, limit: float = 0.0):
 
 
 def volume_loss(field, other, unit: float):
-    """-log det(1 + K) / N of the fields' differences under two z; not the paper's.
+    """-log det(1 + K) / N for the differences of fields under two z; not in the paper.
 
-    K are the inner products of the N differences, each of as many numbers as a field has, by their mean over the field
-    and in units of `unit`. Differences in N directions gain more than the same ones in one, and larger ones ever less
-    (after the determinants of Elfeki et al., GDPP, ICML 2019).
+    K holds the inner products of the N differences in units of `unit`, as means over the numbers of a field.
+    Differences in N directions gain more than equal ones in one direction, and larger ones gain ever less (after the
+    determinants of Elfeki et al., GDPP, ICML 2019).
 
     Args:
       field: [N, H, W, *].
-      other: the same images' under another z.
-      unit: the size of a difference from which on larger ones gain less.
+      other: fields for the same images under another z.
+      unit: size of a difference beyond which larger ones gain less.
 
     Returns:
       Scalar.
@@ -163,9 +163,9 @@ def volume_loss(field, other, unit: float):
 
 
 def packed(images, size: int):
-    """Images in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not the paper's.
+    """Images in packs that D judges as one (PacGAN, Lin et al., NeurIPS 2018); not in the paper.
 
-    Of a pack D sees whether its images differ as scans do. Its images are N // size apart in the batch.
+    From a pack, D sees whether images vary as scans do. The images of a pack are N // size apart in the batch.
 
     Args:
       images: [N, H, W, C].
@@ -182,7 +182,7 @@ def packed(images, size: int):
 
 
 def folding_loss(deformation):
-    """Mean of how far the Jacobian determinant of x -> x - v(x) is below 0.2: a cost on folding; not the paper's.
+    """Mean amount by which the Jacobian determinant of x -> x - v(x) is below 0.2: a cost on folding; not in the paper.
 
     Args:
       deformation: v [N, H, W, 2] in pixels, (row, column).

@@ -1,6 +1,6 @@
-"""Overlap and surface distance of two masks, and what the generators' fields look like in numbers.
+"""Overlap and surface distance of two masks, and numbers that describe the generators' fields.
 
-Programs mean two things each by HD95 and ASSD; `surface_distance` takes one of two definitions:
+HD95 and ASSD are each defined in two ways by different programs; `surface_distance` offers both:
 
 "reloaded"    HD95 is the larger of the two directed 95th percentiles, ASSD the mean of the distances in both directions
               (Metrics Reloaded, Maier-Hein et al., Nature Methods 2024). The default.
@@ -28,7 +28,7 @@ from scipy import ndimage
 
 NUM_LEVELS = 257  # quantiles that stand for a histogram
 
-# The definitions of HD95 and ASSD, as the user reads them.
+# The definitions of HD95 and ASSD, as shown to the user.
 DISTANCES = {
     "reloaded": "HD95: the larger of the directed 95th percentiles; ASSD: the mean of all distances (Metrics Reloaded)",
     "medpy": "HD95: the 95th percentile of all distances; ASSD: the mean of the directed means (MedPy 0.4.0)",
@@ -67,8 +67,8 @@ def surface_distance(
 ) -> SurfaceDistance:
     """The 95th percentile Hausdorff distance and the average symmetric surface distance of one structure.
 
-    The surface of a mask is the mask without its erosion by the 6-neighbourhood, outside the volume counting as
-    background. A directed distance goes from the centre of each surface voxel of one mask to the nearest centre of
+    The surface of a mask is the mask without its erosion by the 6-neighbourhood, with background outside the
+    volume. A directed distance goes from the centre of each surface voxel of one mask to the nearest centre of
     a surface voxel of the other.
 
     By default, HD95 is the larger of the two directed 95th percentiles (Huttenlocher et al., 1993, with the quantile
@@ -79,8 +79,8 @@ def surface_distance(
       reference: the same.
       structure: the structure's class.
       spacing: mm per voxel along X, Y, Z.
-      definition: of HD95 and ASSD, a key of `DISTANCES`. The rules for empty masks, on which MedPy fails, are the same
-        for all.
+      definition: of HD95 and ASSD, a key of `DISTANCES`. The rules for empty masks, on which MedPy fails, are common
+        to all.
 
     Raises:
       ValueError: the definition is unknown.
@@ -92,7 +92,7 @@ def surface_distance(
         return SurfaceDistance(0.0, 0.0)
     if not predicted.any() or not true.any():
         return SurfaceDistance(math.nan, math.nan)
-    # No surface voxel lies outside the masks' common box: the crop changes no distance and saves most of the time.
+    # No surface voxel is outside the masks' common box: the crop changes no distance and saves most of the time.
     box = ndimage.find_objects((predicted | true).astype(np.uint8))[0]
     predicted_surface, true_surface = _surface(predicted[box]), _surface(true[box])
     to_true = _distance_to(true_surface, spacing)[predicted_surface]
@@ -169,7 +169,7 @@ def intensity_diagnostics(intensity_fields: np.ndarray) -> dict[str, float]:
 
 
 def lost_anatomy(before: np.ndarray, after: np.ndarray) -> float:
-    """How much of the labelled structures a transform takes away: moved out of the picture, or shrunk.
+    """How much of the labelled structures a transform moves out of the image or shrinks away.
 
     Args:
       before: [..., H, W, C] one-hot labels, background first.
@@ -185,7 +185,7 @@ def lost_anatomy(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def histogram_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """The distance of two sets of grey values: Wasserstein's of order 1, that is, the mean gap of their quantiles."""
+    """The Wasserstein distance (order 1) between two sets of grey values: the mean gap between their quantiles."""
     levels = np.linspace(0, 1, NUM_LEVELS)
     return float(np.abs(np.quantile(one, levels) - np.quantile(other, levels)).mean())
 

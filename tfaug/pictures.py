@@ -36,15 +36,15 @@ LEGEND = 0.3  # of one row
 LEGEND_ROW = 0.17  # of each further one
 LEGEND_WIDTH = 4.2
 CHART = (2.6, 1.9)  # least width and height
-SQUARE = 1.8  # a chart of `agreement`
-BETWEEN = (0.95, 0.62)  # such charts, for numbers and names
-LONGEST_TITLE = 34  # characters over such a chart; a longer title is smaller
+SQUARE = 1.8  # side of a chart of `agreement`
+BETWEEN = (0.95, 0.62)  # gaps between such charts, for numbers and names
+LONGEST_TITLE = 34  # characters above such a chart; longer titles are set smaller
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
 
 
-# Decorates what makes figures. Names of cases and structures may hold a "$", which is no mathematics.
+# Decorates functions that make figures. A "$" in the name of a case or structure does not begin mathematics.
 in_our_style = style.context(["default", {"text.parse_math": False}])
 
 
@@ -53,13 +53,13 @@ class Comparison(NamedTuple):
 
     Attributes:
       title: the quantity.
-      unit: of the values.
-      colour: of the points.
+      unit: unit of the values.
+      colour: colour of the points.
       predicted: [N], without NaN.
       reference: the same.
       bias: mean difference, NaN if there is none.
       limits: half the distance between the limits of agreement about the bias, or NaN.
-      note: for the right chart.
+      note: text in the title of the right chart.
     """
 
     title: str
@@ -118,11 +118,11 @@ def overlay(
       images: scans, each [X, Y]; their shapes may differ; None leaves a place empty.
       masks: integer masks of the same shapes, drawn in the structures' colours.
       titles: one for each tile.
-      colours: of the structures.
+      colours: colours of the structures.
       references: integer masks drawn dashed in the same colours, or None.
       columns: tiles in a row, at most.
-      one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own range of greys.
-      frames: the colour of a frame around each tile and of its title, or None for those that need none.
+      one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own grey window.
+      frames: for each tile, the colour of a frame around it and of its title, or None.
     """
     columns = min(columns, len(images))
     shown = [np.ravel(image) for image in images if image is not None]
@@ -153,14 +153,14 @@ def segmentation_panel(
     colours: Colours,
     names: Sequence[str] = (),
 ) -> np.ndarray:
-    """One row per slice: the scan, the reference's contours, the predicted ones.
+    """One row per slice: the scan, the reference's contours, the predicted contours.
 
     Args:
       images: slices, each [X, Y].
       references: integer masks, each [X, Y].
       predictions: the same.
-      colours: of the structures.
-      names: what to call the rows, or nothing.
+      colours: colours of the structures.
+      names: names of the rows; may be empty.
     """
     figure, tiles = _canvas(len(images), 3, colours, left=TITLE if names else 0.0)
     for title, tile in zip(("scan", "reference", "prediction"), tiles[0]):
@@ -195,8 +195,8 @@ def generator_panel(
       labels: integer masks of the inputs, each [X, Y].
       generated_labels: integer masks of the generated slices.
       kind: "deform" or "intensity".
-      colours: of the structures.
-      names: what to call the rows, or nothing.
+      colours: colours of the structures.
+      names: names of the rows; may be empty.
     """
     figure, tiles = _canvas(len(images), 4, colours, left=TITLE if names else 0.0, bars=(1, 3))
     field_title, shown = _fields(tiles[:, 1], fields, kind)
@@ -225,7 +225,7 @@ def draws_panel(
     kind: str,
     colours: Colours,
 ) -> np.ndarray:
-    """What a generator makes of one image for several z: above the fields, below the images with their labels.
+    """What a generator makes of one image for several z: the fields above, the images with their labels below.
 
     Args:
       image: [X, Y], shown at the left.
@@ -234,7 +234,7 @@ def draws_panel(
       generated: for each z, the generated image [X, Y].
       generated_labels: for each z, its integer mask.
       kind: "deform" or "intensity".
-      colours: of the structures.
+      colours: colours of the structures.
     """
     figure, tiles = _canvas(2, 1 + len(fields), colours, left=TITLE, bars=(len(fields),))
     title, shown = _fields(tiles[0, 1:], fields, kind)
@@ -255,13 +255,13 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
     """A page with a title, a picture, and charts of several curves each below it.
 
     Args:
-      title: of one or more lines; long ones are broken.
+      title: one or more lines; long ones are wrapped.
       panel: a picture [height, width, 3].
       steps: along the x axis of every chart.
-      charts: curves of values from 0 on by name, by the chart's title. The first curve of a chart stands out.
+      charts: by the chart's title, curves of non-negative values by name. The first curve of a chart stands out.
     """
     columns, width = max(1, panel.shape[1] // int(CHART[0] * DPI)), panel.shape[1] / DPI
-    fitting = int(72 * width / (0.6 * (FONT + 1)))  # a letter is 0.6 of the font's size wide
+    fitting = int(72 * width / (0.6 * (FONT + 1)))  # a letter is about 0.6 of the font size wide
     lines = [broken for line in title.split("\n") for broken in textwrap.wrap(line, fitting)]
     rows, head = -(-len(charts) // columns), 0.1 + 0.2 * len(lines)
     height = head + panel.shape[0] / DPI + rows * CHART[1]
@@ -288,8 +288,8 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
 def agreement(comparisons: Sequence[Comparison]) -> np.ndarray:
     """Two charts for each quantity, two quantities in a row.
 
-    The left one is Bland and Altman's: the differences over the means of both values, with the bias and the limits of
-    agreement. The right one shows the predicted values over the reference's, with the line on which they are equal.
+    The left one is a Bland-Altman plot: the differences over the means of both values, with the bias and the limits of
+    agreement. The right one shows the predicted values over the reference values, with the line of equality.
     """
     columns = min(2, len(comparisons))
     rows = -(-len(comparisons) // columns)
@@ -317,7 +317,7 @@ def agreement(comparisons: Sequence[Comparison]) -> np.ndarray:
 def rendered(figure: Figure) -> np.ndarray:
     """The picture of a figure whose canvas is a FigureCanvasAgg.
 
-    Control characters in a name are drawn as their escapes; what the font lacks is a box, without a word.
+    Control characters in names are drawn as escapes; characters that the font lacks as boxes, without a warning.
     """
     for text in figure.findobj(Text):
         text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
@@ -329,7 +329,7 @@ def rendered(figure: Figure) -> np.ndarray:
 
 @in_our_style
 def save(picture: np.ndarray, path: pathlib.Path) -> None:
-    """Writes a picture as PNG, whatever the name's ending."""
+    """Writes a picture as PNG, whatever the file's suffix."""
     mpl_image.imsave(path, picture, format="png")
 
 
@@ -350,7 +350,7 @@ def _bland_altman(chart, comparison):
     lines = {value: dash for value, dash in lines.items() if np.isfinite(value)}
     for value, dash in lines.items():
         chart.axhline(value, color="black", linewidth=0.9, linestyle=dash, zorder=1)
-    # Beyond the right end of the lines, where no point lies.
+    # Beyond the right end of the lines, where there are no points.
     place = {"x": 1.03, "transform": chart.get_yaxis_transform(), "va": "center", "fontsize": FONT - 2}
     shown = [0, *differences, *lines]
     lowest, highest = min(shown), max(shown)
@@ -451,7 +451,7 @@ def _canvas(rows, columns, colours, left=0.0, titled_rows=False, bars=()):
     Args:
       rows: rows of tiles.
       columns: columns of tiles.
-      colours: of the structures, whose legend needs room below.
+      colours: colours of the structures, whose legend needs room below.
       left: inches kept free at the left.
       titled_rows: whether every row has that room, or only the first.
       bars: columns with room for a colour bar on their right.
@@ -503,6 +503,6 @@ def _legend(figure, colours, with_reference=False):
 
 
 def _legend_columns(colours, width):
-    """How many entries of the legend fit side by side into `width` inches."""
+    """How many entries of the legend fit side by side in `width` inches."""
     longest = max(len(name) for name in (*colours, "prediction"))
     return max(1, int(width / (0.55 + 0.07 * longest)))

@@ -1,4 +1,4 @@
-"""What a user adds from outside the package: "module:name" in a config stands for an object of that module."""
+"""Objects from outside the package: "module:name" in a config stands for an object of the user's module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load(name: str, known: Mapping[str, Any], key: str) -> Any:
 
     Args:
       name: one of `known`, or "module:name" for a module on Python's path or in the working directory.
-      known: what tfaug brings, by name.
+      known: tfaug's own objects by name.
       key: the config key or flag that holds `name`, for errors.
 
     Raises:
@@ -32,7 +32,7 @@ def load(name: str, known: Mapping[str, Any], key: str) -> Any:
         sys.path.append(os.getcwd())  # a console script does not look there
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # it is the user's code, and may fail in any way
+    except (Exception, SystemExit) as error:  # user code may fail in any way
         problem = f"{module_name} cannot be imported ({type(error).__name__}: {error})"
         raise UserError(key, problem, "mend it, or put it into the working directory or on PYTHONPATH") from error
     if not hasattr(module, attribute):
@@ -42,5 +42,5 @@ def load(name: str, known: Mapping[str, Any], key: str) -> Any:
 
 
 def short_name(name: str) -> str:
-    """How tables, folders and flags call it: "blur" for "my_module:blur"."""
+    """The name used in tables, folders and flags: "blur" for "my_module:blur"."""
     return name.rpartition(":")[2]

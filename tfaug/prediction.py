@@ -1,13 +1,13 @@
-"""Masks of new scans, written beside each other in one folder.
+"""Masks of new scans, written to one folder.
 
     OUT/NAME.nii.gz           the mask, in the scan's own format, with its geometry and the user's label values
-    OUT/NAME.npz              on request: `probabilities`, float16 [classes, Z, Y, X] as nnU-Net has them
+    OUT/NAME.npz              on request: `probabilities`, float16 [classes, Z, Y, X] as in nnU-Net
     OUT/pictures/NAME.png     on request: the scan with the mask's contours
     OUT/dice.csv, indices.csv, agreement.png, summary.txt    on request: scores, where there are labels
-    OUT/predict.json          what has made the masks, of which scans, and what is odd about each
+    OUT/predict.json          what made the masks, from which scans, and what is odd about each
     OUT/lock                  locked while a process works here
 
-Needs no TensorFlow: a segmenter is handed over, see `experiment.segmenters`.
+Needs no TensorFlow: a segmenter is passed in, see `experiment.segmenters`.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ logger = logging.getLogger(__name__)
 
 FRAMES_SHOWN = 5  # of a 4D scan, in its picture
 RECORD = "predict.json"
-_MARK = "tfaug_predict"  # tells our record from another program's file
+_MARK = "tfaug_predict"  # distinguishes our record from another program's file
 _FORMAT = 1
 _ROOM = "make room or choose another --output, then run the command again"
 _FOLDER = "choose an --output that can be written"
 _OTHERWISE = "choose another --output, or add --overwrite"
 
-_Paths = dict[str, pathlib.Path]  # what there is of a scan: "mask", or an option's name
+_Paths = dict[str, pathlib.Path]  # files of a scan: by "mask", or an option's name
 
 _replacing = functools.partial(replacing, remedy=_ROOM)
 
 
 class Options(NamedTuple):
-    """What is wanted beside masks.
+    """What is wanted besides masks.
 
     Attributes:
       probabilities: the probabilities of all classes.
       overlay: a picture of each scan.
       score: scores of the scans that have a label.
-      overwrite: masks that are there already are made again; what was made beside them before goes.
+      overwrite: existing masks are made again; what was made beside them before is removed.
       keep_largest: structures of which only the largest connected component is kept.
       distances: the definition of HD95 and ASSD in the scores, a key of `metrics.DISTANCES`.
     """
@@ -70,20 +70,20 @@ class Options(NamedTuple):
 
 
 class Job:
-    """The masks of all scans of a data set; what can be wrong is known before a network is loaded.
+    """The masks of all scans of a data set; problems are found before a network is loaded.
 
     Args:
       dataset: the scans, with the task and the sliced axis of the segmenter.
-      folder: for the masks; made if it is missing.
-      runs: what tells the segmenter's runs from others, JSON-able.
+      folder: folder for the masks; created if missing.
+      runs: identities of the segmenter's runs, JSON-able.
       options: see `Options`.
-      tag: a part of the masks' names, as "ES".
+      tag: a part of the masks' names, such as "ES".
 
     Attributes:
-      waiting: the scans of which a mask, or a file that the options want beside it, is not there yet.
+      waiting: the scans whose mask, or a file that the options ask for beside it, is still missing.
 
     Raises:
-      UserError: there are no scans, or the folder is not one for their masks.
+      UserError: there are no scans, or the folder cannot hold their masks.
       MachineError: the folder cannot be written.
     """
 
@@ -110,13 +110,13 @@ class Job:
         if options.score and not self._labelled:
             raise UserError("--score", f"no scan of {dataset.root} has a label", "leave it out")
         for case in self._masks:
-            with contextlib.suppress(UserError), cache.explained(case):  # if there is a label; errors are for scores
+            with contextlib.suppress(UserError), cache.explained(case):  # if there is a label; errors matter to scores
                 inputs |= _folders(dataset.locate(case))
         self._check_folder(inputs)
         self._look()
 
     def _look(self) -> None:
-        """Reads the folder's record, checks the files that are there, and finds what is missing."""
+        """Reads the folder's record, checks the existing files, and finds what is missing."""
         self._found = _read(self._folder / RECORD)
         self._record = self._open_record(self._found)
         if not self._options.overwrite:
@@ -125,19 +125,19 @@ class Job:
         self.waiting = [case for case, files in self._missing.items() if files]
 
     def run(self, segmenter) -> str:
-        """Makes the masks that are missing, and what the options ask for.
+        """Makes the missing masks, and what the options ask for.
 
         Args:
-          segmenter: as `experiment.segmenters.Segmenter`; None will do if nothing is waiting.
+          segmenter: such as `experiment.segmenters.Segmenter`; may be None if nothing is waiting.
 
         Returns:
-          what there is now, for the user.
+          a summary for the user.
 
         Raises:
-          UserError: scans cannot be used; all others have been segmented. Or another command has worked in the folder
-            since this job was made, and its masks are not to be continued.
-          MachineError: a file cannot be written, or memory runs out; what was done stays.
-          Interrupted: a signal asked the program to stop; what was done stays.
+          UserError: scans cannot be used, and all others have been segmented; or another command has worked in the
+            folder since this job was created and its masks cannot be continued.
+          MachineError: a file cannot be written, or memory runs out; finished masks are kept.
+          Interrupted: a signal asked the program to stop; finished masks are kept.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with run_dir.locked(self._folder, "--output"):
@@ -161,7 +161,7 @@ class Job:
         return text
 
     def _make(self, case: str, segmenter) -> bool:
-        """Writes what is missing of a scan; returns whether it made a mask."""
+        """Writes what is missing for a scan; returns whether it made a mask."""
         try:
             digest = self._digest(case)
             with cache.explained(case):
@@ -185,7 +185,7 @@ class Job:
             entry.update(files=sorted({*entry["files"], *files}), warnings=warnings)
             if anew:
                 entry.update(scan=digest, unfinished=True)
-            self._save_record()  # before there is a file: after a kill it is known whose it is
+            self._save_record()  # before any file, so that its origin is known after a kill
             _remove(path for what, path in self._files(case).items() if what in outdated)
             with cache.explained(case):
                 self._write(series, [one.probabilities for one in found], masks, files)
@@ -213,7 +213,7 @@ class Job:
                 images.write(path, values, series.frames[0].path)
 
     def _read_masks(self, case: str, axis: int) -> list[np.ndarray]:
-        """The mask that is there of a scan, or one for each frame, as classes with the sliced axis last."""
+        """The existing mask of a scan, or one for each frame, as classes with the sliced axis last."""
         path = self._masks[case]
         classes = self._dataset.task.to_classes(images.read(path, None, channels=None).array, path)
         frames = np.moveaxis(classes, 3, 0) if classes.ndim == 4 else [classes]
@@ -225,32 +225,32 @@ class Job:
         return found
 
     def _files(self, case: str) -> _Paths:
-        """All files that there may be of a scan."""
+        """All files that a scan may have."""
         mask = self._masks[case]
         name = mask.name[: -len(images.suffix(mask))]
         extras = {"probabilities": self._folder / f"{name}.npz", "overlay": self._folder / "pictures" / f"{name}.png"}
         return {"mask": mask, **extras}
 
     def _wanted(self, case: str) -> _Paths:
-        """Those that the options ask for."""
+        """The files of a scan that the options ask for."""
         options = {"mask": True, "probabilities": self._options.probabilities, "overlay": self._options.overlay}
         return {what: path for what, path in self._files(case).items() if options[what]}
 
     def _find_missing(self, case: str) -> _Paths:
-        """The files that are to be written of a scan: all, or those that are not there beside its finished mask."""
+        """The files to be written for a scan: all, or those missing beside its finished mask."""
         files = self._wanted(case)
         stays = not self._options.overwrite and self._is_finished(case) and files["mask"].is_file()
         return {what: path for what, path in files.items() if not (stays and path.is_file())}
 
     def _is_finished(self, case: str) -> bool:
-        """Whether the record has a mask of a scan, written to its end."""
+        """Whether the record has a completely written mask of a scan."""
         return case in self._record["cases"] and not self._record["cases"][case].get("unfinished")
 
     def _check_files(self) -> None:
-        """Refuses to replace files that are not in the record, and to take those of another scan for this one's.
+        """Refuses to replace files that are not in the record, or to take files of another scan for this one's.
 
         Raises:
-          UserError: there is one.
+          UserError: there is such a file.
         """
         there, foreign = {}, []
         if self._options.score and not self._record["scored"]:
@@ -263,7 +263,7 @@ class Job:
         if foreign:
             problem = "is there already, and no `tfaug predict` has recorded it"
             raise UserError(foreign[0], problem, f"move it away, {_OTHERWISE}")
-        # A record of an earlier version does not tell the scan.
+        # Records of earlier versions do not identify the scan.
         known = {case: entry["scan"] for case, entry in self._record["cases"].items() if "scan" in entry}
         compared = [case for case, files in there.items() if files and case in known]
         for case in workers.progress(compared, len(compared), "comparison", "scan") if compared else ():
@@ -281,7 +281,7 @@ class Job:
         return cache.digests(self._dataset, [cache.Request(case, label=False)])[case]
 
     def _check_folder(self, inputs: set[pathlib.Path]) -> None:
-        """Refuses what is no folder, and one in which masks would mingle with scans or labels."""
+        """Refuses a path that is not a folder, and a folder in which masks would be among scans or labels."""
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(self._folder, "is not a folder", "choose another --output")
         if self._folder.resolve() in inputs:
@@ -292,7 +292,7 @@ class Job:
         """The folder's record, as `_read` returns it, with these settings; or a new one.
 
         Raises:
-          UserError: the folder holds masks of something else, and they are not to be overwritten.
+          UserError: the folder holds masks made with other settings, and `overwrite` is not set.
         """
         path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         if record is None:
@@ -304,7 +304,7 @@ class Job:
         if not self._options.overwrite:
             changed = run_dir.in_one_line(run_dir.differences(made, self._settings))
             raise UserError(path, f"tells that the masks here were made otherwise ({changed})", _OTHERWISE)
-        # Their files are known still, and go when they are made again.
+        # Their files stay recorded, and are removed when they are made again.
         cases = {case: {**one, "unfinished": True} for case, one in record["cases"].items() if case in self._masks}
         return {**new, "cases": cases}
 
@@ -312,7 +312,7 @@ class Job:
         write_json(self._folder / RECORD, self._record, _ROOM)
 
     def _score(self) -> list[str]:
-        """Writes the scores of all masks that have a label; returns the table, for the user."""
+        """Writes the scores of all masks whose scans have a label; returns the table, for the user."""
         rows, volumes = [], []
         task = self._dataset.task
         for case in self._labelled:
@@ -335,11 +335,11 @@ class Job:
         return ["", text, "", printable(str(self._folder / "dice.csv"))]
 
     def _fail(self, case: str, error: UserError) -> None:
-        """Keeps an error for the end; a copy, as its traceback would keep the scan."""
+        """Keeps an error for the end; a copy, as its traceback would keep the scan in memory."""
         self._errors[case] = UserError(error.subject, error.problem, error.remedy)
 
     def _refuse(self, text: str) -> None:
-        """Ends with the scans that could not be used, if there are any, after all has been printed."""
+        """Prints everything, then raises an error about the scans that could not be used, if any."""
         if not self._errors:
             return
         print(text)
@@ -351,14 +351,14 @@ class Job:
 
 
 def _folders(files: Files) -> set[pathlib.Path]:
-    """Where files lie, and where those that are links lie themselves."""
+    """The folders of files, both of links and of what they link to."""
     return {folder for path in files.paths for folder in (path.parent.resolve(), path.resolve().parent)}
 
 
 def keep_largest(classes: np.ndarray, index: int) -> None:
     """Turns all but the largest connected component of a class of a mask [X, Y, Z] into background, in place.
 
-    Voxels that share a corner are connected. Of components of one size the first is kept.
+    Voxels that share a corner are connected. Of components of equal size, the first is kept.
     """
     parts, count = ndimage.label(classes == index, np.ones((3, 3, 3)))
     if count > 1:
@@ -368,7 +368,7 @@ def keep_largest(classes: np.ndarray, index: int) -> None:
 
 
 def picture(series: Series, masks: Sequence[np.ndarray], colours: pictures.Colours) -> np.ndarray:
-    """A scan with the contours of its masks in three slices; of a 4D scan, a row for each and a column for a frame."""
+    """A scan with the contours of its masks in three slices; for a 4D scan, a row per slice and a column per frame."""
     count = len(series.frames)
     frames = sorted({round(t) for t in np.linspace(0, count - 1, min(count, FRAMES_SHOWN))})
     chosen = evaluation.representative_slices(np.max(masks, axis=0))

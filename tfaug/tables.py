@@ -10,11 +10,11 @@ _TEXT = ("case", "split", "structure", "shape", "spacing_mm", "orientation", "di
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Reads one: names are text, as those of cases called 001 or NA; an empty field is "" there, and NaN elsewhere.
+    """Reads a table: names are text, even those of cases called 001 or NA; empty fields are "" there, NaN elsewhere.
 
     Raises:
       OSError: there is none, or it cannot be read.
-      ValueError: it is no table.
+      ValueError: it is not a table.
     """
     others = [name for name in pd.read_csv(path, nrows=0) if name not in _TEXT]
     missing = {name: [""] for name in others}

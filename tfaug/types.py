@@ -1,4 +1,4 @@
-"""What flows through tfaug: a `Volume` on its way in and out, batches in between."""
+"""The data that flow through tfaug: a `Volume` at the start and the end, batches in between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Z_DIM = 100
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """One 3D scan on its own grid. Slices lie along Z, the file's other two axes keep their order.
+    """One 3D scan on its own grid. Slices lie along Z; the file's other two axes keep their order.
 
     Attributes:
       case: its name, for example "patient007".
@@ -25,7 +25,7 @@ class Volume:
       axis: the file's axis that became Z: 0, 1 or 2.
       path: the file of the first channel; predicted masks are written with its geometry.
       order: which way X, Y and Z run by the header, in nibabel's codes: "RAS" to the patient's right, front (anterior)
-        and head (superior); "" if the header does not tell, or the scan lies oblique.
+        and head (superior); "" if the header does not tell, or the scan is oblique.
     """
 
     case: str
@@ -38,12 +38,12 @@ class Volume:
 
 
 class Hearts(NamedTuple):
-    """Which structures are the parts of a heart, and which cases show it in which phase, as a data set's reader knows.
+    """Which structures make up a heart, and which cases show it in which phase, according to a data set's reader.
 
     Attributes:
-      lv: the structure that is the cavity of the left ventricle.
-      rv: that of the right ventricle.
-      myocardium: the structure that is the left ventricle's wall.
+      lv: name of the left ventricle's cavity.
+      rv: name of the right ventricle's cavity.
+      myocardium: name of the left ventricle's wall.
       patients: by patient, the case at end-diastole and the case at end-systole.
     """
 
@@ -66,13 +66,13 @@ class Batch(NamedTuple):
 
 
 class GeneratorBatch(NamedTuple):
-    """What one iteration of learning the augmentation looks at.
+    """The data of one iteration of learning the augmentation.
 
     Attributes:
-      labelled: `Batch` of N affine-augmented labelled slices, which the generator is conditioned on.
+      labelled: `Batch` of N affine-augmented labelled slices, on which the generator is conditioned.
       real: [N, H, W, C] float32, affine-augmented scans, labelled or not, for the discriminator.
       z: [N, 100] float32 from a unit Gaussian.
-      num_original: how many of S's N slices stay as they are, scalar; the others are generated.
+      num_original: how many of S's N slices stay original, scalar; the others are generated.
     """
 
     labelled: Batch
@@ -82,7 +82,7 @@ class GeneratorBatch(NamedTuple):
 
 
 class AdversarialBatch(NamedTuple):
-    """What one iteration of adversarial training of the segmenter looks at.
+    """The data of one iteration of adversarial training of the segmenter.
 
     Attributes:
       labelled: `Batch` of N labelled slices.

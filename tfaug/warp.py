@@ -10,7 +10,7 @@ from tfaug.compat import dense_image_warp
 def warp(image, deformation):
     """Resamples `image` along a dense deformation field, bilinearly.
 
-    out[n, i, j] = image[n, i - d[n, i, j, 0], j - d[n, i, j, 1]]; beyond the border the edge repeats, so
+    out[n, i, j] = image[n, i - d[n, i, j, 0], j - d[n, i, j, 1]]; the edge repeats beyond the border, so
     that any deformation, however large, gives a finite image.
 
     Computed in float32 whatever the precision policy: bfloat16 cannot hold coordinates beyond 128 exactly.

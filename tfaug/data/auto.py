@@ -91,7 +91,7 @@ def image_size(regions: Sequence[Region], resolution: float) -> int:
     Slices are cropped about their centre, so an off-centre region needs more; none needs more than its whole slice.
 
     Args:
-      regions: of the labelled cases.
+      regions: regions of the labelled cases.
       resolution: mm per pixel.
 
     Raises:

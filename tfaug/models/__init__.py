@@ -1,6 +1,6 @@
 """The networks by name: segmenters, conditional generators, discriminators.
 
-A config names one of these, or the user's own function as "my_module:function". The function is called with keyword
+A config names one of these, or a user-defined function as "my_module:function". The function is called with keyword
 arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 
 | role | arguments | input | output, float32 |
@@ -11,11 +11,11 @@ arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 
 image is [N, H, W, channels] float32, H and W are image_size, not None, and z is [N, 100]. The field of kind "deform" is
 v in pixels, (row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must
-follow from `seed` alone, or runs will differ. A layer that draws at random in a training, as Dropout, makes a resumed
-training differ from an undisturbed one; a generator may have none. Of the options in `config.model` a function gets
-those that it has parameters for: each role filters, half_pixel_centers, norm_momentum and discriminator_norm; a
-generator head_scale, deformation, fixed_border, intensity, curve_knots, and in pixels of the image control_px and
-limit_px as well.
+depend on `seed` alone, or runs will differ. A layer that draws at random in training, such as Dropout, makes a resumed
+training differ from an undisturbed one; a generator may have none. A function is passed those options of
+`config.model` for which it has parameters: for each role filters, half_pixel_centers, norm_momentum and
+discriminator_norm; for a generator also head_scale, deformation, fixed_border, intensity, curve_knots, and, in pixels
+of the image, control_px and limit_px.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
 
     Args:
       role: "segmenter", "generator" or "discriminator".
-      name: the network's, of this tfaug or "my_module:function".
-      options: of these the network's function gets those that it has parameters for.
+      name: name of a built-in network, or "my_module:function".
+      options: the network's function is passed those for which it has parameters.
       **arguments: all that the table above lists for the role.
 
     Raises:
-      UserError: the name is unknown, or the user's function does not do what the table says; or the user's generator
-        has layers that draw at random.
+      UserError: the name is unknown, or a user-defined function does not do what the table says; or a user-defined
+        generator has layers that draw at random.
     """
     key = f"model.{role}"
     function = plugins.load(name, ROLES[role], key)
@@ -70,7 +70,7 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
         raise UserError(key, f"{name} cannot be called with {', '.join(arguments)} ({error})", remedy) from error
     try:
         model = function(**arguments, **options)
-    except Exception as error:  # it is the user's code, and may fail in any way
+    except Exception as error:  # user code may fail in any way
         raise UserError(key, f"{name} failed ({type(error).__name__}: {error})", remedy) from error
     if problem := _mismatch(model, *_shapes(role, **arguments)):
         raise UserError(key, f"{name} {problem}", remedy)
@@ -81,9 +81,9 @@ def build(role: str, name: str, options: Mapping[str, Any], **arguments) -> kera
 
 
 def random_layers(module: tf.Module) -> list[str]:
-    """The types of the Keras layers within that draw at random in a training, as "Dropout"; sorted, each once.
+    """The types of a module's Keras layers that draw at random in training, such as "Dropout"; sorted, each once.
 
-    What they draw next is in no checkpoint, whether they have a seed or not.
+    The state of their draws is in no checkpoint, whether or not they have a seed.
     """
     base = keras.__internal__.layers.BaseRandomLayer
     layers = [one for one in module.submodules if isinstance(one, base)]
@@ -91,7 +91,7 @@ def random_layers(module: tf.Module) -> list[str]:
 
 
 def _draws(layer):
-    """A recurrent layer can draw, and does not unless it drops something out; so it is with others at 0."""
+    """Whether a layer that can draw does: a recurrent one only if it drops something out, others not at 0."""
     amounts = [getattr(layer, name) for name in _AMOUNTS if hasattr(layer, name)]
     return not amounts or any(amounts)
 
@@ -118,7 +118,7 @@ def _shapes(role, image_size, channels, kind=None, num_classes=None, seed=None):
 
 
 def _mismatch(model, inputs, output):
-    """What is wrong with a user's model, in words; "" if nothing is."""
+    """What is wrong with a user-defined model, in words; "" if nothing is."""
     if not isinstance(model, keras.Model):
         return f"returns an object of type {type(model).__name__}, not a keras.Model of tfaug.compat"
     if not model.inputs or not model.outputs:

@@ -1,4 +1,4 @@
-"""What the three networks share: their convolution block, bilinear upsampling, initial weights, frozen statistics."""
+"""Shared by the three networks: the convolution block, bilinear upsampling, initial weights, frozen statistics."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def conv(
 ):
     """A 'same'-padded convolution, batch normalisation and an activation.
 
-    A bias directly before batch normalisation cannot change the output, so there is one only without `norm`. The
-    convolution of a mixed precision is in float32 on machines that could sum it in 16 bits alone.
+    A bias directly before batch normalisation cannot change the output, so there is one only without `norm`. With
+    mixed precision, the convolution is in float32 on machines that could only sum it in 16 bits.
 
     Args:
       x: [N, H, W, C] Keras tensor.
@@ -37,12 +37,12 @@ def conv(
       kernel: side of the square kernel.
       name: the layer's name; `<name>_bn` is its norm's.
       seed: the initial weights are a pure function of (seed, name): normal, std `scale` sqrt(2 / (kernel^2 C)).
-      stride: of the convolution.
+      stride: stride of the convolution.
       activation: a Keras activation, or None.
       norm: whether batch normalisation (epsilon 1e-3) follows.
       bias: whether there is a bias, if no norm follows.
-      norm_momentum: of the norm's moving statistics.
-      scale: of the initial weights.
+      norm_momentum: momentum of the norm's moving statistics.
+      scale: scale of the initial weights.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
@@ -95,16 +95,16 @@ class Upsample(layers.Layer):
         return tf.cast(up, x.dtype)
 
     def get_config(self):
-        """As Keras asks for it."""
+        """The layer's config, for Keras."""
         return {**super().get_config(), "half_pixel_centers": self.half_pixel_centers}
 
 
 @contextlib.contextmanager
 def frozen_statistics(*models: keras.Model):
-    """Within, training-mode calls of `models` use batch statistics but leave their moving statistics as they are.
+    """Calls of `models` in training mode use batch statistics in the block, but leave the moving statistics unchanged.
 
-    One network's update runs the others in training mode too; only its own may change. Works by momentum 1, which a
-    `tf.function` reads while it is traced.
+    One network's update runs the others in training mode too, but may change only its own. Works by a momentum of 1,
+    which a `tf.function` reads while it is traced.
     """
     norms = [part for model in models for part in model.submodules if isinstance(part, layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]

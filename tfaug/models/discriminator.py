@@ -1,4 +1,4 @@
-"""The discriminator D_C, which tells generated images from scans (paper, section 3.3), and one of grey values alone."""
+"""The discriminator D_C, which tells generated images from scans (paper, section 3.3), and two of grey values only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tfaug.compat import keras
 from tfaug.models.blocks import conv, dense, leaky_relu
 
 BINS = 32
-NOISE = 0.01  # of a quantile: spread below it is not made larger
-RANGE = (-0.2, 1.4)  # of the bins' centres; a normalised image is mostly from 0 to 1
+NOISE = 0.01  # of a quantile: smaller spreads are not amplified
+RANGE = (-0.2, 1.4)  # of the bins' centres; a normalised image is mostly between 0 and 1
 
 
 def discriminator(
@@ -23,14 +23,14 @@ def discriminator(
 
     Args:
       image_size: side of the square image.
-      channels: of its input: 1 for images; more where label maps are judged as well.
+      channels: of its input; more than an image's for packs, or where label maps are judged as well.
       filters: channels after the first convolution.
-      seed: of the initial weights.
+      seed: seed of the initial weights.
       discriminator_norm: whether batch normalisation follows the convolutions (the paper's).
 
     Returns:
-      A model from [N, H, W, channels] to [N, 1] float32 logits, positive for "a scan". Its batch statistics are
-      shared by all that it is given in one call: call it once on [generated; scans].
+      A model from [N, H, W, channels] to [N, 1] float32 logits, positive for "a scan". All inputs of one call share
+      its batch statistics: call it once on [generated; scans].
     """
     image = keras.Input((image_size, image_size, channels), name="image")
     x = image
@@ -46,16 +46,16 @@ def discriminator(
 
 
 def histogram_discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> keras.Model:
-    """Builds a D of G_I that sees no more than how often each grey value occurs, which is what G_I can change.
+    """Builds a D for G_I that sees only how often each grey value occurs, which is what G_I can change.
 
-    The paper's D knows the few labelled patients by their anatomy: it tells generated images from scans whatever their
-    grey values, or, where the labelled scans are among the real ones, rewards no change at all.
+    The paper's D recognises the few labelled patients by their anatomy: it tells generated images from scans whatever
+    their grey values or, if the labelled scans are among the real ones, rewards no change at all.
 
     Args:
       image_size: side of the square image.
-      channels: of its input.
-      filters: a fourth of the units of each of the two hidden layers.
-      seed: of the initial weights.
+      channels: channels of its input.
+      filters: a quarter of the units of each of the two hidden layers.
+      seed: seed of the initial weights.
 
     Returns:
       As `discriminator`.
@@ -64,7 +64,7 @@ def histogram_discriminator(image_size: int, channels: int = 1, filters: int = 1
 
 
 def quantile_discriminator(image_size: int, channels: int = 1, filters: int = 16, seed: int = 0) -> keras.Model:
-    """`histogram_discriminator`, but it sees quantiles, which say by how much an image is too dark or too bright."""
+    """Like `histogram_discriminator`, but sees quantiles, which show by how much an image is too dark or too bright."""
     return _of_grey_values(Quantiles(dtype="float32", name="quantiles"), image_size, channels, filters, seed)
 
 
@@ -81,7 +81,7 @@ def _of_grey_values(seen, image_size, channels, filters, seed):
 
 
 class Quantiles(keras.layers.Layer):
-    """The grey values in order, as means of `BINS` parts of equally many pixels."""
+    """The sorted grey values, as means of `BINS` parts of equally many pixels."""
 
     def call(self, image):
         """Maps [N, H, W, C] to [N, C, BINS]; H W is a multiple of `BINS`."""
@@ -92,16 +92,16 @@ class Quantiles(keras.layers.Layer):
 
 
 class GreyValues(keras.layers.Layer):
-    """Quantiles, in coordinates in which those of some scans have no correlation and the same spread.
+    """Quantiles, in coordinates in which those of some scans are uncorrelated and equally spread.
 
     Most of the spread of the quantiles themselves is brightness, which a segmenter with batch normalisation hardly
-    sees; how dark muscle is beside blood and fat is in the rest.
+    sees; how dark muscle is relative to blood and fat is in the rest.
 
     Args:
       scans: [S, H, W, C].
 
     Attributes:
-      directions: in how many coordinates, the last ones, scans differ by more than noise.
+      directions: number of coordinates, the last ones, in which scans differ by more than noise.
     """
 
     def __init__(self, scans, **kwargs):
@@ -121,10 +121,10 @@ class GreyValues(keras.layers.Layer):
 
 
 class SoftHistogram(keras.layers.Layer):
-    """How often grey values occur, in bins that overlap by half, so that it has a gradient."""
+    """A histogram of grey values, with bins that overlap by half, so that it has a gradient."""
 
     def call(self, image):
-        """Maps [N, H, W, C] to [N, C, BINS], which is 1 in the mean over the bins."""
+        """Maps [N, H, W, C] to [N, C, BINS], with a mean over the bins of 1."""
         width = (RANGE[1] - RANGE[0]) / (BINS - 1)
         position = (tf.clip_by_value(tf.cast(image, tf.float32), *RANGE) - RANGE[0]) / width
         weights = tf.nn.relu(1 - tf.abs(position[..., tf.newaxis] - tf.range(BINS, dtype=tf.float32)))

@@ -31,31 +31,31 @@ def generator(
     intensity: str = "free",
     curve_knots: int = 8,
 ) -> keras.Model:
-    """Builds G_V or G_I, which differ in their head alone.
+    """Builds G_V or G_I, which differ only in their heads.
 
     Args:
       kind: "deform" or "intensity".
       image_size: side of the square image, a multiple of 32.
-      channels: of the image.
+      channels: channels of the image.
       filters: channels at full resolution.
       half_pixel_centers: see `blocks.Upsample`.
-      norm_momentum: of the batch norms' moving statistics.
-      seed: of the initial weights.
-      head_scale: of the last layer's initial weights, and with it of the fields that learning starts from.
-      deformation: the form of v. "free": a displacement a pixel (the paper's). "coarse": displacements of control
+      norm_momentum: momentum of batch normalisation's moving statistics.
+      seed: seed of the initial weights.
+      head_scale: scale of the last layer's initial weights, and so of the initial fields; the curves do not use it.
+      deformation: the form of v. "free": one displacement per pixel (the paper's). "coarse": displacements of control
         points, upsampled bicubically. "velocity": a stationary velocity field on the control points, integrated by
         scaling and squaring (Arsigny et al., MICCAI 2006), which does not fold as long as it is smooth.
       control_px: distance between control points; rounded as `control_stride` says.
-      limit_px: soft limit of the displacements, or of the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. "free"
-        has none.
-      fixed_border: whether the outermost control points stay where they are: then hardly anything is moved into or
-        out of the image, and no edge is repeated by which D would know a deformed image. "free" has none of them.
-      intensity: the form of dI. "free": a number a pixel (the paper's). "curve": a function of the grey value, one for
-        each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
-        "increasing": the same, but what is brighter stays brighter, see `Increasing`. "quantiles": the same, drawn as
-        the slice's new quantiles, see `DrawnQuantiles`.
-      curve_knots: between which these curves are linear, evenly spaced over the normalised range, or at evenly spaced
-        quantiles.
+      limit_px: soft limit L on the displacements, or on the velocity: v L / sqrt(L^2 + |v|^2); 0: no limit. Not used
+        by "free".
+      fixed_border: whether the outermost control points are fixed: then hardly anything moves into or out of the
+        image, and no repeated edge gives a deformed image away to D. Not used by "free".
+      intensity: the form of dI. "free": one number per pixel (the paper's). "curve": a function of the grey value, one
+        for each slice and channel, which can change contrasts, but moves and invents nothing; see `ToneCurve`.
+        "increasing": the same, but grey values keep their order, see `Increasing`. "quantiles": the same, drawn as the
+        slice's new quantiles, see `DrawnQuantiles`.
+      curve_knots: number of knots, between which these curves are linear: evenly spaced over the normalised range, or
+        at evenly spaced quantiles.
 
     Returns:
       A model from (image [N, H, W, channels], z [N, 100]) to its field, float32. "deform" gives v [N, H, W, 2] in
@@ -97,11 +97,11 @@ def _deformation_head(x, channels, block):
 
 
 def control_stride(side: int, control_px: float) -> int:
-    """Pixels between control points.
+    """The number of pixels between control points.
 
     Args:
-      side: of the image, a multiple of 32.
-      control_px: what is asked for.
+      side: side of the image, a multiple of 32.
+      control_px: the requested number.
 
     Returns:
       `control_px` rounded to a power of 2, at most a fourth of the side; if it does not divide the side, the largest
@@ -125,7 +125,7 @@ def _intensity_head(x, channels, block):
 
 
 def _curve_head(x, drawn, image, form, knots, seed):
-    # TensorFlow's sum over a slice in 16 bits loses what is small beside it.
+    # TensorFlow's 16-bit sum over a slice loses small summands.
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
     curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)
@@ -140,7 +140,7 @@ def _curve_head(x, drawn, image, form, knots, seed):
 
 
 class SmoothField(keras.layers.Layer):
-    """Displacements of control points, softly limited, to a field on all pixels.
+    """Turns displacements of control points, softly limited, into a field on all pixels.
 
     Args:
       stride: pixels between control points.
@@ -161,7 +161,7 @@ class SmoothField(keras.layers.Layer):
         return tf.image.resize(v, [side * self.stride for side in v.shape[1:3]], method="bicubic")
 
     def get_config(self):
-        """As Keras asks for it."""
+        """The layer's config, for Keras."""
         return {
             **super().get_config(),
             "stride": self.stride,
@@ -171,10 +171,10 @@ class SmoothField(keras.layers.Layer):
 
 
 class Integrate(keras.layers.Layer):
-    """A stationary velocity field to the displacements after unit time, by scaling and squaring.
+    """Turns a stationary velocity field into the displacements after unit time, by scaling and squaring.
 
     Args:
-      squarings: how often; the first step is 1 / 2^squarings of the velocity.
+      squarings: number of squarings; the first step is 1 / 2^squarings of the velocity.
     """
 
     def __init__(self, squarings: int = 5, **kwargs):
@@ -189,12 +189,12 @@ class Integrate(keras.layers.Layer):
         return v
 
     def get_config(self):
-        """As Keras asks for it."""
+        """The layer's config, for Keras."""
         return {**super().get_config(), "squarings": self.squarings}
 
 
 class ToneCurve(keras.layers.Layer):
-    """What is added to each grey value: a curve through knots, linear between them and constant beyond the last."""
+    """The change of each grey value: a curve through knots, linear between them and constant beyond the last."""
 
     def call(self, inputs):
         """Maps (image [N, H, W, C], values at knots from 0 to 1 of the normalised image [N, C, K]) to [N, H, W, C]."""
@@ -206,10 +206,10 @@ class ToneCurve(keras.layers.Layer):
 
 
 class Increasing(keras.layers.Layer):
-    """Numbers to a tone curve that keeps the order of grey values: 0 to the one that changes nothing."""
+    """Turns numbers into a tone curve that keeps the order of grey values; zeros into one that changes nothing."""
 
     def call(self, numbers):
-        """Maps [N, C, K] to what is added at K knots from 0 to 1: black moves by up to 0.5, slopes are 0.2 to 4.5."""
+        """Maps [N, C, K] to the changes at K knots from 0 to 1: black moves by up to 0.5, slopes are 0.2 to 4.5."""
         bounded, last = tf.tanh(numbers), numbers.shape[-1] - 1
         slopes = tf.exp(1.5 * bounded[..., 1:])
         grown = tf.pad(tf.cumsum((slopes - 1) / last, axis=-1), [[0, 0], [0, 0], [1, 0]])
@@ -217,13 +217,13 @@ class Increasing(keras.layers.Layer):
 
 
 class DrawnQuantiles(keras.layers.Layer):
-    """What is added to each grey value so that a slice gets drawn quantiles, as by histogram matching.
+    """The change of each grey value that gives a slice drawn quantiles, as in histogram matching.
 
-    The new quantiles lie between the slice's own ones, near which learning starts, and an increasing curve.
+    The new quantiles lie between the slice's own, near which learning starts, and an increasing curve.
     """
 
     def call(self, inputs):
-        """Maps (image [N, H, W, C], numbers [N, C, K]) to [N, H, W, C]; the darkest value stays."""
+        """Maps (image [N, H, W, C], numbers [N, C, K]) to [N, H, W, C]; the darkest value is unchanged."""
         image, numbers = inputs
         image = tf.cast(image, numbers.dtype)
         _, height, width, channels = image.shape
@@ -233,7 +233,7 @@ class DrawnQuantiles(keras.layers.Layer):
         own = tf.stack([ordered[..., k * (height * width - 1) // count] for k in range(count + 1)], axis=-1)
         grown = tf.pad(tf.cumsum(tf.nn.softplus(steps), axis=-1), [[0, 0], [0, 0], [1, 0]]) / count
         drawn = own + tf.sigmoid(share - 4) * (own[..., :1] + grown - own)
-        # From one quantile to the next, what lies between is spread evenly.
+        # Between two quantiles, grey values are mapped linearly.
         widths = tf.maximum(own[..., 1:] - own[..., :-1], 1e-6)[:, tf.newaxis, tf.newaxis]
         passed = tf.clip_by_value((image[..., tf.newaxis] - own[:, tf.newaxis, tf.newaxis, :, :-1]) / widths, 0, 1)
         gained = (drawn[..., 1:] - drawn[..., :-1])[:, tf.newaxis, tf.newaxis]

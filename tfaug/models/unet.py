@@ -23,12 +23,12 @@ def unet(
 
     Args:
       image_size: side of the square image, a multiple of 16.
-      num_classes: the structures and background.
-      channels: of the image.
+      num_classes: number of structures, plus one for the background.
+      channels: channels of the image.
       filters: channels at full resolution; they double at each of the four poolings.
       half_pixel_centers: see `blocks.Upsample`.
-      norm_momentum: of the batch norms' moving statistics.
-      seed: of the initial weights.
+      norm_momentum: momentum of batch normalisation's moving statistics.
+      seed: seed of the initial weights.
 
     Returns:
       A model from [N, H, W, channels] images to [N, H, W, num_classes] float32 logits.

@@ -21,14 +21,14 @@ from tfaug.phantom import cohort
 from tfaug.report.page import Html, code, el, picture, png
 from tfaug.types import Volume
 
-MOST_SLICES = 24  # of a case; of more, evenly spread ones
+MOST_SLICES = 24  # per case; evenly spread if there are more
 MOST_PIXELS = 256  # along a slice's longer side
-SURROUNDINGS = 1.7  # side of what is shown over that of the marked region
+SURROUNDINGS = 1.7  # ratio of the side shown to that of the marked region
 BEYOND = 1  # slices shown at either end of the marked ones
 
 
 class Chosen(NamedTuple):
-    """A case that is shown.
+    """A case to be shown.
 
     Attributes:
       rank: "best", "median", "worst", or several of them.
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
 
 
 def choose(table: pd.DataFrame) -> list[Chosen]:
-    """The cases of highest, median and lowest mean Dice; of few cases, each once.
+    """The cases with the highest, median and lowest mean Dice; each once if there are few.
 
     Args:
       table: rows of `evaluation.score`.
@@ -55,11 +55,11 @@ def choose(table: pd.DataFrame) -> list[Chosen]:
 
 
 def shown(folder: pathlib.Path, config: Config, table: pd.DataFrame, task: Task) -> list[Html]:
-    """The chosen cases, each with its slices or, where its scan is not there any more, the evaluation's picture.
+    """The chosen cases, each with its slices or, if its scan is no longer there, the evaluation's picture.
 
     Args:
-      folder: of the evaluation.
-      config: of the run, which says where the scans are.
+      folder: folder of the evaluation.
+      config: config of the run, which says where the scans are.
       table: rows of `evaluation.score`.
       task: the structures.
     """
@@ -88,7 +88,7 @@ def shown(folder: pathlib.Path, config: Config, table: pd.DataFrame, task: Task)
 
 
 def legend(task: Task) -> Html:
-    """What colours and lines mean."""
+    """The legend of colours and lines."""
     entries = [
         el(
             "li",
@@ -115,7 +115,7 @@ def legend(task: Task) -> Html:
 
 
 def no_data(config: Config) -> str:
-    """Why there is no data set to read; "" if there is one. The built-in cohort is not made anew."""
+    """Why there is no data set to read; "" if there is one. The built-in cohort is not remade."""
     if config.data.root:
         found = pathlib.Path(config.data.root).is_dir()
         return "" if found else f"the data folder {config.data.root} is not there any more"
@@ -168,7 +168,7 @@ def _viewer(volume: Volume, mask: np.ndarray, task: Task, one: Chosen, name: str
 
 
 def slices(*masks: np.ndarray) -> list[int]:
-    """The slices of masks [X, Y, Z] that are shown: those with a structure and their neighbours."""
+    """The slices of masks [X, Y, Z] to show: those with a structure and their neighbours, thinned out if too many."""
     marked = np.flatnonzero(np.any([mask.any(axis=(0, 1)) for mask in masks], axis=0))
     number = masks[0].shape[2]
     first, last = (marked[0] - BEYOND, marked[-1] + BEYOND) if marked.size else (0, number - 1)
@@ -212,5 +212,5 @@ def _scores(table: pd.DataFrame, one: Chosen) -> Html:
 
 
 def masks_are_in(folder: pathlib.Path) -> Html:
-    """Where the masks are."""
+    """A paragraph that says where the masks are."""
     return el("p", "The masks of all cases are in ", code(folder / "masks"), ".")

@@ -1,4 +1,4 @@
-"""Charts as SVG, as wide as a phone is; on a wider screen several stand side by side."""
+"""Charts as SVG, as wide as a phone; on wider screens, several stand side by side."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from tfaug.report.page import Html, el
 
 WIDTH = 340
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 36  # of the axes
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 36  # margins of the axes
 HEIGHT = 205
-BAND = 20  # height of a box with its distance
-CONTRAST = 3.0  # at least, between a curve and the page
+BAND = 20  # height of a box, with spacing
+CONTRAST = 3.0  # least contrast between a curve and the page
 
 INK = ("var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)")
 
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
       x: ascending.
       y: as many values; those that are not finite are left out.
       colour: "#rrggbb"; None: the chart chooses.
-      dashed: whether the line is.
+      dashed: whether the line is dashed.
     """
 
     x: Sequence[float]
@@ -40,11 +40,11 @@ def curves(title: str, found: Mapping[str, Curve], x_name: str = "step", limits=
     """A chart of curves by name.
 
     Args:
-      title: above it.
-      found: the curves; one at least.
-      x_name: of the x axis.
-      limits: of the y axis; None: what the curves need.
-      marked: an x at which a vertical line stands.
+      title: shown above it.
+      found: the curves, at least one.
+      x_name: name of the x axis.
+      limits: (low, high) of the y axis; None: from the curves.
+      marked: x of a vertical line.
     """
     xs = [x for curve in found.values() for x in curve.x]
     ys = [y for curve in found.values() for y in curve.y if math.isfinite(y)] or [0.0]
@@ -79,16 +79,16 @@ def boxes(
     points: bool = True,
     caption: str | None = None,
 ) -> Html:
-    """Box plots, from left to right: quartiles, the median, whiskers to the last value within 1.5 box lengths.
+    """Horizontal box plots: quartiles, the median, whiskers to the last value within 1.5 box lengths.
 
     Args:
-      title: above them.
-      rows: by a row's name and the box's: values by what they are of, as a case. NaN is left out.
+      title: shown above them.
+      rows: by name of the row, then of the box: values by their subject, such as a case. NaN is left out.
       colours: of the boxes by their name, "#rrggbb".
-      unit: of the axis.
+      unit: unit of the axis.
       limits: of the axis; None: from 0 to the largest value.
-      points: whether each value is a point, too.
-      caption: more to say.
+      points: whether each value is drawn as a point, or only outliers.
+      caption: text below.
     """
     values = [v for of_row in rows.values() for of_box in of_row.values() for v in of_box.values() if math.isfinite(v)]
     low, high = limits or (0.0, max([*values, 1e-6]))
@@ -144,10 +144,10 @@ def histogram(title: str, found: Mapping[str, np.ndarray], unit: str, caption: s
     """The share of pixels (%) by magnitude; the first is filled, the others are lines.
 
     Args:
-      title: above it.
+      title: shown above it.
       found: magnitudes by name, at least one of them.
-      unit: of the magnitudes.
-      caption: more to say.
+      unit: unit of the magnitudes.
+      caption: text below.
     """
     largest = max(max(float(np.percentile(values, 99.5)) for values in found.values()), 1e-6)
     edges = np.linspace(0, largest, 31)
@@ -173,7 +173,7 @@ def histogram(title: str, found: Mapping[str, np.ndarray], unit: str, caption: s
 
 
 def order(title: str, left: Mapping[str, float], right: Mapping[str, float], heads: tuple[str, str]) -> Html:
-    """Two orders of the same names, the highest first, joined by lines, which are coloured for two ranks or more."""
+    """Two orders of the same names, the highest first, joined by lines, which are coloured from two ranks on."""
     places = [{name: k for k, name in enumerate(sorted(v, key=v.get, reverse=True))} for v in (left, right)]
     line, start = 21, 34
     height, ends = start + line * len(right) + 4, (112, 186)
@@ -198,7 +198,7 @@ def order(title: str, left: Mapping[str, float], right: Mapping[str, float], hea
 
 
 class _Frame:
-    """Axes, and where values lie in them."""
+    """Axes, and the positions of values in them."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], left: float = LEFT, height: float = HEIGHT):
         self._x, self._y = _widened(*x), _widened(*y)
@@ -236,7 +236,7 @@ class _Frame:
 
 
 def ticks(low: float, high: float, number: int = 5) -> list[float]:
-    """Round values between two others, about as many as asked for."""
+    """Round values from `low` to `high`, about `number` of them."""
     step = 10 ** math.floor(math.log10((high - low) / number))
     step *= next(k for k in (1, 2, 5, 10) if (high - low) / (k * step) <= number)
     return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
@@ -256,7 +256,7 @@ def _figure(title, height, drawn, legend, text, caption=None):
 
 
 def _ink(k: int, colour: str | None) -> str:
-    """The style that gives a curve its colour by day and by night."""
+    """The style that gives a curve its colour on a light and on a dark page."""
     if colour is None:
         ink = INK[k % len(INK)]
         return f"--day:{ink};--night:{ink}"
@@ -264,7 +264,7 @@ def _ink(k: int, colour: str | None) -> str:
 
 
 def _shaded(colour: str, page: str) -> str:
-    """A colour, darker or lighter until it can be seen on a page."""
+    """A colour, made darker or lighter until it stands out from a page."""
     hue, light, saturation = colorsys.rgb_to_hls(*_rgb(colour))
     step = -0.02 if _luminance(_rgb(page)) > 0.5 else 0.02
     while _contrast(colorsys.hls_to_rgb(hue, light, saturation), _rgb(page)) < CONTRAST and 0 < light < 1:

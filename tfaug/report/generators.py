@@ -1,4 +1,4 @@
-"""What a generator does: the instrument's verdict, its numbers beside those of random transforms, and its fields."""
+"""What a generator does: the instruments' verdict, its numbers beside those of random transforms, and its fields."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ YARDSTICKS = {
     "histogram": "histogram matching",
 }
 
-# Of both kinds: key in diagnostics.csv, what it is, its unit, and what is sane.
+# By kind: key in diagnostics.csv, what it is, its unit, and what is sane.
 _ROWS = {
     "deform": (
         ("displacement_median_mm", "displacement, median", "mm", ""),
@@ -56,9 +56,9 @@ def described(run: pathlib.Path, config: Config, report: Mapping, rows: Sequence
 
     Args:
       run: its folder.
-      config: of the run.
-      report: of the run.
-      rows: of its diagnostics.csv.
+      config: config of the run.
+      report: report of the run.
+      rows: rows of its diagnostics.csv.
     """
     name = report["generator"]
     kind = GENERATORS[name][0]
@@ -111,7 +111,7 @@ def _number(value, unit):
 
 
 def _courses(kind, rows):
-    """The instruments over the training."""
+    """Curves of the instruments over the training."""
     if not rows:
         return []
     steps = [row["step"] for row in rows]
@@ -139,7 +139,7 @@ def _courses(kind, rows):
 
 
 def _histogram(run, config, report, kind):
-    """Of the fields' magnitudes; or why there is none."""
+    """The histogram of the fields' magnitudes, or why there is none."""
     try:
         found = magnitudes(run, config, report)
     except TfaugError as error:
@@ -155,7 +155,7 @@ def _histogram(run, config, report, kind):
 
 
 def magnitudes(run: pathlib.Path, config: Config, report: Mapping) -> dict[str, np.ndarray] | str:
-    """What `Instruments.magnitudes` finds on the labelled scans; why not, if they are not there.
+    """The result of `Instruments.magnitudes` on the labelled scans, or, as text, why the scans are missing.
 
     Raises:
       TfaugError: scans or generator cannot be used.

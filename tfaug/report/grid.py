@@ -1,4 +1,4 @@
-"""The report of a folder of results: the table, its tests, box plots, orders, and the figures that lie there."""
+"""The report of a folder of results: the table, its tests, box plots, orders, and the figures in the folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIGURES = {
 
 
 def read(folder: pathlib.Path) -> tuple[Table, Mapping[str, Any]]:
-    """The table of a folder of results, with every method that has some, and what the results share.
+    """The table of a folder of results, with every method that has results, and the config that they share.
 
     Raises:
       UserError: there are none, or damaged ones.
@@ -38,7 +38,7 @@ def read(folder: pathlib.Path) -> tuple[Table, Mapping[str, Any]]:
 
 
 def render_page(folder: pathlib.Path, table: Table, shared: Mapping[str, Any]) -> str:
-    """The page."""
+    """The HTML page."""
     parts = [
         ("Table", _table(table)),
         ("Box plots", _box_plots(table)),

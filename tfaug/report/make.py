@@ -14,15 +14,15 @@ SUFFIXES = (".html", ".htm")
 
 
 class Report:
-    """A report that can be written; what is wrong with the folder or the output is known when it is made.
+    """A report to be written; problems with the folder or the output are found on creation.
 
     Args:
       source: the folder of a finished run, or of results.
       output: the file.
-      overwrite: whether the file may be there already.
+      overwrite: whether the file may already exist.
 
     Attributes:
-      needs_tensorflow: whether a generator is to be described, whose fields it then draws.
+      needs_tensorflow: whether the report describes a generator, and so computes fields.
 
     Raises:
       UserError: the folder is neither, or unfinished, empty or damaged; or the output cannot be used.
@@ -57,7 +57,7 @@ class Report:
 
 
 def is_run(path: pathlib.Path) -> bool:
-    """Whether a folder is a run's, not one of results.
+    """Whether a folder is a run's, rather than one of results.
 
     Raises:
       UserError: it is neither.

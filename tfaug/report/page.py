@@ -17,8 +17,8 @@ import tfaug
 from tfaug.engine.errors import printable
 from tfaug.report import style
 
-MARK = "tfaug report"  # tells our pages from others
-WIDEST = 1400  # pixels of a picture that is taken from a file
+MARK = "tfaug report"  # distinguishes our pages from others
+WIDEST = 1400  # pixels; wider pictures from files are shrunk
 _VOID = frozenset({"img", "input", "meta", "br"})
 
 
@@ -32,7 +32,7 @@ def el(name: str, /, *children: Any, **attributes: Any) -> Html:
     Args:
       name: its tag.
       *children: texts, which are escaped; `Html`, which is not; lists of both; None, which is left out.
-      **attributes: class_ stands for class, aria_label for aria-label; True is a bare name, None and False are none.
+      **attributes: class_ stands for class, aria_label for aria-label; True gives a bare name, None and False nothing.
     """
     parts = [name]
     for key, value in attributes.items():
@@ -46,7 +46,7 @@ def el(name: str, /, *children: Any, **attributes: Any) -> Html:
 
 
 def joined(*children: Any) -> Html:
-    """Children, see `el`, one after the other."""
+    """Children, as in `el`, one after the other."""
     return Html("".join(_rendered(child) for child in children))
 
 
@@ -70,17 +70,17 @@ def code(text: Any) -> Html:
 
 
 def section(title: str, *children: Any) -> Html:
-    """A part of the page, in its list of contents."""
+    """A section of the page, which the list of contents can link to."""
     return el("section", el("h2", title, id=_anchor(title)), *children)
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Html:
-    """A list of terms, each with what is to be said of it; None is left out."""
+    """A list of terms with their descriptions; those with None are left out."""
     return el("dl", [[el("dt", term), el("dd", text)] for term, text in rows if text is not None], class_="facts")
 
 
 def key_figures(rows: Iterable[tuple[str, Any, Any]]) -> Html:
-    """Large numbers: of each what it is, its value, and a small line or None."""
+    """Large numbers, each with its name, its value, and a small line or None."""
     entries = [
         el("div", el("dt", name), el("dd", value, el("small", small) if small else None)) for name, value, small in rows
     ]
@@ -88,7 +88,7 @@ def key_figures(rows: Iterable[tuple[str, Any, Any]]) -> Html:
 
 
 def with_minus(number: str) -> str:
-    """A number in text, with the sign that is as wide as a plus."""
+    """A number as text, with a minus sign as wide as a plus."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
@@ -103,7 +103,7 @@ def table(
 
     Args:
       caption: what it shows.
-      head: of the columns.
+      head: names of the columns.
       rows: the first cell is the row's name.
       strong_last: whether the last row stands out.
       texts: columns that hold no numbers; the first never does.
@@ -128,21 +128,21 @@ def table(
 
 
 def scrolled(content: Html, label: str, class_: str = "") -> Html:
-    """A box that scrolls sideways by touch and by keys, so that the page need not."""
+    """A box that scrolls sideways by touch or keys, so that the page need not."""
     return el("div", content, class_=f"scroll {class_}".strip(), role="region", aria_label=label, tabindex=0)
 
 
 def details(title: str, *children: Any) -> Html:
-    """What is not shown before it is asked for."""
+    """Content that is hidden until it is opened."""
     return el("details", el("summary", title), *children)
 
 
 def picture(file: pathlib.Path, text: str, caption: Any = None) -> Html | None:
-    """A picture that a run has left, at its own size in a box that scrolls; None if it is missing or no picture."""
+    """A picture from a run, in a box that scrolls; None if it is missing or not a picture."""
     try:
         with Image.open(file) as image:
             shown = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # of Pillow, about a damaged file
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # from Pillow, for a damaged file
         return None
     if shown.shape[1] > WIDEST:
         size = (WIDEST, max(1, round(shown.shape[0] * WIDEST / shown.shape[1])))
@@ -167,13 +167,13 @@ def download(name: str, text: str, label: str) -> Html:
 
 
 def whole(title: str, lead: Any, sections: Sequence[Html], titles: Sequence[str]) -> str:
-    """The page.
+    """The whole page.
 
     Args:
-      title: of the page.
+      title: title of the page.
       lead: what stands above the list of contents.
       sections: its parts.
-      titles: those parts that the list of contents names.
+      titles: titles of the parts that the list of contents names.
     """
     digest = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

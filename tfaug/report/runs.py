@@ -26,7 +26,7 @@ from tfaug.report import charts, generators, page
 from tfaug.report.page import code, details, el, joined
 
 SPLITS = ("test", "validation")
-MOST_NAMES = 8  # of cases in a line
+MOST_NAMES = 8  # of cases in one line
 
 _TRANSFORMS = {
     "affine": "random affine transforms",
@@ -56,16 +56,16 @@ _CURVES = {
 
 
 class Run(NamedTuple):
-    """What a finished run has left.
+    """What a finished run has left behind.
 
     Attributes:
       path: its folder.
       config: resolved.
       report: as `run_dir.read_report` returns it.
-      rows: of its diagnostics.csv.
+      rows: rows of its diagnostics.csv.
       scalars: its curves, see `event_files.scalars`.
-      seconds: of training.
-      started: when it was begun, or None.
+      seconds: duration of the training.
+      started: when it began, or None.
     """
 
     path: pathlib.Path
@@ -83,12 +83,12 @@ class Run(NamedTuple):
 
     @property
     def generator(self) -> str | None:
-        """The name of the generator that it has learned; None of a segmenter's run."""
+        """The name of the generator that it has learned; None for a segmenter's run."""
         return self.report.get("generator")
 
     @property
     def method(self) -> str:
-        """Of a segmenter's run."""
+        """The method of a segmenter's run."""
         return self.report.get("method") or re.sub(r".*-seg-(.+)-seed\d+", r"\1", self.path.absolute().name)
 
 
@@ -96,7 +96,7 @@ def read(path: pathlib.Path) -> Run:
     """Reads a run.
 
     Raises:
-      UserError: it is none, unfinished or damaged.
+      UserError: it is not a run, or unfinished or damaged.
     """
     config = Config(run_dir.read_config(path))
     report = run_dir.read_report(path)
@@ -111,7 +111,7 @@ def read(path: pathlib.Path) -> Run:
 
 
 def generators_of(run: Run) -> list[Run]:
-    """The finished runs of the generators that a segmenter learned with, as far as they are there."""
+    """The finished runs of the generators that a segmenter learned with, if they are still there."""
     found = []
     for path in sources.generators_of(run.path, run.config, run.report).values():
         try:
@@ -122,7 +122,7 @@ def generators_of(run: Run) -> list[Run]:
 
 
 def render(run: Run, learned: Sequence[Run]) -> str:
-    """The page.
+    """The HTML page.
 
     Args:
       run: a run.
@@ -299,7 +299,7 @@ def _evaluation(run, split):
     """The rows of an evaluation, or None.
 
     Raises:
-      UserError: it is damaged, or of another training.
+      UserError: it is damaged, or belongs to another training.
     """
     folder = run.path / "evaluation" / split
     file = folder / "dice.csv"
@@ -322,7 +322,7 @@ def _evaluation(run, split):
 
 
 def _damaged(run, file):
-    """Of an evaluation from before there were digests, which is not made again while the file is there."""
+    """The error about an evaluation from before there were digests, which is not remade while the file exists."""
     return UserError(file, "is damaged", f"evaluate the run again: remove the file, then `{_evaluate(run)}`")
 
 
@@ -331,7 +331,7 @@ def _evaluate(run):
 
 
 def _distances(table):
-    """The columns of HD95 and ASSD, by whichever definition."""
+    """The columns of HD95 and ASSD, whatever the definition."""
     return tuple(
         next((name for name in table if re.fullmatch(rf"{key}(_\w+)?_mm", name)), None) for key in ("hd95", "assd")
     )

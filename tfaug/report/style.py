@@ -1,4 +1,4 @@
-"""The page's style sheet and its script: everything that would come from a network elsewhere."""
+"""The page's style sheet and script, so that it loads nothing from a network."""
 
 CSS = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d5dae0;--card:#f6f8fa;--accent:#0a58a8;

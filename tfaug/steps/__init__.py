@@ -1,8 +1,8 @@
-"""The update rules: one `tf.Module` each, holding its networks and optimisers; calling it does one update.
+"""The update rules: each is a `tf.Module` that holds its networks and optimisers; a call does one update.
 
-A step draws nothing at random: whatever is random arrives with the batch. `step(batch, index)` returns scalars by name;
-what it holds, as a `tf.Module`, is in the checkpoints. The update rules of the segmenter have names, `RULES`; a
-`tfaug.augment.methods.Method` names one of them, or the user's own `Rule` as "my_module:rule".
+A step draws nothing at random: all that is random comes with the batch. `step(batch, index)` returns scalars by name;
+its variables, as those of any `tf.Module`, are in the checkpoints. The update rules of the segmenter have names,
+`RULES`; a `tfaug.augment.methods.Method` names one of them, or a user-defined `Rule` as "my_module:rule".
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = [
 
 
 class Setup(NamedTuple):
-    """What an update rule of the segmenter is made of.
+    """The parts of an update rule of the segmenter.
 
     Attributes:
       segmenter: S, from images [N, H, W, channels] to logits [N, H, W, num_classes].
       discriminator: builds a D for a number of channels.
-      learning_rate: of Adam.
-      class_weights: of L_S, one a class.
+      learning_rate: learning rate of Adam.
+      class_weights: weights of L_S, one per class.
       lambda_adv: weight of an adversarial loss.
     """
 
@@ -60,9 +60,9 @@ class Rule(NamedTuple):
     """One way of updating the segmenter.
 
     Attributes:
-      create: makes the step, a `tf.Module` that trains `setup.segmenter` and has as its attribute `segmenter` what is
-        validated and kept: the same network, or one of the same architecture. `index`, with which the step is called,
-        is a Python int: a `tf.function` that took it would be traced anew at each step.
+      create: makes the step, a `tf.Module` that trains `setup.segmenter`. Its attribute `segmenter` is the network to
+        validate and keep: the same one, or one of the same architecture. The step is called with `index`, a Python int:
+        a `tf.function` that took it would be traced anew at each step.
       unlabelled: whether its batch is an `AdversarialBatch`, with unlabelled scans, rather than a `Batch`.
     """
 
@@ -102,7 +102,7 @@ def rule(name: str) -> Rule:
     """The update rule that a method names.
 
     Raises:
-      UserError: it is unknown, or no `Rule`.
+      UserError: it is unknown, or not a `Rule`.
     """
     found = plugins.load(name, RULES, "rule of a method")
     if not isinstance(found, Rule):
@@ -114,14 +114,14 @@ def create(name: str, setup: Setup) -> tf.Module:
     """The step of the update rule that a method names.
 
     Raises:
-      UserError: the rule is unknown, or the user's own fails or makes something else than a step.
+      UserError: the rule is unknown, or a user-defined one fails or creates something other than a step.
     """
     chosen = rule(name)
     if name in RULES:
         return chosen.create(setup)
     try:
         step = chosen.create(setup)
-    except Exception as error:  # it is the user's code, and may fail in any way
+    except Exception as error:  # user code may fail in any way
         problem = f"fails to create a step ({type(error).__name__}: {error})"
         raise UserError(f"rule {name}", problem, "let it take a tfaug.steps.Setup and return a step") from error
     if not isinstance(step, tf.Module) or not callable(step):

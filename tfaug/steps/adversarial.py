@@ -16,12 +16,12 @@ class AdversarialSegment(tf.Module):
 
     Supervised (adv_sl, after Luc et al. 2016), D tells the reference labels from S's predictions on the same labelled
     slices. Semi-supervised (adv_ssl, after Zhang et al. 2017), D tells S's predictions on labelled slices from those on
-    unlabelled ones. The former pair is called real, the latter fake; S adds to L_S the wish that D takes the fake pairs
-    for real.
+    unlabelled ones. The former pairs are called real, the latter fake; to L_S, S adds a loss that rewards fake pairs
+    which D takes for real.
 
     Of the second kind the paper says (section 1) that pairs of unlabelled images and estimated maps are matched to
     pairs of labelled images and true maps, while Zhang et al., whom it cites, compare predictions with predictions, as
-    a reference label is easily told from any prediction. This is Zhang's.
+    a reference label is easily told from any prediction. This follows Zhang et al.
 
     The paper leaves open D's form, the weight and the batch. Here D is the discriminator of section 3.3 with the image
     and the class probabilities as its channels, L_adv is non-saturating, and there are as many unlabelled slices as
@@ -29,10 +29,10 @@ class AdversarialSegment(tf.Module):
 
     Args:
       segmenter: S.
-      discriminator: D, of as many channels as the image has and S has classes.
+      discriminator: D, with as many channels as the image has plus the number of S's classes.
       semi_supervised: which of the two kinds.
-      learning_rate: of both Adams.
-      class_weights: of L_S, one a class.
+      learning_rate: learning rate of both Adams.
+      class_weights: weights of L_S, one per class.
       lambda_adv: weight of L_adv.
     """
 

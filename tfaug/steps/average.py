@@ -12,14 +12,14 @@ from tfaug.compat import keras
 class Averaged(tf.Module):
     """An update rule that also averages the weights, and the moving statistics, of some of its networks.
 
-    After update number n (0-based) an average moves by 1 - min(decay, (1 + n) / (10 + n)) of its distance from its
-    network, so that it soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
+    After update number n (0-based), an average moves towards its network by 1 - min(decay, (1 + n) / (10 + n)) of their
+    distance, so that it soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
 
     Args:
       step: the update rule.
-      networks: of `step`, whose weights are averaged.
+      networks: networks of `step` whose weights are averaged.
       averages: networks of the same architectures, one each, with the same initial weights.
-      decay: of the averages, from 0 to below 1.
+      decay: decay of the averages, from 0 to below 1.
     """
 
     def __init__(self, step: tf.Module, networks: Sequence[keras.Model], averages: Sequence[keras.Model], decay: float):
@@ -27,7 +27,7 @@ class Averaged(tf.Module):
         self.step, self.networks, self.averages, self.decay = step, list(networks), list(averages), decay
 
     def __call__(self, batch, index: int) -> dict[str, tf.Tensor]:
-        """Updates the networks on a batch, then the averages; returns what the update rule does."""
+        """Updates the networks on a batch, then the averages; returns what the update rule returns."""
         scalars = self.step(batch, index)
         self._average(tf.constant(min(self.decay, (1 + index) / (10 + index)), tf.float32))
         return scalars

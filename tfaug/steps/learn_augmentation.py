@@ -20,40 +20,39 @@ NETWORKS = ("discriminator", "generator", "segmenter")
 class LearnAugmentation(tf.Module):
     """Trains G_V or G_I together with S and D (Eq. 4-6).
 
-    An iteration updates D, then G, then S. What they share: D learns from the images that G learns from; S runs forward
-    and backward once, so that S and G descend the same L_S, both seen from where they stood before the iteration. D,
-    updated in between, judges for G with its new weights.
+    An iteration updates D, then G, then S. D learns from the same images as G; S runs forward and backward once, so
+    that S and G descend the same L_S, as of their weights before the iteration. D judges for G with its new weights.
 
     Args:
       kind: "deform" or "intensity".
       segmenter: S.
       generator: G_V or G_I, according to `kind`.
       discriminator: D.
-      learning_rate: of the three Adams.
-      class_weights: of L_S, one a class.
+      learning_rate: learning rate of the three Adams.
+      class_weights: weights of L_S, one per class.
       lambda_seg: weight of L_S.
       lambda_adv: weight of the adversarial loss (Eq. 5).
       lambda_big: weight of L_big (Eq. 5).
-      adversarial_form: see `losses.adversarial_loss`; "energy" has `losses.energy_distance` of the images' grey values
-        in place of D. With packs, each of those is a kind.
-      task_gradient: whether L_S reaches G (Eq. 4); the released program's did not.
+      adversarial_form: see `losses.adversarial_loss`; "energy" replaces D by `losses.energy_distance` of the images'
+        grey values. With packs, each pack is a kind.
+      task_gradient: whether L_S reaches G (Eq. 4); in the released program it did not.
       discriminator_first: False gives the released program's order: G and S, then D on newly generated images.
-      warmup_steps: iterations in which S alone learns, from labelled slices alone.
-      generator_rate: of G's Adam, as a share of `learning_rate`.
-      discriminator_rate: of D's.
-      beta_1: of both of them; S keeps the paper's.
-      r1: weight of `losses.gradient_penalty`, which the paper does not have.
+      warmup_steps: iterations in which only S learns, from labelled slices only.
+      generator_rate: learning rate of G's Adam, as a multiple of `learning_rate`.
+      discriminator_rate: the same of D's.
+      beta_1: of G's and D's Adam; S keeps the paper's.
+      r1: weight of `losses.gradient_penalty`; not in the paper.
       big_limit: see `losses.big_loss`.
-      big_of: of G_V, what L_big and the reward of diversity measure: the "displacement", as in the paper, the
+      big_of: for G_V, what L_big and the reward for diversity measure: the "displacement", as in the paper, the
         "deformation", see `losses.without_translation`, or the "strain", see `losses.strain`.
-      lambda_fold: weight of `losses.folding_loss`, of G_V alone; the paper does not have it.
-      grey_values: of "energy", what is compared, from images [N, H, W, C] to [N, Q], as a
+      lambda_fold: weight of `losses.folding_loss`, for G_V only; not in the paper.
+      grey_values: for "energy", what is compared: function from images [N, H, W, C] to [N, Q], such as a
         `models.discriminator.GreyValues`.
       pack: how many images D judges as one, see `losses.packed`; its input has as many times the channels.
-      lambda_diversity: weight of a reward of fields that differ over z: the batch's, and the same in another order; the
-        paper does not have it.
-      diversity: its form, "difference" as in `losses.diversity_loss`, or "volume" as in `losses.volume_loss`, the unit
-        of which is `big_limit`.
+      lambda_diversity: weight of a reward for fields that differ over z, between the batch's z and the same in another
+        order; not in the paper.
+      diversity: its form, "difference" as in `losses.diversity_loss`, or "volume" as in `losses.volume_loss`, whose
+        unit is `big_limit`.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class LearnAugmentation(tf.Module):
         return self.warm_up.segmenter
 
     def __call__(self, batch: GeneratorBatch, index: int) -> dict[str, tf.Tensor]:
-        """Updates S alone during warm-up, all three networks after; returns every loss and diagnostic by name."""
+        """Updates only S during warm-up, then all three networks; returns every loss and diagnostic by name."""
         if index < self.warmup_steps:
             return self.warm_up(batch.labelled, index)
         return self.update(batch)
@@ -123,11 +122,11 @@ class LearnAugmentation(tf.Module):
         """One iteration.
 
         Args:
-          batch: what it looks at.
+          batch: the data of the iteration.
           networks: which networks to update, a static subset of `NETWORKS`; the others keep every variable.
 
         Returns:
-          The losses by name, D's accuracy before its update, the field's magnitude (pixels or intensity).
+          The losses by name, D's accuracy before its update, gradient norms, the field's magnitude (pixels, intensity).
         """
         s, g, d = self.segmenter, self.generator, self.discriminator
         models = {"segmenter": s, "generator": g, "discriminator": d}
@@ -142,7 +141,7 @@ class LearnAugmentation(tf.Module):
                     if self.discriminator_first:
                         scalars.update(self._discriminate(image, batch.real, "discriminator" in networks))
                     adversarial, image_gradient = self._adversarial_loss(image, batch.real)
-                # Whatever D needed is free again before S, which needs most of the memory, runs.
+                # What D needed is freed before S runs, which needs most of the memory.
                 with tf.control_dependencies([image_gradient]):
                     segmentation = self._segmentation_loss(batch.labelled, batch.num_original, field, image)
                 big = self._big(field)
@@ -161,7 +160,7 @@ class LearnAugmentation(tf.Module):
             adversarial_gradient = transform_tape.gradient(image, field, self.lambda_adv * image_gradient)
             scalars.update(self._gradient_norms(field, field_gradient, adversarial_gradient))
             if "generator" in networks:
-                # What G's own backward pass needs is computed again, now that S needs no memory any more.
+                # What G's own backward pass needs is recomputed, now that S no longer needs memory.
                 with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
                     again = self._field(batch)
                     descent = tf.reduce_sum(field_gradient * again)
@@ -172,7 +171,7 @@ class LearnAugmentation(tf.Module):
                         descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
-                if self.lambda_seg not in (0, 1):  # it weighs what G descends; S descends L_S
+                if self.lambda_seg not in (0, 1):  # it weights what G descends; S descends L_S
                     segmenter_gradients = [gradient / self.lambda_seg for gradient in segmenter_gradients]
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
@@ -190,7 +189,7 @@ class LearnAugmentation(tf.Module):
         }
 
     def judge(self, image, real) -> list[tf.Tensor]:
-        """D's logits [N, 1] on generated images and on scans [N, H, W, C], as it is trained, and without a trace."""
+        """D's logits [N, 1] on generated images and on scans [N, H, W, C], in training mode, without changing D."""
         with frozen_statistics(self.discriminator):
             return self._judge(image, real)
 
@@ -231,7 +230,7 @@ class LearnAugmentation(tf.Module):
         return loss, self.discriminator_optimizer.get_unscaled_gradients(scaled)[0]
 
     def _discriminate(self, image, real, update: bool):
-        """D's loss and accuracies, and its update; nothing where nobody asks D."""
+        """D's loss and accuracies, and its update; nothing if D is not used."""
         if not self.asks_discriminator:
             return {}
         with tf.GradientTape() as tape:
@@ -247,9 +246,9 @@ class LearnAugmentation(tf.Module):
         }
 
     def _gradient_norms(self, field, whole, adversarial):
-        """Norms of the weighted terms' gradients at the field [N, H, W, *], of which L_adv's and the sum are given.
+        """Norms of the weighted terms' gradients at the field [N, H, W, *], given L_adv's gradient and the sum of all.
 
-        What float16 cannot hold, for which the optimiser skips the update, counts as 0.
+        A norm that overflows in float16, for which the optimiser skips the update, counts as 0.
         """
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(field)
@@ -271,6 +270,6 @@ class LearnAugmentation(tf.Module):
         return losses.gradient_penalty(tape.gradient(logits, real))
 
     def _judge(self, image, real):
-        """D's logits [N, 1] on generated images and on scans, from one call, as its batch statistics are shared."""
+        """D's logits [N, 1] on generated images and on scans, from one call, so that they share batch statistics."""
         packs = [losses.packed(images, self.pack) for images in (image, real)]
         return tf.split(self.discriminator(tf.concat(packs, 0), training=True), 2)

@@ -1,4 +1,4 @@
-"""Adam as the update rules use it: fused, built beforehand, and scaling losses where float16 needs it."""
+"""The Adam of the update rules: fused, built beforehand, and with loss scaling where float16 needs it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tfaug.compat import keras
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras's Adam with TensorFlow's fused kernel: one operation a variable instead of more than twenty.
+    """Keras's Adam with TensorFlow's fused kernel: one operation per variable instead of more than twenty.
 
     The same update up to rounding, and the same slots, for dense gradients and without Keras's `amsgrad`. The kernel,
-    that of TensorFlow 1's Adam, rounds 1 - beta2 to float32, for 0.999 by 1.3e-5 of it: the second moments show it, the
-    update divides it out.
+    that of TensorFlow 1's Adam, rounds 1 - beta2 to float32, with a relative error of 1.3e-5 for 0.999: it shows in the
+    second moments, and cancels in the update.
     """
 
     def update_step(self, gradient, variable):
@@ -44,10 +44,10 @@ class Adam(keras.optimizers.Adam):
 def adam(
     model: keras.Model, learning_rate: float, beta_1: float = 0.9
 ) -> Adam | keras.mixed_precision.LossScaleOptimizer:
-    """Adam with beta2 0.999 and, as the paper (section 3.4), beta1 0.9, its slots built for `model`.
+    """Adam with beta2 0.999 and by default the paper's beta1 of 0.9 (section 3.4), with slots built for `model`.
 
-    Small gradients would vanish in float16. There the optimiser is one that scales losses, undoes it in gradients, and
-    skips an update whose gradients overflow; with the same methods `Adam` leaves both as they are.
+    Small gradients would vanish in float16. There, the optimiser scales losses, unscales their gradients, and skips an
+    update whose gradients overflow; the same methods of `Adam` change neither.
     """
     optimizer = Adam(learning_rate, beta_1=beta_1, beta_2=0.999)
     if keras.mixed_precision.global_policy().compute_dtype == "float16":
@@ -57,6 +57,6 @@ def adam(
 
 
 def descend(optimizer, tape: tf.GradientTape, loss: tf.Tensor, variables) -> None:
-    """One update of `variables` against the gradient of `loss`, which was recorded on `tape`, scaled as it must be."""
+    """One update of `variables` against the gradient of `loss`, which `tape` has recorded, with loss scaling if any."""
     gradients = tape.gradient(loss, variables, output_gradients=optimizer.get_scaled_loss(tf.ones_like(loss)))
     optimizer.apply_gradients(zip(optimizer.get_unscaled_gradients(gradients), variables))

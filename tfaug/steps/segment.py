@@ -15,8 +15,8 @@ class Segment(tf.Module):
 
     Args:
       segmenter: S.
-      learning_rate: of Adam.
-      class_weights: one weight a class.
+      learning_rate: learning rate of Adam.
+      class_weights: one weight per class.
     """
 
     def __init__(self, segmenter: keras.Model, learning_rate: float, class_weights):

@@ -1,7 +1,7 @@
 """Becomes another program, which ends with its parent: python child.py PARENT PROGRAM ARGUMENT...
 
-A worker that is killed must not leave a training behind: the next attempt would find the run in use. Only Linux knows
-such an agreement; elsewhere the next attempt waits for the end of what was left.
+A worker that is killed must not leave a training behind: the next attempt would find the run in use. Only Linux offers
+this; elsewhere the next attempt waits until the training left behind has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Runs PROGRAM in place of itself, unless PARENT has ended already."""
+    """Replaces itself by PROGRAM, unless PARENT has already ended."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -20,30 +20,30 @@ from tfaug.engine.errors import MachineError
 
 POLL_SECONDS = 0.5
 
-_tags: list[str] = []  # on a worker: of the calls that it is executing
+_tags: list[str] = []  # on a worker: tags of the calls that it is executing
 
 
 class ClusterExecutor(concurrent.futures.Executor):
     """Gives each call to a free thread of a worker.
 
-    Dask itself would hand out calls by what it believes that they take, and leaves workers idle if they take hours.
+    Dask itself would assign calls by their estimated duration, and leave workers idle if calls take hours.
 
     Args:
       address: tcp://HOST:PORT of the scheduler.
 
     Raises:
-      MachineError: here or in any call: the scheduler does not answer.
+      MachineError: on construction or in any call, if the scheduler does not answer.
     """
 
     def __init__(self, address: str):
         self._address, self._tag = address, uuid.uuid4().hex
-        self._running: dict[concurrent.futures.Future, str] = {}  # with the worker's address
+        self._running: dict[concurrent.futures.Future, str] = {}  # future to its worker's address
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is our own error
         with self._lost():
             self._client = distributed.Client(address)
 
     def num_workers(self) -> int:
-        """How many calls the cluster can execute at a time; those of workers that are gone are cancelled."""
+        """How many calls the cluster can execute at a time; calls on workers that are gone are cancelled."""
         with self._lost():
             self._threads = self._client.nthreads()
         for future, worker in self._running.items():
@@ -53,7 +53,7 @@ class ClusterExecutor(concurrent.futures.Executor):
         return sum(self._threads.values())
 
     def submit(self, function: Callable, /, *args: Any) -> concurrent.futures.Future:
-        """Calls `function(*args)` on a worker that is free; by the last `num_workers` there must be one."""
+        """Calls `function(*args)` on a free worker; according to the last `num_workers` there must be one."""
         free = collections.Counter(self._threads)
         free.subtract(self._running.values())
         worker = max(free, key=free.__getitem__)

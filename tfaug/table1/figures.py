@@ -1,12 +1,12 @@
-"""Pictures of the grid: the paper's Figures 2 and 3 from its runs, and plots of its results.
+"""Pictures of the grid: Figures 2 and 3 of the paper, from the grid's runs, and plots of its results.
 
     figure2-n1.png          a test slice: image, reference, and the masks of every method; likewise for other N_L
-    figure3-deform.png      a labelled slice: fields of the generator for several z, and what they make of it
+    figure3-deform.png      a labelled slice: fields of the generator for several z, and the images they give
     figure3-intensity.png   the same
     boxplots.png            Dice of every run and patient, by method
-    order.png               the order of the methods in the paper, and here
+    order.png               the order of the methods in the paper and here
 
-Methods are called as on the command line, structures have their colours as everywhere.
+Methods are named as on the command line, and structures have the same colours as elsewhere.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from tfaug.types import Z_DIM
 
 FIGURE_3 = ("deform", "intensity")  # generators
 DRAWS = 4  # of z, in Figure 3
-SURROUNDINGS = 2.0  # side of Figure 2's tiles over that of the labelled region
-BOXES = 0.78  # share of a method's width that its boxes take
+SURROUNDINGS = 2.0  # ratio of the side of Figure 2's tiles to that of the labelled region
+BOXES = 0.78  # share of a method's width taken by its boxes
 LEGEND_COLUMNS = 12
-LEAP = 2  # ranks; from here on a method's move is coloured
-RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # of Okabe and Ito
+LEAP = 2  # ranks; a move of at least this many is coloured
+RISEN, FALLEN, STEADY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito's
 
 
 class Variant(NamedTuple):
-    """One cell of the grid: all its methods were trained on the same volumes with the same seed."""
+    """One cell of the grid, whose methods were all trained on the same volumes with the same seed."""
 
     num_labelled: int
     labelled_set: int
@@ -54,16 +54,16 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
     """Draws what can be drawn from a folder of results and, for Figures 2 and 3, from the runs in `workdir`.
 
     Args:
-      folder: of the results; the pictures go there.
-      config: that of the runs.
-      workdir: where they are.
-      methods: what is shown, as `augment.methods.table` returns them.
+      folder: folder of the results, where the pictures are written.
+      config: config of the runs.
+      workdir: folder of the runs.
+      methods: the methods shown, as `augment.methods.table` returns them.
 
     Returns:
       a line per picture: where it is, or why it could not be drawn.
 
     Raises:
-      UserError: there are no results, or one is of a method that has changed since.
+      UserError: there are no results, or the method of one has changed since.
       MachineError: a picture cannot be written.
     """
     folder = pathlib.Path(folder)
@@ -73,7 +73,7 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
     used = {name for method in methods.values() for name in method.generators}
 
     def checked() -> Config:
-        """`config`, if the results are of it."""
+        """`config`, if it is that of the results."""
         changed = results.changes(shared, results.decisive(config, table.task.names))
         if changed:
             problem = f"is not that of the results ({run_dir.in_one_line(changed)})"
@@ -104,15 +104,15 @@ def draw(folder, config: Config, workdir, methods: Mapping[str, Method]) -> list
 def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> np.ndarray:
     """Figure 2: the masks of every method on one slice, from the first labelled set and seed that has most of them.
 
-    The patient is the one of median Dice over the methods shown, the slice the middle of its labelled ones; beside each
-    method stands its mean Dice on the whole image.
+    The patient is the one with the median Dice over the methods shown, the slice the middle one of its labelled slices;
+    beside each method is its mean Dice on the whole image.
 
     Raises:
       UserError: no run has its masks here, a run or an image is damaged or not what was evaluated, or the data set has
         other structures.
     """
     runs = {variant: _evaluated(table, variant, config, workdir) for variant in _variants(table, num_labelled)}
-    variant = max(runs, key=lambda v: len(runs[v]))  # of equals the first
+    variant = max(runs, key=lambda v: len(runs[v]))  # the first of equals
     if not runs[variant]:
         raise UserError(workdir, f"has no evaluated run for N_L = {num_labelled}", "give the --workdir of the grid")
     scores = _scores(table, variant)
@@ -134,7 +134,7 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
     for method, mask in masks.items():
         dice = np.mean([metrics.dice(mask, volume.label, index) for index in data.task.classes.values()])
         titles.append(f"{method}  {dice:.2f}")
-    image = volume.image[(*window, 0)]  # of several channels the first
+    image = volume.image[(*window, 0)]  # the first channel
     masks_shown = [mask[window] for mask in tiles]
     return pictures.overlay([image] * len(tiles), masks_shown, titles, colours=table.task.colours)
 
@@ -142,13 +142,12 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
 def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
     """Figure 3: what a generator draws for the middle labelled slice of an image, under several z.
 
-    It is the first labelled set and seed, of those with results, whose generator is in `workdir`. Of several channels
-    the first is shown.
+    Shows the first labelled set and seed with results whose generator is in `workdir`, and only the first channel.
 
     Raises:
       UserError: there is none, or the image is damaged.
     """
-    import tensorflow as tf  # of which the other pictures have no need
+    import tensorflow as tf  # which the other pictures do not need
 
     from tfaug import inference
     from tfaug.augment.learned import transform_image, transform_label
@@ -178,7 +177,7 @@ def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
 
 
 def _first_generator(table, name, config, workdir):
-    """The config and the model of the first generator that is there; the first error if none is."""
+    """The config and the model of the first generator found; raises the first error if there is none."""
     from tfaug.experiment import runs
 
     errors = []
@@ -211,7 +210,7 @@ def _scores(table, variant):
 
 
 def _evaluated(table, variant, config, workdir):
-    """The folders of the runs that have results, masks, and this very config, by method in the order of the table."""
+    """The folders of the runs that have results, masks and this very config, by method, in the order of the table."""
     config = _at(config, variant)
     of_segmenter = {key: values for key, values in config.to_dict().items() if key != "augment"}
     wanted = results.decisive(of_segmenter, table.task.names)
@@ -275,7 +274,7 @@ def box_plots(table: Table) -> np.ndarray:
 
 @pictures.in_our_style
 def order(table: Table) -> np.ndarray:
-    """The paper's methods by mean Dice, in the paper at the left of each panel and here at its right, joined by lines.
+    """The paper's methods ranked by mean Dice, the paper's order at the left of each panel, ours at the right.
 
     Raises:
       UserError: there are fewer than two methods to compare, or none that the paper has with as many labelled volumes.

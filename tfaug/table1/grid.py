@@ -1,8 +1,8 @@
-"""Runs the jobs of a plan: each is a process of its own, is retried and can be continued.
+"""Runs the jobs of a plan: each is a process of its own, is retried if it fails, and can be resumed.
 
 Jobs go to a `concurrent.futures.Executor`: threads of this process, or the workers of a Dask cluster (cluster.py). Each
-call runs one process and waits for it. What a job leaves is on the disk, which all workers must share: whatever dies, a
-training, a worker, the scheduler or this process, the same command finds out what is missing and resumes.
+call runs one process and waits for it. All that a job produces is on the disk, which all workers must share: whatever
+dies, a training, a worker, the scheduler or this process, the same command finds what is missing and resumes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Program(NamedTuple):
     Attributes:
       command: what Python is to run, `-m` and a module or a file, and the flags of every job.
       logs: the folder of the logs.
-      threads: of one operation in a training.
+      threads: threads of one operation in a training.
     """
 
     command: tuple[str, ...]
@@ -52,17 +52,17 @@ class Program(NamedTuple):
     threads: int
 
     def log(self, job: Job) -> pathlib.Path:
-        """Where the job's processes write, each attempt below the one before."""
+        """The file to which the job's processes write, each attempt below the previous one."""
         return self.logs / f"{job.name}.log"
 
 
 class Outcome(NamedTuple):
-    """What has become of a job.
+    """The outcome of a job.
 
     Attributes:
-      status: 0 if it is done, else how its process ended; None if it was not started, as one that it needs failed.
+      status: 0 if it is done, else how its process ended; None if it was not started.
       text: a few words, or why it failed and where to read more.
-      warnings: what its process warned of.
+      warnings: warnings of its process.
     """
 
     status: int | None
@@ -82,7 +82,7 @@ def run(
     num_workers: int = 0,
     threads: int = 1,
 ) -> None:
-    """Runs all jobs, each after those that it needs, and otherwise in their order.
+    """Runs all jobs, each after those that it needs, otherwise in the given order.
 
     Args:
       jobs: see `plan.missing`.
@@ -90,13 +90,12 @@ def run(
       logs: the folder for their logs.
       scheduler: address of a running Dask cluster; "" for this machine.
       num_workers: jobs at a time on this machine; 0: as many as cores and memory allow.
-      threads: of each training.
+      threads: threads of each training.
 
     Raises:
-      UserError: jobs failed by the user's error alone, and everything that does not need them is done; or Dask is
-        missing.
-      MachineError: jobs failed in another way as well, or the cluster is lost.
-      Interrupted: SIGTERM or SIGINT came; the trainings have saved what they had.
+      UserError: jobs failed only by user errors, and everything that does not need them is done; or Dask is missing.
+      MachineError: jobs failed in other ways too, or the cluster is lost.
+      Interrupted: SIGTERM or SIGINT was received; the trainings have saved their state.
     """
     program = Program(tuple(command), logs, threads)
     with machine_errors(logs, "choose a --workdir that can be written"):
@@ -108,7 +107,7 @@ def run(
 
 
 class ThreadExecutor(concurrent.futures.ThreadPoolExecutor):
-    """Calls in threads of this process, which are told when they shall end."""
+    """Runs calls in threads of this process, and tells them when to end."""
 
     def __init__(self, num_workers: int):
         super().__init__(num_workers)
@@ -119,7 +118,7 @@ class ThreadExecutor(concurrent.futures.ThreadPoolExecutor):
         return self._num_workers
 
     def wanted(self) -> bool:
-        """Whether calls shall continue."""
+        """Whether calls should continue."""
         return not self._stop.is_set()
 
     def shutdown(self, *args, **kwargs) -> None:
@@ -132,7 +131,7 @@ def _executor(scheduler: str, num_workers: int) -> concurrent.futures.Executor:
     if not scheduler:
         return ThreadExecutor(num_workers or how_many(MEMORY_OF_A_TRAINING))
     try:
-        from tfaug.table1.cluster import ClusterExecutor  # not before: it needs the extra, and a second to load
+        from tfaug.table1.cluster import ClusterExecutor  # deferred: it needs the extra, and a second to load
     except ModuleNotFoundError as error:
         raise UserError(
             "--scheduler", f"needs {error.name}, which is not installed", "pip install 'tfaug[cluster]'"
@@ -141,19 +140,19 @@ def _executor(scheduler: str, num_workers: int) -> concurrent.futures.Executor:
 
 
 class _Attempts(NamedTuple):
-    """How many attempts of a job have failed in a row without a new checkpoint, and the newest that it had."""
+    """How many attempts of a job have failed in a row without a new checkpoint, and its newest checkpoint."""
 
     count: int = 0
     checkpoint: str = ""
 
     def after(self, job: Job) -> _Attempts:
-        """After one more."""
+        """The state after one more attempt."""
         newest = max((path.name for path in job.run.glob("checkpoints/step-*")), default="") if job.run else ""
         return _Attempts(0 if newest != self.checkpoint else self.count + 1, newest)
 
 
 def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outcome]:
-    """Runs all jobs and shows how far they are; returns what was not done, by the job's name."""
+    """Runs all jobs and shows their progress; returns the outcomes of those not done, by name."""
     waiting = {job.name: job for job in jobs}
     running: dict[str, concurrent.futures.Future] = {}
     attempts: dict[str, _Attempts] = collections.defaultdict(_Attempts)
@@ -170,7 +169,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
                     outcome = _outcome(running.pop(name))
                     attempts[name] = attempts[name].after(job)
                     for warning in outcome.warnings:
-                        if warning not in warned:  # most are of the data, and every job gives them
+                        if warning not in warned:  # most concern the data, and every job repeats them
                             display.keep(f"{name}: {warning}")
                             warned.add(warning)
                     if outcome.status not in (0, UserError.exit_status) and attempts[name].count <= RETRIES:
@@ -190,7 +189,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
             state = f"running: {', '.join(running) or 'none'}" if num_workers else "waiting for a worker"
             state += f"; {len(not_done)} not done" if not_done else ""
             num_ended = len(jobs) - len(waiting)
-            for _ in range(quick):  # of the trainings' time they say nothing
+            for _ in range(quick):  # they say nothing about the trainings' time
                 display.leave_out()
             if display.on_terminal or (had_workers and not num_workers and not lines):
                 display.update(num_ended, state)
@@ -203,7 +202,7 @@ def _run_all(executor, jobs: Sequence[Job], program: Program) -> dict[str, Outco
 
 
 def _outcome(future: concurrent.futures.Future) -> Outcome:
-    """Of a future that is done."""
+    """The outcome of a finished future."""
     if future.cancelled():
         return Outcome(MachineError.exit_status, "failed: its worker was lost")
     if future.exception() is not None:
@@ -224,15 +223,15 @@ def _failure(not_done: Mapping[str, Outcome], num_jobs: int, logs: pathlib.Path)
 
 
 def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
-    """Attempts a job once, unless it is done already; called by the executor.
+    """Attempts a job once, unless it is already done; called by the executor.
 
     Once it is done, the run's checkpoints are removed: only an unfinished run needs them, and those of all runs would
     fill a disk. The best model stays.
 
     Args:
       job: what to do.
-      program: that does it.
-      wanted: whether to continue; when it returns False, the process is asked to save and end.
+      program: the program that does it.
+      wanted: whether to continue; once it returns False, the process is asked to save and end.
     """
     log = program.log(job)
     with open(log, "a", encoding="utf-8") as file:
@@ -255,9 +254,9 @@ def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
 
 
 def _is_busy(job: Job, log: TextIO) -> bool:
-    """Whether another command with the same logs does the job, or a process of an earlier one is still saving.
+    """Whether another command with the same logs is doing the job, or a process of an earlier one is still saving.
 
-    If not, the log is locked until it is closed.
+    If not, the log stays locked until it is closed.
     """
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -267,7 +266,7 @@ def _is_busy(job: Job, log: TextIO) -> bool:
 
 
 def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable[[], bool]) -> int:
-    """Runs a process, which is asked to end when it is not wanted any more; returns its exit status."""
+    """Runs a process, which is asked to end once it is no longer wanted; returns its exit status."""
     print("$", shlex.join(command), file=log, flush=True)
     process = subprocess.Popen(
         [sys.executable, str(_CHILD), str(os.getpid()), *command],
@@ -275,7 +274,7 @@ def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable
         stdout=log,
         stderr=subprocess.STDOUT,
         env={**_environment(), "TF_NUM_INTRAOP_THREADS": str(threads)},
-        start_new_session=True,  # ^C is the main process's business
+        start_new_session=True,  # only the main process handles ^C
     )
     try:
         while True:
@@ -288,7 +287,7 @@ def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable
 
 
 def _environment() -> dict[str, str]:
-    """This process's, in which `-m tfaug` is found also in a clone that is not installed."""
+    """This process's environment, changed so that `-m tfaug` is also found in a clone that is not installed."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
     if not (root / "train.py").is_file():
         return {**os.environ}
@@ -296,7 +295,7 @@ def _environment() -> dict[str, str]:
 
 
 def _warnings(log: pathlib.Path, start: int) -> tuple[str, ...]:
-    """The lines that begin with "warning: ", from byte `start` of a log on."""
+    """The lines of a log that begin with "warning: ", from byte `start` on."""
     with open(log, "rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").split("\n")

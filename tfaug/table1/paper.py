@@ -1,4 +1,4 @@
-"""Table 1 of Chaitanya et al., IPMI 2019, as it is printed, and which of its methods are tested against which.
+"""Table 1 of Chaitanya et al., IPMI 2019, as printed, and which of its methods are tested against which.
 
 Its caption: "Average Dice score (DSC) results over 15 runs of 20 test subjects for the proposed method and relevant
 works. *, dagger, star denotes statistical significance over Aug_{A,RD}, Aug_{A,RI} and Aug_{A,Mixup} respectively.
@@ -69,7 +69,7 @@ def _row(line: str) -> tuple[str, Row]:
 # By method, in the paper's order.
 ROWS: Mapping[str, Row] = dict(map(_row, _PRINTED.strip().splitlines()))
 
-# (method, reference): whose marks the paper prints on whom.
+# (method, reference): the paper prints the mark of `reference` on `method`.
 COMPARISONS = (
     ("aff_gd", "aff_rd"),
     ("aff_gd_noreg", "aff_rd"),

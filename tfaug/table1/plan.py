@@ -1,4 +1,4 @@
-"""From a config and the asked-for part of Table 1 to the jobs that are missing: data, generators, segmenters."""
+"""From a config and the requested part of Table 1 to the jobs that are missing: data, generators, segmenters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tfaug.experiment import identity
 from tfaug.table1.results import Result, name_of
 
 DATA = "data"
-_LARGEST = 1000  # of a number in a flag: a slip must not fill the memory
+_LARGEST = 1000  # largest number in a flag: a typing error must not fill the memory
 
 
 class Grid(NamedTuple):
-    """What to fill in: every method on every labelled set of every size, `repeats` times with its own seeds.
+    """What to fill in: every method on every labelled set of every size, `repeats` times with different seeds.
 
     `methods` is as `augment.methods.table` returns it.
     """
@@ -34,11 +34,11 @@ class Job(NamedTuple):
     """One process.
 
     Attributes:
-      name: that of the run's folder; "data" for the data.
-      flags: of train.py, beside those that all jobs share.
+      name: name of the run's folder; "data" for the data.
+      flags: flags of train.py, besides those that all jobs share.
       needs: names of the jobs that must be done before.
       run: the run's folder; None for the data.
-      proof: the file that is there when the job is done; None if only the process can tell.
+      proof: the file that exists once the job is done; None if only the process can tell.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
 
 def numbers(flag: str, text: str) -> tuple[int, ...]:
-    """Reads "1,3", "1-5" or both together: each number once, in order.
+    """Parses "1,3", "1-5" or a combination: each number once, in order.
 
     Raises:
       UserError: names the flag.
@@ -67,7 +67,7 @@ def numbers(flag: str, text: str) -> tuple[int, ...]:
 def variants(config: Config, grid: Grid) -> Iterator[Config]:
     """`config` for every repeat, number of labelled volumes and set, in this order.
 
-    Its seed is that of the first repeat; the others count on from it.
+    Its seed is that of the first repeat; later repeats add 1 each.
 
     Raises:
       UserError: the config has no such set.
@@ -83,7 +83,7 @@ def variants(config: Config, grid: Grid) -> Iterator[Config]:
 
 
 def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] = ()) -> list[Job]:
-    """The jobs without which the results in `folder` do not fill the grid, each after those that it needs.
+    """The jobs that the results in `folder` lack to fill the grid, each after those that it needs.
 
     All methods of one labelled set and seed come before the next, so that an unfinished grid compares methods. A
     generator is learned once for each labelled set and seed, and only if a missing segmenter uses it.
@@ -92,12 +92,12 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
       config: the experiment.
       grid: which part of the table.
       workdir: the folder of the runs.
-      folder: that of the results, which must be sound.
+      folder: the folder of the results, which must be sound.
       stale: names of results' files that must be made again.
 
     Raises:
       UserError: the config has no such set, or no test patients, or a generator cannot be learned with it; or a missing
-        segmenter has been trained in `workdir` with what its method was before.
+        segmenter has been trained in `workdir` with an earlier version of its method.
     """
     require(cases(config, "test"), "test")
     jobs: list[Job] = []
@@ -107,7 +107,7 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
         proofs = {method: pathlib.Path(folder) / f"{run.name}.json" for method, run in runs.items()}
         todo = [method for method in grid.methods if proofs[method].name in stale or not proofs[method].exists()]
         used = {name for method in todo for name in grid.methods[method].generators}
-        # A generator that the config names is there already.
+        # A generator that the config names exists already.
         paths = {name: generator_path(variant, workdir, name) for name in GENERATORS if name in used}
         learned = {name: path for name, path in paths.items() if not config.generators[name]}
         flags = (
@@ -122,7 +122,7 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
             _refuse_other_row(runs[method], method, grid.methods[method])
             needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
-            proof = None if proofs[method].name in stale else proofs[method]  # a stale one proves nothing
+            proof = None if proofs[method].name in stale else proofs[method]  # a stale result proves nothing
             jobs.append(Job(runs[method].name, own, (DATA, *needs), runs[method], proof))
         if todo:
             sizes.add(variant.num_labelled)
@@ -136,19 +136,19 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
 def _refuse_other_row(run, name, method):
     row = identity.row_of(method)
     report = run_dir.read_report(run) or {}
-    if report.get("row", row) != row:  # the runs of before have none
+    if report.get("row", row) != row:  # older runs have none
         remedy = "choose another --workdir, remove the run, or give the method another name"
         raise UserError(run, f"was trained with another method {name!r}", remedy)
 
 
 def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str] | None) -> list[str]:
-    """The names of the files of results in the grid that are of other data, or of another method, than there are now.
+    """The file names of results in the grid whose data or method has changed since.
 
     Args:
       config: the experiment.
       grid: which part of the table.
-      found: results; what those do not say that they are of is taken for what there is.
-      digests: of the contents of all scans of the grid as they are now, by case; None if they cannot have changed.
+      found: results; data or methods that they do not record are taken to be unchanged.
+      digests: of the current contents of all scans of the grid, by case; None if they cannot have changed.
     """
     made = {result[:4]: result for result in found}  # by method, N_L, set and seed
     names = []
@@ -165,7 +165,7 @@ def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[
 
 
 def union(config: Config, num_labelled: Sequence[int], sets: Sequence[int]) -> Config:
-    """`config` with one labelled set, which holds the cases of all the sets of these sizes: what one job prepares.
+    """`config` with one labelled set that holds the cases of all these sets of these sizes, for one job to prepare.
 
     Raises:
       UserError: the config has no such set.

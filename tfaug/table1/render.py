@@ -31,21 +31,21 @@ TESTS_TEXT = (
     "the patients, to new trainings on similar sets, given these patients."
 )
 
-# From a mean, a standard deviation (NaN: none) and what `marks` found to the text of a cell.
+# Function from a mean, a standard deviation (NaN: none) and the result of `marks` to the text of a cell.
 _Cell = Callable[[float, float, Sequence[tuple[str, bool]]], str]
 
 
 def write(folder, methods: Mapping[str, Method]) -> str:
     """Writes table1.md, table1.tex, table1.csv and table1_dice.csv into a folder of results; returns the Markdown.
 
-    table1_dice.csv has the Dice of every patient of every run, all that the other three are computed from.
+    table1_dice.csv has the Dice of every patient of every run, from which the other three are computed.
 
     Args:
-      folder: of the results.
+      folder: folder of the results.
       methods: the rows, as `augment.methods.table` returns them.
 
     Raises:
-      UserError: there are no results, or damaged ones, or one is of a method that has changed since.
+      UserError: there are no results, or damaged ones, or the method of one has changed since.
       MachineError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
@@ -88,7 +88,7 @@ def csv(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table, the tests, the order of methods, and what all of it means."""
+    """The table, the tests, the order of methods, and explanations."""
 
     def cell(mean, deviation, found):
         text = f"{mean:.3f}" if np.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
@@ -115,7 +115,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as a float, to be included by a document that has the packages booktabs and graphicx."""
+    """The table as a float, for a document that loads the packages booktabs and graphicx."""
 
     def cell(mean, deviation, found):
         below = "" if np.isnan(deviation) else rf"_{{\pm{deviation:.3f}}}".replace("0.", ".", 1)
@@ -228,7 +228,7 @@ def _tests(table):
 
 
 def p_value(value: float) -> str:
-    """Three digits of a p."""
+    """A p-value with three digits."""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 

@@ -1,8 +1,7 @@
 """Results of finished segmenters; they may be committed, and the grid resumes from them on another machine.
 
-A folder of results holds one small JSON file for each, named as the segmenter's run, such as
-phantom-n1-set1-seg-aff-seed0.json, and config.json, the config that all of them share with the structures that they
-are about.
+A folder of results holds one small JSON file for each, named after the segmenter's run, such as
+phantom-n1-set1-seg-aff-seed0.json, and config.json, the config that all of them share, with their structures.
 """
 
 from __future__ import annotations
@@ -29,31 +28,31 @@ CONFIG_MARK, _CONFIG_FORMAT = "tfaug_results_of", 2  # 1: without structures
 CONFIG_FILE = "config.json"
 DECIMALS = 5
 
-# What varies over the grid, and what decides no number.
+# Keys that vary over the grid or affect no number.
 UNBOUND = {
     *("seed", "num_labelled", "labelled_set", "methods", "data.cache_dir", "data.num_workers"),
-    *("splits.file", "splits.random"),  # what counts is the splits that they give
+    *("splits.file", "splits.random"),  # only the resulting splits matter
     *("report_every", "picture_every", "checkpoint_every"),
 }
 
 
 class Result(NamedTuple):
-    """What a trained segmenter achieves on the test patients, and how it was made.
+    """The scores of a trained segmenter on the test patients, and how it was made.
 
     Attributes:
       method: a row of the table, by its short name.
       num_labelled: N_L.
       labelled_set: which set of that size, from 1.
-      seed: of the run.
-      best_step: the update whose model is kept: the best by `validation_dice`, or the last.
+      seed: seed of the run.
+      best_step: the update whose model was kept: the best by `validation_dice`, or the last.
       validation_dice: its mean Dice on the validation patients.
-      dice: by test patient, the Dice of the structures in the order of the task; NaN, null in the file, is undefined.
-      seconds: of training, over all sessions.
-      commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
-      threads: of one operation.
+      dice: by test patient, the Dice of the structures in the order of the task; NaN (null in the file): undefined.
+      seconds: training time, over all sessions.
+      commit: commit of the program, with "-dirty" if its code differed; None if unknown.
+      threads: threads of one operation.
       tensorflow: its version.
-      data: the identity of the scans that it is of (`experiment.identity.of_result`); None if unknown.
-      row: what its method was (`experiment.identity.row_of`); None if unknown.
+      data: identity of its scans (`experiment.identity.of_result`); None if unknown.
+      row: its method (`experiment.identity.row_of`); None if unknown.
       generators: those that its method uses, by name (`experiment.identity.of_generators`); None if unknown.
     """
 
@@ -74,22 +73,22 @@ class Result(NamedTuple):
 
 
 def file_name(config_name: str, num_labelled: int, labelled_set: int, method: str, seed: int) -> str:
-    """The name of a result's file: that of the segmenter's run, and .json."""
+    """The name of a result's file: that of the segmenter's run, with .json."""
     return run_name(config_name, num_labelled, labelled_set, f"seg-{method}", seed) + ".json"
 
 
 def name_of(result: Result, config_name: str) -> str:
-    """The name of the file that a result has in a folder of results of a config."""
+    """The name of a result's file in a config's folder of results."""
     return file_name(config_name, result.num_labelled, result.labelled_set, result.method, result.seed)
 
 
 def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> dict[str, Any]:
-    """The part of a config that all results of a folder share: what decides numbers, without anybody's paths.
+    """The part of a config that all results of a folder share: what determines numbers, without personal paths.
 
     Args:
-      config: of the experiment.
+      config: config of the experiment.
       structures: names in the order of the task, which become the config's data.structures. The values that mark them
-        in label files decide no number.
+        in label files determine no number.
     """
     values = json.loads(json.dumps(config.to_dict() if isinstance(config, Config) else config))
     for key in UNBOUND:
@@ -105,10 +104,10 @@ def decisive(config: Config | Mapping[str, Any], structures: Sequence[str]) -> d
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], generators: Collection[str] = ()) -> dict[str, str]:
-    """What differs between two configs as `decisive` gives them: dotted key to "old -> new".
+    """The differences between two configs as returned by `decisive`: dotted key to "old -> new".
 
-    The name of the data's folder is left out, as a renamed one holds the same, and of the generators all but those
-    named: each result knows its own.
+    The name of the data's folder is left out, as a renamed folder holds the same data, and so are all generators but
+    those named: each result records its own.
     """
     ignored = {"data.root", *(f"generators.{name}" for name in now["generators"] if name not in generators)}
     return {key: change for key, change in differences(then, now).items() if key not in ignored}
@@ -117,11 +116,11 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], generators: Collect
 def of_config(
     folder: str | os.PathLike, config: Config, structures: Sequence[str], generators: Collection[str]
 ) -> list[Result]:
-    """All results of a folder that results of `config` can be added to, as `load`; nothing is written.
+    """All results of a folder, as `load`, if results of `config` can be added to it; nothing is written.
 
     Args:
-      folder: of the results.
-      config: of the experiment.
+      folder: folder of the results.
+      config: config of the experiment.
       structures: names in the order of the task.
       generators: names of those that the methods to be added use.
 
@@ -138,13 +137,13 @@ def of_config(
 def refuse_other_generators(
     folder: str | os.PathLike, config: Config, found: Sequence[Result], names: Collection[str]
 ) -> None:
-    """Refuses results that were made with other generators than the config has.
+    """Refuses results that were made with generators other than the config's.
 
     Args:
-      folder: of the results, which the error names.
-      config: of the experiment.
-      found: results; those that do not know their generators pass.
-      names: of the generators that count.
+      folder: folder of the results, for the error.
+      config: config of the experiment.
+      found: results; those without a record of their generators pass.
+      names: names of the generators to compare.
 
     Raises:
       UserError: names the first such result; or a generator that the config names has not been trained.
@@ -162,11 +161,11 @@ def refuse_other_generators(
 
 
 def refuse_other_methods(folder: str | os.PathLike, found: Sequence[Result], methods: Mapping[str, Method]) -> None:
-    """Refuses to show results under the name of a method that is another one today.
+    """Refuses to show results under the name of a method that has changed since.
 
     Args:
-      folder: of the results, which has its config.
-      found: results; those that do not know their method pass.
+      folder: folder of the results, with its config.
+      found: results; those without a record of their method pass.
       methods: the rows that are shown, as `augment.methods.table` returns them.
 
     Raises:
@@ -183,7 +182,7 @@ def refuse_other_methods(folder: str | os.PathLike, found: Sequence[Result], met
 
 
 def bind(folder: str | os.PathLike, config: Config, structures: Sequence[str]) -> None:
-    """Makes `folder` one for results of `config` on `structures`, unless it is that already.
+    """Makes `folder` a folder for results of `config` on `structures`, unless it is one already.
 
     Raises:
       UserError: it holds results of another config, or something else.
@@ -213,9 +212,9 @@ def save(folder: str | os.PathLike, result: Result, config: Config, structures: 
     """Adds one result, in one atomic step.
 
     Args:
-      folder: of the results.
+      folder: folder of the results.
       result: holds the Dice of `structures`, in their order.
-      config: of the experiment.
+      config: config of the experiment.
       structures: names in the order of the task.
 
     Raises:
@@ -243,10 +242,10 @@ def load(folder: str | os.PathLike) -> list[Result]:
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """What `decisive` gives of the config that the results in `folder` share.
+    """The config that the results in `folder` share, as returned by `decisive`.
 
     Raises:
-      UserError: there is none, or it is damaged, or of an older tfaug.
+      UserError: there is none, or it is damaged, or from an older tfaug.
     """
     file = pathlib.Path(folder) / CONFIG_FILE
     content = read_json(file)
@@ -265,10 +264,10 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
-    """The structures that results are about, as `read_config` returns their config; values are classes.
+    """The structures of results, from their config as returned by `read_config`; values are classes.
 
     Raises:
-      ValueError: they are no structures that a data set can have.
+      ValueError: no data set can have such structures.
     """
     names = config["data"]["structures"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
@@ -294,12 +293,12 @@ def of_run(
 ) -> Result:
     """The result of a segmenter that has been trained with `config` in the folder `run`, and evaluated.
 
-    The rest is as in `Result`.
+    Other arguments are as in `Result`.
     """
     report = read_report(run)
     dice: dict[str, list[float]] = {}
     with open(run / "evaluation" / "test" / "dice.csv", newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):  # by patient, and of each the structures in the order of the task
+        for line in csv.DictReader(file):  # by patient, then by structure in the order of the task
             dice.setdefault(line["case"], []).append(float(line["dice"] or "nan"))
     return Result(
         method,
@@ -320,7 +319,7 @@ def of_run(
 
 
 def commit() -> str | None:
-    """The git commit of the program on the disk, with "-dirty" if its code differs from it; None if there is none."""
+    """The git commit of the program on disk, with "-dirty" if its code differs from it; None if there is none."""
     root = pathlib.Path(__file__).resolve().parent.parent.parent
 
     def git(*arguments):
@@ -330,7 +329,7 @@ def commit() -> str | None:
         head = git("rev-parse", "--short=12", "HEAD")
         if head.returncode != 0 or not (root / ".git").exists():
             return None
-        clean = git("diff", "--quiet", "HEAD", "--", "*.py").returncode == 0  # results and pictures may have come
+        clean = git("diff", "--quiet", "HEAD", "--", "*.py").returncode == 0  # results and pictures may be new
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("" if clean else "-dirty")
@@ -350,7 +349,7 @@ def _write(file, text):
 
 
 def _render(result: Result) -> str:
-    """One value, or one patient, a line: a change shows as what it is."""
+    """The JSON text, one value or patient per line, for readable diffs."""
     head = {_RESULT: _RESULT_FORMAT, **result._asdict()}
     dice = head.pop("dice")
     for unknown in [key for key in ("data", "row", "generators") if head[key] is None]:
@@ -403,7 +402,7 @@ def _read(path: pathlib.Path, config: Mapping[str, Any]) -> Result:
 
 
 def _score(value) -> float:
-    """A Dice as it is read: within 0 and 1, or null."""
+    """Checks a Dice read from a file: between 0 and 1, or null (NaN)."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not 0 <= value <= 1:

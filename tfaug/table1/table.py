@@ -2,10 +2,10 @@
 
 What the tests show. The paper names the Wilcoxon signed-rank test and says no more. Here the differences are paired by
 labelled set, seed and test patient, and the alternative is that the method is better than the one it is compared with.
-A patient's pairs from several runs depend on each other, as do the pairs of one run, while the test assumes that all
-are independent: its p-values are too small, the more so the more runs there are. So it is repeated with one difference
-a patient, averaged over the common runs, which speaks of new patients, but only of these labelled sets and seeds; and
-with one a run, averaged over its patients, which speaks of new trainings, but only of these patients.
+A patient's pairs from several runs are not independent, nor are the pairs of one run, although the test assumes so: its
+p-values are too small, the more so the more runs there are. So it is repeated with one difference per patient, averaged
+over the common runs, which generalises to new patients, but only for these labelled sets and seeds; and with one per
+run, averaged over its patients, which generalises to new trainings, but only for these patients.
 Holm's correction is over all tests of one N_L: every comparison, on every structure and on their mean.
 """
 
@@ -26,8 +26,8 @@ from tfaug.table1 import paper, results
 from tfaug.table1.paper import ALPHA
 from tfaug.table1.results import Result
 
-# (method, reference), tested where both have runs. The whole method should also be better than each kind of random
-# augmentation, than both composed as its fields are, and, on top of the strongest, than that alone.
+# (method, reference), tested where both have runs. The whole method should also beat each kind of random augmentation,
+# both of them composed as its own fields are and, on top of the strongest augmentation, that augmentation alone.
 COMPARISONS = (
     *paper.COMPARISONS,
     *(("aff_gd_gi", reference) for reference in ("aff_rd", "aff_ri", "aff_rd_ri")),
@@ -39,7 +39,7 @@ _CELL = ["method", "num_labelled"]
 _RUN = ["labelled_set", "seed"]
 _PAIRED = [*_RUN, "patient"]
 DRAWS = 2000
-LEVEL = 95  # per cent, of the bootstrap's interval
+LEVEL = 95  # per cent, of the bootstrap interval
 
 
 class Correlation(NamedTuple):
@@ -47,11 +47,11 @@ class Correlation(NamedTuple):
 
     Attributes:
       rho: over the methods that have results; NaN for fewer than three, or if all have the same Dice.
-      low: of the bootstrap's interval; NaN if there is none.
-      high: the same.
+      low: lower end of the bootstrap interval; NaN if there is none.
+      high: upper end, likewise.
       num_methods: how many methods have results.
-      num_sets: how many labelled sets there were to draw from; with one, the interval knows nothing of their choice.
-      undefined: resamples, of `DRAWS`, that were left out, as a method had no run or all had the same Dice.
+      num_sets: how many labelled sets there were to draw from; with one, the interval does not reflect their choice.
+      undefined: resamples, of `DRAWS`, left out as a method had no run or all had the same Dice.
     """
 
     rho: float
@@ -67,12 +67,12 @@ class Table(NamedTuple):
 
     Attributes:
       task: the structures; its values are classes.
-      methods: the rows, whether they have results or not, in their order.
+      methods: the rows in order, with or without results.
       scores: see `scores`.
       cells: see `cells`.
       tests: see `tests`.
-      correlations: by N_L, for those that the paper has.
-      with_paper: whether the paper's numbers may stand beside ours.
+      correlations: by N_L, for those in the paper.
+      with_paper: whether to show the paper's numbers beside ours.
       notes: where the results come from.
     """
 
@@ -97,16 +97,16 @@ class Table(NamedTuple):
 
     @property
     def marks(self) -> dict[str, str]:
-        """Of `MARKS` those whose methods are rows."""
+        """Those of `MARKS` whose methods are rows."""
         return {reference: sign for reference, sign in MARKS.items() if reference in self.methods}
 
     def of(self, method: str, num_labelled: int) -> pd.DataFrame:
-        """The rows of `scores` of one method and N_L, which may be none."""
+        """The rows of `scores` for one method and N_L; may be empty."""
         levels = self.scores.index.get_level_values
         return self.scores[(levels("method") == method) & (levels("num_labelled") == num_labelled)]
 
     def num_runs(self, method: str, num_labelled: int) -> int:
-        """How many runs one method and N_L have."""
+        """The number of runs of one method and N_L."""
         return len(self.of(method, num_labelled).index.droplevel(["patient", "case"]).unique())
 
 
@@ -122,8 +122,8 @@ def compute(found: Iterable[Result], config: Mapping[str, Any], methods: Mapping
     """All numbers of the table.
 
     Args:
-      found: results, also of methods that are not shown.
-      config: what they share, as `results.read_config` returns it.
+      found: results, including those of methods not shown.
+      config: the config they share, as `results.read_config` returns it.
       methods: the rows in their order, as `augment.methods.table` returns them.
 
     Raises:
@@ -149,9 +149,9 @@ def compute(found: Iterable[Result], config: Mapping[str, Any], methods: Mapping
 
 
 def is_acdc(config: Mapping[str, Any]) -> bool:
-    """Whether the results are of the paper's data, so that its numbers may stand beside ours.
+    """Whether the results are on the paper's data, so that its numbers may be shown beside ours.
 
-    The files alone cannot tell, as other data may be laid out like ACDC. So four things must agree: the data are the
+    The files alone cannot tell, as other data may have ACDC's layout. So four conditions must hold: the data are the
     user's, the structures and the test patients are those of the experiment on ACDC, and the config's name, which the
     user chooses, begins with "acdc", as that of configs/acdc.py does.
     """
@@ -165,12 +165,12 @@ def scores(found: Iterable[Result], structures: Sequence[str], patient_of: Calla
 
     Args:
       found: the results.
-      structures: the names of what was segmented.
-      patient_of: gives the patient of a case; by default each case is a patient.
+      structures: the names of the structures.
+      patient_of: function from a case to its patient; by default each case is a patient.
 
     Returns:
       by (method, num_labelled, labelled_set, seed, patient, case): Dice of each structure, and "mean", which is NaN if
-      one of them is. The keys are the index, as a structure may have the name of one.
+      one of them is. The keys form the index, as a structure may have the name of a key.
     """
     rows = [
         (r.method, r.num_labelled, r.labelled_set, r.seed, patient_of(case), case, *dice, np.mean(dice))
@@ -185,10 +185,10 @@ def scores(found: Iterable[Result], structures: Sequence[str], patient_of: Calla
 def cells(by_case: pd.DataFrame) -> pd.DataFrame:
     """The table's numbers.
 
-    A run's value is the mean over its test cases, undefined ones left out; a run's "mean" that of its structures.
+    A run's value is the mean over its test cases without undefined ones; its "mean" is the mean over its structures.
 
     Returns:
-      by (method, num_labelled, structure): mean and std (of a sample; NaN for one run) over runs, runs: their number,
+      by (method, num_labelled, structure): mean and sample std (NaN for one run) over runs, runs: their number,
       undefined: how many cases' values were left out.
     """
     runs = by_case.drop(columns="mean").groupby(level=[*_CELL, *_RUN]).mean()
@@ -208,8 +208,8 @@ def tests(by_case: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       by (method, reference, num_labelled, structure): difference, the mean of method - reference over pairs; pairs, p
-      and p_holm; patients, patients_p and patients_p_holm with one difference a patient; runs, runs_p and runs_p_holm
-      with one a run. No row where no pairs are.
+      and p_holm; patients, patients_p and patients_p_holm with one difference per patient; runs, runs_p and
+      runs_p_holm with one per run. No row where there are no pairs.
     """
     rows = []
     for n, of_n in by_case.groupby(level="num_labelled"):
@@ -252,7 +252,7 @@ def p_greater(differences: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction (1979): what each p-value becomes; they are rejected below the same threshold."""
+    """Holm's step-down correction (1979): the adjusted p-values, to be compared with the same threshold."""
     order = np.argsort(p)
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]), 1)
@@ -260,15 +260,15 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(by_case: pd.DataFrame, num_labelled: int, draws: int = DRAWS) -> Correlation:
-    """How well our order of methods agrees with the paper's, by mean Dice, for one N_L.
+    """The agreement of our order of methods with the paper's, by mean Dice, for one N_L.
 
-    The interval is a percentile bootstrap of what chose our numbers: labelled sets are drawn with replacement, then
-    runs (seeds) within each, and test patients; the same draws for all methods. The paper's numbers are held fixed.
+    The interval is a percentile bootstrap over what our numbers depend on: labelled sets are drawn with replacement,
+    then runs (seeds) within each, and test patients; the same draws for all methods. The paper's numbers are fixed.
 
     Args:
       by_case: rows of `scores`.
       num_labelled: N_L.
-      draws: resamples.
+      draws: number of resamples.
     """
     levels = by_case.index.get_level_values
     frame = by_case[(levels("num_labelled") == num_labelled) & levels("method").isin(list(paper.ROWS))]
@@ -332,7 +332,7 @@ def _notes(found, left_out, config):
 
 
 def marks(table: Table, method: str, num_labelled: int, structure: str) -> list[tuple[str, bool]]:
-    """Those of `MARKS` that a method is better than with p < 0.05, and whether Holm's correction leaves it so."""
+    """Those of `MARKS` that a method beats with p < 0.05, and whether this holds after Holm's correction."""
     found = []
     for reference in MARKS:
         key = (method, reference, num_labelled, structure)
