@@ -35,7 +35,7 @@ def bilinear_warp(image: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
         query = tf.cast(grid[axis], flow.dtype) - flow[..., axis]
         corner = tf.clip_by_value(tf.floor(query), 0.0, tf.cast(size - 2, flow.dtype))
         corners.append(tf.cast(corner, tf.int32))
-        weights.append(tf.clip_by_value(query - corner, 0.0, 1.0)[..., None])
+        weights.append(tf.minimum(tf.maximum(0.0, query - corner), 1.0)[..., None])
 
     flat = tf.reshape(image, [batch * height * width, shape[3]])
     offset = (tf.range(batch) * height * width)[:, None, None]
