@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from patients import anatomy, write_nifti, write_patient
+from patients import anatomy, sform, write_nifti, write_patient
 
 from tfaug.data.readers import acdc
 from tfaug.data.readers.base import read_files
@@ -200,6 +200,24 @@ def test_d15_a_label_that_is_mirrored_or_turned_against_its_image(tmp_path, of_i
     with pytest.raises(UserError, match="mirrored or rotated") as caught:
         read(tmp_path)
     assert caught.value.subject == str(folder / ES_LABEL)
+
+
+@pytest.mark.parametrize("pixdim", [(1, 1, 1), (1.5, 1.25, 1), (0.75, 0.75, 8), (1.5, 1.25, 8)])
+@pytest.mark.parametrize(
+    ("move", "expect"), [((-1, 0), "mirrored or rotated"), ((1, 30), "lies 30 mm away"), ((1, 0), None)], ids=str
+)
+def test_d37_labels_are_compared_by_sforms_that_contradict_pixdim(tmp_path, pixdim, move, expect):
+    folder, moved = write_patient(tmp_path), np.diag([move[0], 1.0, 1, 1])
+    moved[0, 3] = move[1]
+    for name, array, affine in ((ES_IMAGE, IMAGE, np.eye(4)), (ES_LABEL, LABEL, moved)):
+        fields = sform((1.5, 1.25, 8), 0, affine)
+        fields["srow_y"][3] = 100  # a known origin
+        write_nifti(folder / name, array, pixdim, **fields)
+    if expect is None:
+        assert read(tmp_path).spacing == pytest.approx((1.5, 1.25, 8))
+    else:
+        with pytest.raises(UserError, match=f"{re.escape(ES_LABEL)}: .*{expect}"):
+            read(tmp_path)
 
 
 def test_info_cfg_may_begin_with_a_byte_order_mark_and_repeat_itself(tmp_path):
