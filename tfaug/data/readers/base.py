@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import difflib
+import itertools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,6 @@ from tfaug.data.task import Task
 from tfaug.engine.errors import UserError, counted
 from tfaug.types import Hearts
 
-MAX_DIRECTION_ERROR = 0.02  # per component of a unit vector; a quaternion in float32 may be off by 0.006
 MIN_ALONG = 0.9  # cosine of the angle to a direction of the body: 26 degrees
 MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner rather than its centre are half a voxel off
 
@@ -270,13 +270,17 @@ def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remed
     if not np.allclose(scan.spacing, reference.spacing, rtol=1e-3):
         raise UserError(path, f"has the voxel size {scan.spacing} mm, its {name} {reference.spacing} mm", remedy)
     # The transforms of one file may differ: a label may match any of its image's.
-    pairs = [(ours, theirs) for ours in scan.frames for theirs in reference.frames]
-    aligned = [pair for pair in pairs if np.abs(pair[0].axes - pair[1].axes).max() <= MAX_DIRECTION_ERROR]
-    if pairs and not aligned:
-        raise UserError(path, f"is mirrored or rotated against its {name}", remedy)
-    # Programs that know no origin write 0, 0, 0.
-    known = [(ours, theirs) for ours, theirs in aligned if ours.origin.any() and theirs.origin.any()]
-    shifts = [theirs.axes.T @ (ours.origin - theirs.origin) for ours, theirs in known]
-    if shifts and min(np.abs(shift / reference.spacing).max() for shift in shifts) > MAX_SHIFT:
-        distance = min(np.linalg.norm(shift) for shift in shifts)
-        raise UserError(path, f"lies {distance:.3g} mm away from its {name}", remedy)
+    misfits = []
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape)))) * reference.spacing
+    for ours, theirs in itertools.product(scan.frames, reference.frames):
+        gaps = turns = corners @ (ours.axes - theirs.axes).T  # mm, in the patient
+        if ours.origin.any() and theirs.origin.any():  # programs that know no origin write 0, 0, 0
+            gaps = turns + ours.origin - theirs.origin
+        turned, away = (np.abs(far @ theirs.axes / reference.spacing).max() > MAX_SHIFT for far in (turns, gaps))
+        if not away:
+            return
+        misfits.append((turned, np.linalg.norm(gaps, axis=1).max()))
+    if misfits:
+        turned, distance = min(misfits)
+        problem = "is mirrored or rotated against" if turned else f"lies {distance:.3g} mm away from"
+        raise UserError(path, f"{problem} its {name}", remedy)
