@@ -226,6 +226,32 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     return CaseData(image, classes, first.spacing, files.images[0], _order(first))
 
 
+def read_mask(path: pathlib.Path, like: pathlib.Path, task: Task, num_frames: int, remedy: str) -> np.ndarray:
+    """Reads a mask that was made of a scan, and that somebody may have changed since.
+
+    Args:
+      path: the mask's file.
+      like: the scan's, or that of its first channel.
+      task: its structures are the mask's.
+      num_frames: how many frames of the scan have a mask, in one 4D file if there are several.
+      remedy: for a mask that does not lie on the scan's grid.
+
+    Returns:
+      [num_frames, X, Y, Z] uint8 classes, axes in file order.
+
+    Raises:
+      UserError: as `images.read`; or the mask differs from the scan in shape, voxel size, direction, position or number
+        of frames, or has a value that belongs to no structure.
+    """
+    mask, scan = images.read(path, None, channels=None), images.read(like, None, channels=None)
+    _check_fit(path, mask, scan, "scan", remedy)
+    frames = mask.array if mask.array.ndim == 4 else mask.array[..., None]
+    if frames.shape[3] != num_frames:
+        problem = f"has {counted(frames.shape[3], 'frame')}, its scan {num_frames}"
+        raise UserError(path, problem, remedy)
+    return np.moveaxis(task.to_classes(frames, path), 3, 0)
+
+
 def contradiction(files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> str:
     """The first header's self-contradiction, see `images.contradiction`, or ""; arguments as for `read_files`."""
     contents = contents or {}
@@ -263,7 +289,7 @@ def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:
 
 
 def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remedy: str) -> None:
-    """Refuses a label or channel on a grid other than that of its case's first file, called `name` in errors."""
+    """Refuses a label, mask or channel on a grid other than that of its case's first file, called `name` in errors."""
     shape, expected = scan.array.shape[:3], reference.array.shape[:3]
     if shape != expected:
         raise UserError(path, f"has the shape {shape}, its {name} {expected}", remedy)
