@@ -82,6 +82,37 @@ def test_concentric_balls_are_their_radii_apart():
     assert hd95 == pytest.approx(3.0, abs=0.5)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("definition", metrics.DISTANCES)
+def test_d38_distances_of_a_single_slice_are_those_of_its_contours(axis, definition):
+    """Whichever axis it lies across, and however thick it is."""
+    x, y = np.meshgrid(np.arange(100) - 50, np.arange(90) - 45, indexing="ij")
+    discs = [(np.hypot(x, y) <= radius).astype(np.uint8) for radius in (20, 26)]
+    contours = [np.argwhere(disc - ndimage.binary_erosion(disc)) * (0.5, 0.75) for disc in discs]
+    between = np.linalg.norm(contours[0][:, None] - contours[1][None], axis=-1)
+    directed = between.min(axis=1), between.min(axis=0)
+    expected = {
+        "reloaded": (max(np.percentile(d, 95) for d in directed), np.concatenate(directed).mean()),
+        "medpy": (np.percentile(np.concatenate(directed), 95), np.mean([d.mean() for d in directed])),
+    }[definition]
+    spacing, slices = np.insert([0.5, 0.75], axis, 8.0), [np.expand_dims(disc, axis) for disc in discs]
+    assert metrics.surface_distance(*slices, 1, spacing, definition) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1)])
+def test_d38_a_row_of_voxels_and_a_single_one_have_distances(shape):
+    voxel = mask(np.s_[0, 0, 0], shape=shape)
+    assert metrics.surface_distance(voxel, voxel, 1, SPACING) == (0, 0)
+    ends = mask(np.s_[0, 0, 0], np.s_[-1, -1, -1], shape=shape)
+    assert metrics.surface_distance(ends, voxel, 1, SPACING)[1] == pytest.approx(2.0 * (shape[1] - 1) / 3)
+
+
+def test_d38_a_structure_in_one_slice_of_several_is_surface_throughout():
+    reference, prediction = mask(np.s_[4:12, 4:12, 2]), mask(np.s_[4:12, 4:12, 2])
+    prediction[7, 7, 2] = 0  # a voxel inside, in plane
+    assert metrics.surface_distance(prediction, reference, 1, SPACING)[1] == pytest.approx(1.5 / (64 + 63))
+
+
 def test_the_crop_changes_no_distance():
     rng = np.random.default_rng(0)
     blobs = [ndimage.gaussian_filter(rng.normal(size=(30, 28, 7)), 2) > 0.05 for _ in range(2)]

@@ -575,6 +575,82 @@ def test_a_corrected_mask_that_cannot_be_drawn_is_one_line(tmp_path):
     assert (out / "a.nii").read_bytes() == before
 
 
+def cropped(image):
+    return image.slicer[:, :, :3]
+
+
+def stored_otherwise(image):
+    """The same anatomy with another order and other directions of the axes, as some viewers save it."""
+    return image.as_reoriented([[1, 1], [0, -1], [2, 1]])
+
+
+def mirrored(image):
+    """Of the shape that the scan has."""
+    return image.as_reoriented([[0, -1], [1, 1], [2, 1]])
+
+
+def resampled(image):
+    return nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1.1, 1, 1, 1]))
+
+
+def moved(image):
+    return nibabel.Nifti1Image(
+        np.asarray(image.dataobj), nibabel.affines.from_matvec(np.eye(3), [3, 0, 0]) @ image.affine
+    )
+
+
+def several(image):
+    return nibabel.Nifti1Image(np.stack([np.asarray(image.dataobj)] * 2, -1), image.affine)
+
+
+@pytest.mark.parametrize(
+    "change, expect",
+    [
+        (cropped, r"has the shape \(30, 28, 3\), its scan \(30, 28, 4\)"),
+        (stored_otherwise, r"has the shape \(28, 30, 4\), its scan \(30, 28, 4\)"),
+        (mirrored, "is mirrored or rotated against its scan"),
+        (resampled, "has the voxel size"),
+        (moved, "lies 3 mm away from its scan"),
+        (several, "has 2 frames, its scan 1"),
+    ],
+)
+@pytest.mark.parametrize("options", [Options(overlay=True), Options(score=True)], ids=["overlay", "score"])
+def test_a_corrected_mask_that_is_not_on_its_scans_grid_is_neither_drawn_nor_scored(tmp_path, change, expect, options):
+    data, out, task = labelled_data(tmp_path / "data"), tmp_path / "out", Task(TASK.structures, ("contrast0",))
+    affine = nibabel.affines.from_matvec(np.diag(SPACING), [40, -30, 20])
+    for folder in ("imagesTr", "labelsTr"):
+        for path in (data / folder).iterdir():
+            nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(path).dataobj), affine), path)
+    job(data, out, task=task).run(Oracle())
+    mask = nibabel.load(out / "scan00.nii.gz")
+    mask = nibabel.Nifti1Image(np.asarray(mask.dataobj), mask.affine)
+    nibabel.save(change(mask), out / "scan00.nii.gz")
+    before = (out / "scan00.nii.gz").read_bytes()
+    problem = rf"out/scan00.nii.gz: {expect}.*; save it on the scan's grid, or remove it"
+    with pytest.raises(UserError, match=problem) as caught:
+        job(data, out, options, task=task).run(Oracle())
+    assert "\n" not in str(caught.value) and (out / "scan00.nii.gz").read_bytes() == before
+    assert not (out / "pictures/scan00.png").exists()
+    if options.score:
+        assert {*pd.read_csv(out / "dice.csv").case} == {"scan01"}
+    nibabel.save(mask, out / "scan00.nii.gz")
+    job(data, out, options, task=task).run(Oracle())
+    (out / "scan00.nii.gz").unlink()
+    assert job(data, out, options, task=task).run(Oracle()).startswith(f"{out}: 1 mask made, 1 there before")
+
+
+def test_a_corrected_mask_of_a_series_has_its_frames(tmp_path):
+    (tmp_path / "in").mkdir()
+    series = np.stack([answer(seed)[0] for seed in range(3)], -1)
+    write_nifti(tmp_path / "in/cine.nii", series, SPACING)
+    job(tmp_path / "in", tmp_path / "out").run(Oracle())
+    mask = images.read(tmp_path / "out/cine.nii", None, channels=None).array
+    for frames, problem in ((mask[..., :2], "has 2 frames, its scan 3"), (mask[..., 0], "has 1 frame, its scan 3")):
+        write_nifti(tmp_path / "out/cine.nii", frames, SPACING)
+        with pytest.raises(UserError, match=f"out/cine.nii: {problem}; save it on the scan's grid"):
+            job(tmp_path / "in", tmp_path / "out", Options(overlay=True)).run(Oracle())
+
+
 @pytest.mark.parametrize("name, options", [("b.nii", MASKS), ("a.npz", Options(probabilities=True))])
 def test_a_file_that_is_not_in_the_record_is_not_replaced(tmp_path, name, options):
     folder, out = plain(tmp_path / "in", "a.nii"), tmp_path / "out"

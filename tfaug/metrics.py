@@ -67,9 +67,10 @@ def surface_distance(
 ) -> SurfaceDistance:
     """The 95th percentile Hausdorff distance and the average symmetric surface distance of one structure.
 
-    The surface of a mask is the mask without its erosion by the 6-neighbourhood, with background outside the
-    volume. A directed distance goes from the centre of each surface voxel of one mask to the nearest centre of
-    a surface voxel of the other.
+    The surface of a mask is the mask without its erosion by the 6-neighbourhood, outside the volume counting as
+    background. A directed distance goes from the centre of each surface voxel of one mask to the nearest centre of
+    a surface voxel of the other. Across an axis of length 1 there is no surface: in a scan of a single slice, surfaces
+    are contours in plane.
 
     By default, HD95 is the larger of the two directed 95th percentiles (Huttenlocher et al., 1993, with the quantile
     0.95), and ASSD the sum of the distances in both directions divided by their number (Heimann et al., 2009).
@@ -92,7 +93,9 @@ def surface_distance(
         return SurfaceDistance(0.0, 0.0)
     if not predicted.any() or not true.any():
         return SurfaceDistance(math.nan, math.nan)
-    # No surface voxel is outside the masks' common box: the crop changes no distance and saves most of the time.
+    single = tuple(axis for axis, n in enumerate(predicted.shape) if n == 1)[:2]  # one axis always stays
+    predicted, true, spacing = predicted.squeeze(single), true.squeeze(single), np.delete(spacing, single)
+    # No surface voxel lies outside the masks' common box: the crop changes no distance and saves most of the time.
     box = ndimage.find_objects((predicted | true).astype(np.uint8))[0]
     predicted_surface, true_surface = _surface(predicted[box]), _surface(true[box])
     to_true = _distance_to(true_surface, spacing)[predicted_surface]

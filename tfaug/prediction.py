@@ -28,11 +28,13 @@ from tfaug import evaluation, indices, metrics, pictures
 from tfaug.data import cache, check, images
 from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
+from tfaug.data.readers import base
 from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, counted, printable
 from tfaug.engine.files import check_writable, machine_errors, read_json, replacing, write_json
 from tfaug.engine.signals import check_signals
+from tfaug.types import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +178,7 @@ class Job:
             files = self._missing[case]
             anew = "mask" in files
             with cache.explained(case):
-                masks = [one.classes for one in found] if anew else self._read_masks(case, series.frames[0].axis)
+                masks = [one.classes for one in found] if anew else self._read_masks(case, series.frames)
             warnings = [printable(f"{case}: {line}") for line in odd.values()]
             for warning in warnings:
                 logger.warning(warning)
@@ -212,12 +214,15 @@ class Job:
                 values = self._dataset.task.to_values(series.in_file_order(masks))
                 images.write(path, values, series.frames[0].path)
 
-    def _read_masks(self, case: str, axis: int) -> list[np.ndarray]:
-        """The existing mask of a scan, or one for each frame, as classes with the sliced axis last."""
-        path = self._masks[case]
-        classes = self._dataset.task.to_classes(images.read(path, None, channels=None).array, path)
-        frames = np.moveaxis(classes, 3, 0) if classes.ndim == 4 else [classes]
-        return [np.moveaxis(frame, axis, 2) for frame in frames]
+    def _read_masks(self, case: str, frames: Sequence[Volume]) -> list[np.ndarray]:
+        """The mask that is there of each frame of a scan, as classes with the sliced axis last.
+
+        Raises:
+          UserError: it cannot be read; or somebody has changed it, and it does not lie on the scan's grid now.
+        """
+        remedy = "save it on the scan's grid, or remove it"
+        masks = base.read_mask(self._masks[case], frames[0].path, self._dataset.task, len(frames), remedy)
+        return [np.moveaxis(mask, frames[0].axis, 2) for mask in masks]
 
     def _cleaned(self, found: Segmentation) -> Segmentation:
         for structure in self._options.keep_largest:
@@ -321,7 +326,7 @@ class Job:
                 try:
                     with cache.explained(case):
                         volume = self._dataset.read(case)
-                        (mask,) = self._read_masks(case, volume.axis)
+                        (mask,) = self._read_masks(case, [volume])
                         rows += evaluation.score(mask, volume, task, self._options.distances)
                         volumes += evaluation.volumes(mask, volume, task)
                 except UserError as error:

@@ -28,9 +28,10 @@ def write_nifti(path, array, spacing=(1.5, 1.25, 8.0), **fields):
     return path
 
 
-def sform(spacing):
-    """Header fields of an sform with this voxel size."""
-    return {"sform_code": 1, **{f"srow_{axis}": row for axis, row in zip("xyz", np.diag([*spacing, 1.0]))}}
+def sform(spacing, qform_code=1, move=1):
+    """Header fields of an sform with this voxel size, moved by an affine map, beside a qform or without one."""
+    rows = np.dot(move, np.diag([*spacing, 1.0]))
+    return {"qform_code": qform_code, "sform_code": 1, **{f"srow_{axis}": row for axis, row in zip("xyz", rows)}}
 
 
 def anatomy(seed=0, shape=(20, 23, 3)):

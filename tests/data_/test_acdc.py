@@ -1,11 +1,14 @@
 import re
 
+import nibabel
 import numpy as np
 import pytest
-from patients import anatomy, write_nifti, write_patient
+from patients import anatomy, sform, write_nifti, write_patient
 
-from tfaug.data.readers import acdc
+from tfaug.data import nifti
+from tfaug.data.readers import acdc, base
 from tfaug.data.readers.base import read_files
+from tfaug.data.scan import Scan
 from tfaug.data.task import Task
 from tfaug.engine.errors import UserError
 
@@ -202,6 +205,24 @@ def test_d15_a_label_that_is_mirrored_or_turned_against_its_image(tmp_path, of_i
     assert caught.value.subject == str(folder / ES_LABEL)
 
 
+@pytest.mark.parametrize("pixdim", [(1, 1, 1), (1.5, 1.25, 1), (0.75, 0.75, 8), (1.5, 1.25, 8)])
+@pytest.mark.parametrize(
+    ("move", "expect"), [((-1, 0), "mirrored or rotated"), ((1, 30), "lies 30 mm away"), ((1, 0), None)], ids=str
+)
+def test_d37_labels_are_compared_by_sforms_that_contradict_pixdim(tmp_path, pixdim, move, expect):
+    folder, moved = write_patient(tmp_path), np.diag([move[0], 1.0, 1, 1])
+    moved[0, 3] = move[1]
+    for name, array, affine in ((ES_IMAGE, IMAGE, np.eye(4)), (ES_LABEL, LABEL, moved)):
+        fields = sform((1.5, 1.25, 8), 0, affine)
+        fields["srow_y"][3] = 100  # a known origin
+        write_nifti(folder / name, array, pixdim, **fields)
+    if expect is None:
+        assert read(tmp_path).spacing == pytest.approx((1.5, 1.25, 8))
+    else:
+        with pytest.raises(UserError, match=f"{re.escape(ES_LABEL)}: .*{expect}"):
+            read(tmp_path)
+
+
 def test_info_cfg_may_begin_with_a_byte_order_mark_and_repeat_itself(tmp_path):
     folder = write_patient(tmp_path)
     (folder / "Info.cfg").write_text("ES: 12\nED: 1\nED: 01\n", encoding="utf-8-sig")
@@ -331,3 +352,60 @@ def test_d29_a_label_with_another_origin(tmp_path, offset, expect):
     else:
         with pytest.raises(UserError, match=f"{re.escape(ES_LABEL)}: lies {expect} from its image"):
             read(tmp_path)
+
+
+def turned(degrees, axis, about=(0, 0, 0)):
+    """An affine map that turns by an angle about an axis through a point."""
+    turn = nibabel.eulerangles.euler2mat(**{axis: np.deg2rad(degrees)})
+    return nibabel.affines.from_matvec(turn, np.array(about) - turn @ about)
+
+
+@pytest.mark.parametrize("axis", "xyz")
+@pytest.mark.parametrize("known", [True, False])
+def test_d29_a_label_that_is_tilted_is_compared_where_it_is_furthest_away(tmp_path, axis, known):
+    """By as much as shifts the farthest corner by two thirds or by one voxel in plane, or along Z."""
+    folder, size, shape = write_patient(tmp_path), np.array([1.5, 1.25, 8.0]), np.array([120, 100, 12])
+    place = np.eye(4)
+    place[:3, 3] = (100, -50, 30) if known else 0
+    array = np.resize(IMAGE, shape)
+    write_nifti(folder / ES_IMAGE, array, size, **sform(size, 0, place))
+    reach = {"x": (1, 2), "y": (0, 2), "z": (0, 1)}[axis]  # what is moved along one axis by its place on the other
+    per_radian = max((shape - 1)[k] * size[k] / size[j] for j, k in (reach, reach[::-1]))
+    for voxels, fits in ((0.67, True), (1.0, False)):
+        tilt = place @ turned(np.rad2deg(voxels / per_radian), axis)
+        write_nifti(folder / ES_LABEL, np.zeros(shape, np.uint8), size, **sform(size, 0, tilt))
+        if fits:
+            read(tmp_path)
+        else:
+            with pytest.raises(UserError, match=f"{re.escape(ES_LABEL)}: is mirrored or rotated against its image"):
+                read(tmp_path)
+
+
+def test_d29_a_label_that_is_tilted_about_its_middle_lies_half_as_far_away(tmp_path):
+    folder, shape, place = write_patient(tmp_path), (100, 100, 4), np.diag([1.0, 1, 1, 1])
+    place[:3, 3] = 5
+    write_nifti(folder / ES_IMAGE, np.resize(IMAGE, shape), (1, 1, 1), **sform((1, 1, 1), 0, place))
+    for about, fits in (((54, 54, 5), True), ((5, 5, 5), False)):
+        fields = sform((1, 1, 1), 0, turned(0.6, "z", about) @ place)
+        write_nifti(folder / ES_LABEL, np.zeros(shape, np.uint8), (1, 1, 1), **fields)
+        if fits:
+            read(tmp_path)
+        else:
+            with pytest.raises(UserError, match="is mirrored or rotated"):
+                read(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_quaternion_is_precise_enough_for_a_label_with_an_sform_alone(tmp_path, seed):
+    """Near half a turn it is least precise, and most scans are near one: NIfTI's axes point to the right and front."""
+    rng = np.random.default_rng(seed)
+    turn = nibabel.eulerangles.euler2mat(np.pi, *rng.normal(0, 10.0 ** -rng.integers(0, 6), 2))
+    affine = nibabel.affines.from_matvec(turn * [0.5, 0.5, 1], [100, 90, -400])
+    scans = {}
+    for name in ("qform", "sform"):
+        header = nibabel.Nifti1Header()
+        header.set_data_shape((512, 512, 300))
+        getattr(header, f"set_{name}")(affine, code=1)
+        header["pixdim"][1:4] = (0.5, 0.5, 1)
+        scans[name] = Scan(np.broadcast_to(np.uint8(0), (512, 512, 300)), (0.5, 0.5, 1), nifti._frames(name, header))
+    base._check_fit("label", scans["sform"], scans["qform"], "image", "")

@@ -104,6 +104,67 @@ def mha(changed=(), array=IMAGE):
     return "".join(lines).encode() + array.tobytes(order="F")
 
 
+TURN = "0 1 0 1 0 0 0 0 -1"
+ROOT_HALF = "0.8 0.6 0 -0.6 0.8 0 0 0 1"
+UNPLACED = {"TransformMatrix": None, "Offset": None}
+BY_AXIS = {"space": None, "space directions": None, "space origin": None, "spacings": "1.5 1.25 8"}
+MINS = {**BY_AXIS, "axis mins": "10 -20 30"}
+PLACES = {
+    "mha as SimpleITK writes it": mha({"AnatomicalOrientation": "RAI", "CenterOfRotation": "0 0 0"}),
+    "mha oblique": mha({"TransformMatrix": ROOT_HALF, "CenterOfRotation": "5 5 5"}),
+    "mha Orientation": mha({"TransformMatrix": None, "Orientation": TURN}),
+    "mha Rotation": mha({"TransformMatrix": None, "Rotation": TURN}),
+    "mha Rotation and Position": mha({**UNPLACED, "Rotation": ROOT_HALF, "Position": "1 2 3"}),
+    "mha Orientation alone": mha({**UNPLACED, "Orientation": TURN}),
+    "mha Offset alone": mha({"TransformMatrix": None}),
+    "mha Position alone": mha({**UNPLACED, "Position": "1 2 3"}),
+    "mha Origin alone": mha({**UNPLACED, "Origin": "1 2 3"}),
+    "mha all matrices": mha({"Orientation": TURN, "Rotation": ROOT_HALF}),
+    "mha two matrices": mha({"TransformMatrix": None, "Orientation": TURN, "Rotation": ROOT_HALF}),
+    "mha all origins": mha({"Position": "1 2 3", "Origin": "4 5 6"}),
+    "mha Offset and Position": mha({"Position": "1 2 3"}),
+    "mha Position and Origin": mha({"Offset": None, "Position": "1 2 3", "Origin": "4 5 6"}),
+    "mha nothing": mha(UNPLACED),
+    "mha ElementSize": mha({"ElementSpacing": None, "ElementSize": "1.5 1.25 8"}),
+    "mha ElementSize beside ElementSpacing": mha({"ElementSize": "2 2 9"}),
+    "nrrd as Slicer writes it": nrrd(),
+    "nrrd RAS": nrrd({"space": "RAS"}),
+    "nrrd without an origin": nrrd({"space origin": None}),
+    "nrrd measurement frame": nrrd({"measurement frame": "(1,0,0) (0,-1,0) (0,0,1)"}),
+    "nrrd spacings": nrrd(BY_AXIS),
+    "nrrd axis mins": nrrd(MINS),
+    "nrrd axis mins of cells": nrrd({**MINS, "centers": "cell cell cell"}),
+    "nrrd axis mins of nodes": nrrd({**MINS, "centerings": "node node node"}),
+    "nrrd axis mins of either": nrrd({**MINS, "centers": "node ??? none"}),
+    "nrrd axismins": nrrd({**BY_AXIS, "axismins": "10 -20 30"}),
+    "nrrd axis maxs": nrrd({**BY_AXIS, "axis maxs": "9 8 40"}),
+    "nrrd joined names": nrrd(
+        {"space directions": None, "spacedirections": "(0,1.5,0) (-1.25,0,0) (0,0,8)", "space origin": None}
+        | {"spaceorigin": "(1,2,3)"}
+    ),
+    "nrrd capitals": nrrd({"space origin": None, "Space Origin": "(1,2,3)"}),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_mask_lies_where_simpleitk_sees_the_scan_however_its_header_says_so(tmp_path, name):
+    paths = [tmp_path / f"{kind}.{name.split()[0]}" for kind in ("scan", "mask")]
+    paths[0].write_bytes(PLACES[name])
+    np.testing.assert_array_equal(images.read(paths[0]).array, IMAGE)
+    images.write(paths[1], (IMAGE > 60).astype(np.uint8), paths[0])
+    scan, mask = (sitk.ReadImage(str(path)) for path in paths)
+    assert mask.IsSameImageGeometryAs(scan, 1e-9, 1e-9)
+
+
+def test_an_nrrd_with_an_origin_in_space_and_no_directions_lies_along_its_axes(tmp_path):
+    """SimpleITK does not read it."""
+    path = tmp_path / "image.nrrd"
+    path.write_bytes(nrrd({"space": "RAS", "space directions": None, "spacings": "1.5 1.25 8"}))
+    (frame,) = images.read(path).frames
+    np.testing.assert_array_equal(frame.axes, np.eye(3))
+    np.testing.assert_array_equal(frame.origin, [10, -20, 30.5])
+
+
 def with_nan(value):
     image = IMAGE.astype(np.float32)
     image[3, 2, 1] = value
@@ -130,6 +191,8 @@ NRRD_FAULTS = [
     ("D13 metres", nrrd({"space units": '"m" "m" "m"'}), "another unit"),
     ("D16", nrrd({"space directions": "(1,1,0) (0,1,0) (0,0,8)"}), "not orthogonal"),
     ("D16 origin", nrrd({"space origin": "(1,inf,0)"}), "space origin .* where 3 numbers"),
+    ("D16 axis mins", nrrd({**MINS, "axis mins": "10 nan 30"}), "axis mins .* where 3 numbers"),
+    ("D16 centers", nrrd({**MINS, "centers": "cell cell"}), "centers 'cell cell' where 3 words"),
     ("D17", nrrd({"type": "float"}, with_nan(np.nan)), "NaN or infinite"),
     ("D19 block", nrrd({"type": "block"}), "type 'block' where real numbers"),
     ("D19 RGB", nrrd({"kinds": "RGB-color domain domain"}), "rgb-color"),
@@ -161,6 +224,12 @@ MHA_FAULTS = [
     ("D12", mha({"ElementSpacing": "1.5 -1 8"}), "voxel size"),
     ("D13", mha({"ElementSpacing": "1.5 nan 8"}), "where 3 numbers"),
     ("D16", mha({"TransformMatrix": "1 0 0 0.6 0.8 0 0 0 1"}), "not orthogonal"),
+    (
+        "D16 Rotation",
+        mha({**UNPLACED, "Rotation": "1 0 0 0.6 0.8 0 0 0 1"}),
+        r"directions \(Rotation\) whose axes are not ort",
+    ),
+    ("D16 Position", mha({**UNPLACED, "Position": "1 2"}), "Position '1 2' where 3 numbers"),
     ("D16 length", mha({"TransformMatrix": "2 0 0 0 1 0 0 0 1"}), "not of length 1"),
     ("D17", mha({"ElementType": "MET_FLOAT"}, with_nan(-np.inf)), "NaN or infinite"),
     ("D18", mha({"ElementToIntensityFunctionSlope": "2"}), "Slope '2'"),

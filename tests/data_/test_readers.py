@@ -140,6 +140,7 @@ MSD_FAULTS = [
     ("a list", text(b"[]"), "dataset.json: is not a JSON object"),
     ("no labels", dataset(labels=None), "dataset.json: has no labels"),
     ("no background", dataset(labels={"left": 10}), "has 0 labels of the value 0"),
+    ("S9", dataset(labels={"background": 0, "a\nb": 1}), r"cannot name a structure 'a\\nb'; choose another name"),
     ("background alone", dataset(labels={"background": 0}), "names 0 structures"),
     ("twice", dataset(labels={"0": "background", "1": "left", "2": "left"}), "two labels of one name"),
     ("one value", dataset(labels={"background": 0, "left": 1, "right": 1}), "left and right the same value 1"),

@@ -25,3 +25,17 @@ def test_a_value_that_is_no_structure_is_named_and_counted(value, expect):
     values[:, 0] = value
     with pytest.raises(UserError, match=f"label.nii: holds {expect}.*0 background, 85 left, 170 middle, 255 right"):
         TASK.to_classes(values, "label.nii")
+
+
+@pytest.mark.parametrize("name", ["left\nright", "\x1b[31mred", "a\tb", "\u2028"])
+def test_s9_a_name_that_would_break_tables_or_reach_the_terminal_is_refused(name):
+    with pytest.raises(UserError, match="data.structures: cannot name a structure .*; choose another name") as caught:
+        Task({"right": 1, name: 2})
+    assert str(caught.value).isprintable()
+    with pytest.raises(UserError, match="channels: one has the name .*; choose another name"):
+        Task({"right": 1}, ("T1", name))
+
+
+@pytest.mark.parametrize("name", ["left ventricle", "Höhle", "左心室", "a,b", "$x$"])
+def test_any_other_name_is_a_structure(name):
+    assert Task({name: 1}, (name,)).names == (name,)

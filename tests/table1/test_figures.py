@@ -27,17 +27,23 @@ TASK = Task({"RV": 1, "Myo": 2, "LV": 3})
 
 
 class Data:
-    """As `sources.Data`, of `PATIENTS`; files have their axes in another order than volumes if `axis` is not 2."""
+    """As `sources.Data`, of `PATIENTS`; files have their axes in another order than volumes if `axis` is not 2.
+
+    The scans' files are written where they are read, into `folder`; without one there are none.
+    """
 
     tag, digest = "ES", "as evaluated"
 
-    def __init__(self, task=TASK, axis=2, labelled=()):
-        self.task, self.axis, self.dataset, self._labelled = task, axis, self, labelled
+    def __init__(self, task=TASK, axis=2, labelled=(), folder=None):
+        self.task, self.axis, self.dataset, self._labelled, self.folder = task, axis, self, labelled, folder
 
     def read(self, case):
         image, label = anatomy(PATIENTS.index(case))
         channels = np.stack([image, -image], axis=-1).astype(np.float32)
-        return Volume(case, channels, label, (1.5, 1.25, 8.0), self.axis, pathlib.Path(f"{case}.nii.gz"))
+        path = pathlib.Path(self.folder or "", f"{case}.nii.gz")
+        if self.folder:
+            nibabel.save(nibabel.Nifti1Image(np.moveaxis(image, 2, self.axis), np.diag([1.5, 1.25, 8, 1])), path)
+        return Volume(case, channels, label, (1.5, 1.25, 8.0), self.axis, path)
 
     def load(self, names):
         assert names == ["labelled"]
@@ -60,9 +66,9 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def data(monkeypatch):
+def data(monkeypatch, tmp_path):
     """Of the runs; tests may change its task and axis."""
-    data = Data()
+    data = Data(folder=tmp_path)
     monkeypatch.setattr(sources, "Data", lambda config: data)
     monkeypatch.setattr(cache, "digests", lambda data, requests: {one.case: data.digest for one in requests})
     return data
@@ -243,9 +249,14 @@ def test_figure_2_shows_no_mask_that_does_not_belong_to_its_scan(config, data, t
     identity.mark_evaluated(out, evaluated)
     assert "holds no intact evaluation of C" in drawn()
     identity.mark_evaluated(out, {**evaluated, "scans": {"C": data.digest}})
-    small = nibabel.Nifti1Image(anatomy(2)[1][1:], np.diag([1.5, 1.25, 8, 1]))
-    nibabel.save(small, evaluation.mask_file(out, data.read("C"), data.tag))
-    assert "has another grid than the scan" in drawn()
+    mask = nibabel.Nifti1Image(anatomy(2)[1], np.diag([1.5, 1.25, 8, 1]))
+    turned = mask.as_reoriented([[0, -1], [1, 1], [2, 1]])
+    for other, problem in (
+        (mask.slicer[1:], r"has the shape (19, 23, 3), its scan (20, 23, 3); evaluate the run again"),
+        (turned, "is mirrored or rotated against its scan; evaluate the run again"),
+    ):
+        nibabel.save(other, evaluation.mask_file(out, data.read("C"), data.tag))
+        assert problem in drawn()
 
 
 def test_figure_2_refuses_data_of_other_structures(config, data, overlay, tmp_path):

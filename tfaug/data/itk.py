@@ -29,6 +29,8 @@ SPACES = {
     **dict.fromkeys(("right-anterior-superior", "ras"), np.array([1.0, 1.0, 1.0])),
     **dict.fromkeys(("left-anterior-superior", "las"), np.array([-1.0, 1.0, 1.0])),
 }
+NRRD_FIELDS = ("data file", "line skip", "byte skip", "space directions", "space origin", "space units", "axis mins")
+NRRD_SYNONYMS = {**{name.replace(" ", ""): name for name in NRRD_FIELDS}, "centerings": "centers"}
 NRRD_TYPES = {
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
     **dict.fromkeys(("unsigned char", "uchar", "uint8", "uint8_t"), "u1"),
@@ -44,6 +46,9 @@ MHA_TYPES = {
     **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
     **{"MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
+# Synonyms in MetaImage: where there are several, ITK takes the first.
+MHA_DIRECTIONS = ("TransformMatrix", "Rotation", "Orientation")
+MHA_ORIGINS = ("Origin", "Offset", "Position")
 
 
 class Header(NamedTuple):
@@ -112,11 +117,12 @@ def _nrrd(path: pathlib.Path, stream: BinaryIO) -> Header:
             break
         elif not line.startswith("#") and ":=" not in line:  # neither a comment nor a custom key
             key, _, value = line.partition(": ")
-            if key in ("data file", "datafile"):
+            key = NRRD_SYNONYMS.get(key.strip().lower(), key.strip().lower())
+            if key == "data file":
                 raise UserError(path, "keeps its voxels in another file", "save it again as one file")
             _add(path, fields, key, value)
     _expect(path, fields, "dimension", ("3",))
-    for key in ("line skip", "lineskip", "byte skip", "byteskip"):
+    for key in ("line skip", "byte skip"):
         _expect(path, fields, key, ("0", None))
     kinds = fields.get("kinds", "domain").lower().split()
     if not set(kinds) <= {"domain", "space", "???", "none"}:
@@ -125,16 +131,24 @@ def _nrrd(path: pathlib.Path, stream: BinaryIO) -> Header:
     if not set(re.findall(r'"([^"]*)"', units)) <= {"", "mm", "millimeter", "millimeters"}:
         raise UserError(path, "gives its voxel size in another unit than mm", RESAVE)
 
-    frames = ()
     if "space directions" in fields:
         matrix = np.reshape(_numbers(path, fields, "space directions", 9), (3, 3)).T  # the vectors are its columns
         axes = scan.unit_axes(path, matrix, "space directions")
         spacing = tuple(np.linalg.norm(matrix, axis=0).tolist())
-        flips = SPACES.get(fields.get("space", "").lower(), ITK_AXES)
-        origin = _numbers(path, fields, "space origin", 3) if "space origin" in fields else (0.0, 0.0, 0.0)
-        frames = (Frame(flips[:, None] * axes, flips * origin),)
     else:
-        spacing = _numbers(path, fields, "spacings", 3)
+        axes, spacing = np.eye(3), _numbers(path, fields, "spacings", 3)
+    origin = np.zeros(3)
+    if "space origin" in fields:
+        origin = np.array(_numbers(path, fields, "space origin", 3))
+    elif "axis mins" in fields:  # where the first voxel begins, or on an axis of the kind "node", its centre
+        centers = fields.get("centers", "cell cell cell").lower().split()
+        if len(centers) != 3:
+            raise UserError(path, f"has {_shown(fields, 'centers')} where 3 words are expected", RESAVE)
+        halves = [0 if word == "node" else mm / 2 for word, mm in zip(centers, spacing)]
+        origin = np.add(_numbers(path, fields, "axis mins", 3), halves)
+    flips = SPACES.get(fields.get("space", "").lower(), ITK_AXES)
+    known = fields.keys() & {"space directions", "space origin", "axis mins"}
+    frames = (Frame(flips[:, None] * axes, flips * origin),) if known else ()
     encoding = _expect(path, fields, "encoding", ("raw", "gzip", "gz"))
     dtype = _type(path, fields, "type", NRRD_TYPES)
     if dtype.itemsize > 1:
@@ -161,15 +175,15 @@ def _mha(path: pathlib.Path, stream: BinaryIO) -> Header:
     _expect(path, fields, "ElementToIntensityFunctionSlope", ("1", None))
     _expect(path, fields, "ElementToIntensityFunctionOffset", ("0", None))
 
-    frames = ()
-    if "TransformMatrix" in fields:
-        matrix = np.reshape(_numbers(path, fields, "TransformMatrix", 9), (3, 3)).T  # lists one axis after the other
+    turn, place = (next((key for key in keys if key in fields), None) for keys in (MHA_DIRECTIONS, MHA_ORIGINS))
+    axes = np.eye(3)
+    if turn:
+        matrix = np.reshape(_numbers(path, fields, turn, 9), (3, 3)).T  # lists one axis after the other
         if not np.allclose(np.linalg.norm(matrix, axis=0), 1, atol=1e-3):
-            raise UserError(path, "has a TransformMatrix whose axes are not of length 1", RESAVE)
-        origin = next((key for key in ("Offset", "Position", "Origin") if key in fields), None)
-        offset = _numbers(path, fields, origin, 3) if origin else (0.0, 0.0, 0.0)
-        axes = scan.unit_axes(path, matrix, "a TransformMatrix")
-        frames = (Frame(ITK_AXES[:, None] * axes, ITK_AXES * offset),)
+            raise UserError(path, f"has directions ({turn}) whose axes are not of length 1", RESAVE)
+        axes = scan.unit_axes(path, matrix, f"directions ({turn})")
+    origin = _numbers(path, fields, place, 3) if place else (0.0, 0.0, 0.0)
+    frames = (Frame(ITK_AXES[:, None] * axes, ITK_AXES * origin),) if turn or place else ()
     spacing = _numbers(path, fields, "ElementSpacing" if "ElementSpacing" in fields else "ElementSize", 3)
     dtype = _type(path, fields, "ElementType", MHA_TYPES)
     orders = [_expect(path, fields, f"{of}ByteOrderMSB", ("False", "True", None)) for of in ("BinaryData", "Element")]

@@ -27,7 +27,7 @@ GEOMETRY = (
 def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
     """Reads a volume from a NIfTI-1 or NIfTI-2 file, to the end of the stream, where gzip verifies its checksum.
 
-    The spacing is taken from `pixdim`, not the affine: ACDC's files have a unit sform beside a true qform.
+    Where `pixdim` and the sform disagree about the spacing, see `_spacing`.
 
     Args:
       path: the file; its suffix tells whether it is compressed.
@@ -36,14 +36,15 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan
     """
     stream = _decompressed(path, stream)
     header = _header(path, stream, channels)
-    frames = _frames(path, header)
+    frames, spacing = _frames(path, header), _spacing(header)
     shape = _shape(header, channels)
+    scan.check_grid(path, shape, spacing)
     dtype = _dtype(path, header)
     scan.read_exactly(path, stream, int(header["vox_offset"]) - header.structarr.dtype.itemsize)
     raw = scan.read_exactly(path, stream, math.prod(shape) * dtype.itemsize)
     scan.check_end(path, stream)
     array = _scaled(path, np.frombuffer(raw, dtype), header)
-    return Scan(array.reshape(shape, order="F"), _spacing(header), frames)
+    return Scan(array.reshape(shape, order="F"), spacing, frames)
 
 
 def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
@@ -52,13 +53,17 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
 
 
 def contradiction(header: nibabel.Nifti1Header) -> str:
-    """How a sound header contradicts itself about the voxel size: `pixdim` is 1, the sform is not; "" otherwise."""
-    if not header["sform_code"] or _spacing(header) != (1, 1, 1):
+    """How a sound header contradicts itself about the voxel size; "" if it does not, or if its sform is a placeholder.
+
+    A unit sform is a placeholder beside a qform, to which `pixdim` belongs, as in ACDC's files. Without one, most
+    programs believe the sform, so that a user should know what tfaug has used.
+    """
+    if not header["sform_code"] or _agree(header) or (_is_unit(header) and header["qform_code"]):
         return ""
-    lengths = np.linalg.norm(_sform(header)[:, :3], axis=0)
-    if _are_spacing(lengths, header):
-        return ""
-    return f"voxels are 1 x 1 x 1 mm by pixdim (used), {' x '.join(f'{mm:.4g}' for mm in lengths)} mm by the sform"
+    pixdim, sform = (" x ".join(f"{mm:.4g}" for mm in found) for found in (_pixdim(header), _lengths(header)))
+    if _spacing(header) == _pixdim(header):
+        return f"voxels are {pixdim} mm by pixdim (used), {sform} mm by the sform"
+    return f"voxels are {pixdim} mm by pixdim, {sform} mm by the sform (used)"
 
 
 def write(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
@@ -99,7 +104,7 @@ def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -
         raise UserError(
             path, f"holds {counted(found, 'channel')} where {channels} are expected", "save all of them in one file"
         )
-    scan.check_grid(path, _shape(header, channels), _spacing(header))
+    scan.check_grid(path, _shape(header, channels), _pixdim(header))
     offset = float(header["vox_offset"])
     if not (size + 4 <= offset <= scan.MAX_HEADER and offset.is_integer()):
         raise UserError(path, f"has the impossible vox_offset {offset}", RESAVE)
@@ -118,7 +123,32 @@ def _shape(header: nibabel.Nifti1Header, channels: int | None) -> tuple[int, ...
 
 
 def _spacing(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
+    """The voxel size: `pixdim`, or that of an sform which is the only transform and says otherwise.
+
+    The standard's qform is scaled by `pixdim`, and its sform is not. A unit sform is what programs write that know no
+    transform.
+    """
+    alone = header["sform_code"] and not header["qform_code"]
+    return _lengths(header) if alone and not (_agree(header) or _is_unit(header)) else _pixdim(header)
+
+
+def _pixdim(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
     return tuple(float(mm) for mm in header["pixdim"][1:4])
+
+
+def _lengths(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
+    """The voxel size by the sform: the lengths of its axes."""
+    return tuple(np.linalg.norm(_sform(header)[:, :3], axis=0).tolist())
+
+
+def _agree(header: nibabel.Nifti1Header) -> bool:
+    """Whether the axes of the sform are as long as `pixdim` says."""
+    return np.allclose(_lengths(header), _pixdim(header), rtol=1e-2)
+
+
+def _is_unit(header: nibabel.Nifti1Header) -> bool:
+    """Whether the axes of the sform have length 1."""
+    return np.allclose(_lengths(header), 1)
 
 
 def _dtype(path: pathlib.Path, header: nibabel.Nifti1Header) -> np.dtype:
@@ -131,7 +161,7 @@ def _dtype(path: pathlib.Path, header: nibabel.Nifti1Header) -> np.dtype:
 def _frames(path: pathlib.Path, header: nibabel.Nifti1Header) -> tuple[Frame, ...]:
     """The qform and the sform, if the header has them.
 
-    An sform whose axes are not as long as `pixdim` is a placeholder, as in ACDC's files, and left out.
+    A unit sform where `pixdim` says otherwise is a placeholder, as in ACDC's files, and left out.
     """
     frames = []
     if header["qform_code"]:
@@ -146,21 +176,16 @@ def _frames(path: pathlib.Path, header: nibabel.Nifti1Header) -> tuple[Frame, ..
         frames.append(Frame(axes * [1, 1, -1 if header["pixdim"][0] < 0 else 1], origin))
     if header["sform_code"]:
         matrix = _sform(header)
-        axes, lengths = scan.unit_axes(path, matrix[:, :3], "an sform"), np.linalg.norm(matrix[:, :3], axis=0)
+        axes = scan.unit_axes(path, matrix[:, :3], "an sform")
         if not np.isfinite(matrix).all():
             raise UserError(path, "has an sform that is not finite", RESAVE)
-        if _are_spacing(lengths, header):
+        if _agree(header) or not _is_unit(header):
             frames.append(Frame(axes, matrix[:, 3]))
     return tuple(frames)
 
 
 def _sform(header: nibabel.Nifti1Header) -> np.ndarray:
     return np.stack([header[f"srow_{axis}"] for axis in "xyz"]).astype(np.float64)
-
-
-def _are_spacing(lengths: np.ndarray, header: nibabel.Nifti1Header) -> bool:
-    """Whether the axes of an sform are as long as `pixdim` says."""
-    return np.allclose(lengths, _spacing(header), rtol=1e-2)
 
 
 def _scaled(path: pathlib.Path, voxels: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:

@@ -40,16 +40,20 @@ class Task:
         """Checks the user's input.
 
         Raises:
-          UserError: there are too few or too many structures or channels, or structures that overlap.
+          UserError: there are too few or too many structures or channels, structures that overlap, or names that cannot
+            be used: a line end or a control code would break tables and reach the terminal.
         """
         key = "data.structures"
         if not 1 <= len(self.structures) <= MAX_STRUCTURES:
             raise UserError(key, f"names {len(self.structures)} structures", f"name 1 to {MAX_STRUCTURES}")
         if not 1 <= len(self.channels) <= MAX_CHANNELS:
             raise UserError("channels", f"there are {len(self.channels)}", f"give scans of 1 to {MAX_CHANNELS}")
+        for name in self.channels:
+            if not name.isprintable():
+                raise UserError("channels", f"one has the name {name!r}", "choose another name")
         owners: dict[int, str] = {}
         for name, value in self.structures.items():
-            if not isinstance(name, str) or not name or name in ("mean", "background"):
+            if not isinstance(name, str) or not name or not name.isprintable() or name in ("mean", "background"):
                 raise UserError(key, f"cannot name a structure {name!r}", "choose another name")
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
                 remedy = "give one whole number from 1 to 65535; structures that overlap (regions) are not supported"

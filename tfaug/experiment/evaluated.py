@@ -7,7 +7,8 @@ import pathlib
 import numpy as np
 
 from tfaug import evaluation
-from tfaug.data import cache, images
+from tfaug.data import cache
+from tfaug.data.readers import base
 from tfaug.engine.errors import UserError
 from tfaug.experiment import identity
 from tfaug.experiment.sources import Data
@@ -37,8 +38,5 @@ def read(data: Data, folder: pathlib.Path, case: str) -> tuple[Volume, np.ndarra
             raise UserError(case, "the scan or its label has changed since it was evaluated", _AGAIN)
         volume = data.dataset.read(case)
         file = evaluation.mask_file(folder, volume, data.tag)
-        classes = data.task.to_classes(images.read(file, None).array, file)
-    mask = np.moveaxis(classes, volume.axis, 2)
-    if mask.shape != volume.label.shape:
-        raise UserError(file, "has another grid than the scan", _AGAIN)
-    return volume, mask
+        (mask,) = base.read_mask(file, volume.path, data.task, 1, _AGAIN)
+    return volume, np.moveaxis(mask, volume.axis, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import difflib
+import itertools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,6 @@ from tfaug.data.task import Task
 from tfaug.engine.errors import UserError, counted
 from tfaug.types import Hearts
 
-MAX_DIRECTION_ERROR = 0.02  # per component of a unit vector; a quaternion in float32 may be off by 0.006
 MIN_ALONG = 0.9  # cosine of the angle to a direction of the body: 26 degrees
 MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner rather than its centre are half a voxel off
 
@@ -226,6 +226,32 @@ def read_files(files: Files, task: Task, contents: Mapping[pathlib.Path, bytes] 
     return CaseData(image, classes, first.spacing, files.images[0], _order(first))
 
 
+def read_mask(path: pathlib.Path, like: pathlib.Path, task: Task, num_frames: int, remedy: str) -> np.ndarray:
+    """Reads a mask that was made of a scan, and that somebody may have changed since.
+
+    Args:
+      path: the mask's file.
+      like: the scan's, or that of its first channel.
+      task: its structures are the mask's.
+      num_frames: how many frames of the scan have a mask, in one 4D file if there are several.
+      remedy: for a mask that does not lie on the scan's grid.
+
+    Returns:
+      [num_frames, X, Y, Z] uint8 classes, axes in file order.
+
+    Raises:
+      UserError: as `images.read`; or the mask differs from the scan in shape, voxel size, direction, position or number
+        of frames, or has a value that belongs to no structure.
+    """
+    mask, scan = images.read(path, None, channels=None), images.read(like, None, channels=None)
+    _check_fit(path, mask, scan, "scan", remedy)
+    frames = mask.array if mask.array.ndim == 4 else mask.array[..., None]
+    if frames.shape[3] != num_frames:
+        problem = f"has {counted(frames.shape[3], 'frame')}, its scan {num_frames}"
+        raise UserError(path, problem, remedy)
+    return np.moveaxis(task.to_classes(frames, path), 3, 0)
+
+
 def contradiction(files: Files, contents: Mapping[pathlib.Path, bytes] | None = None) -> str:
     """The first header's self-contradiction, see `images.contradiction`, or ""; arguments as for `read_files`."""
     contents = contents or {}
@@ -263,20 +289,24 @@ def read_frames(files: Files, task: Task) -> tuple[list[CaseData], bool]:
 
 
 def _check_fit(path: pathlib.Path, scan: Scan, reference: Scan, name: str, remedy: str) -> None:
-    """Refuses a label or channel on a grid other than that of its case's first file, called `name` in errors."""
+    """Refuses a label, mask or channel on a grid other than that of its case's first file, called `name` in errors."""
     shape, expected = scan.array.shape[:3], reference.array.shape[:3]
     if shape != expected:
         raise UserError(path, f"has the shape {shape}, its {name} {expected}", remedy)
     if not np.allclose(scan.spacing, reference.spacing, rtol=1e-3):
         raise UserError(path, f"has the voxel size {scan.spacing} mm, its {name} {reference.spacing} mm", remedy)
     # The transforms of one file may differ: a label may match any of its image's.
-    pairs = [(ours, theirs) for ours in scan.frames for theirs in reference.frames]
-    aligned = [pair for pair in pairs if np.abs(pair[0].axes - pair[1].axes).max() <= MAX_DIRECTION_ERROR]
-    if pairs and not aligned:
-        raise UserError(path, f"is mirrored or rotated against its {name}", remedy)
-    # Programs that know no origin write 0, 0, 0.
-    known = [(ours, theirs) for ours, theirs in aligned if ours.origin.any() and theirs.origin.any()]
-    shifts = [theirs.axes.T @ (ours.origin - theirs.origin) for ours, theirs in known]
-    if shifts and min(np.abs(shift / reference.spacing).max() for shift in shifts) > MAX_SHIFT:
-        distance = min(np.linalg.norm(shift) for shift in shifts)
-        raise UserError(path, f"lies {distance:.3g} mm away from its {name}", remedy)
+    misfits = []
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape)))) * reference.spacing
+    for ours, theirs in itertools.product(scan.frames, reference.frames):
+        gaps = turns = corners @ (ours.axes - theirs.axes).T  # mm, in the patient
+        if ours.origin.any() and theirs.origin.any():  # programs that know no origin write 0, 0, 0
+            gaps = turns + ours.origin - theirs.origin
+        turned, away = (np.abs(far @ theirs.axes / reference.spacing).max() > MAX_SHIFT for far in (turns, gaps))
+        if not away:
+            return
+        misfits.append((turned, np.linalg.norm(gaps, axis=1).max()))
+    if misfits:
+        turned, distance = min(misfits)
+        problem = "is mirrored or rotated against" if turned else f"lies {distance:.3g} mm away from"
+        raise UserError(path, f"{problem} its {name}", remedy)
