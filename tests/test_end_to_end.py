@@ -393,6 +393,28 @@ def test_a_finished_segmenter_is_not_taken_for_one_of_other_generators_or_anothe
     assert "was trained with another method 'mine'" in error_line(last)
 
 
+def test_r1_a_segmenter_is_of_the_scans_that_its_generators_learned_from(trained, cohort, tmp_path):
+    """Otherwise its result would be taken for one of scans that no training has seen."""
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copytree(cohort, tmp_path / "renamed")
+    flags = ["--stage=seg", "--results=results", "--config.data.root=renamed", *TINY]
+    flags.append(f"--config.data.cache_dir={folder / 'cache'}")
+    cases = "--config.splits.unlabelled=('patient016',)"
+    line = error_line(run("train.py", *flags, cases, cwd=tmp_path))
+    assert 'was made with another split of the cases (patient036: "unlabelled" -> absent)' in line
+    for image in (tmp_path / "renamed/patient016").glob("*_frame[0-9][0-9].nii.gz"):
+        found = nibabel.load(image)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(found.dataobj) + 1, found.affine, found.header), image)
+    line = error_line(run("train.py", *flags, cwd=tmp_path))
+    assert f"{NAMES[0]}: was trained on other data (scan of patient016: changed)" in line
+    for name in NAMES[:2]:
+        shutil.rmtree(tmp_path / "runs" / name)  # they have served
+    line = error_line(run("train.py", *flags, cases, cwd=tmp_path))
+    assert f"{NAMES[2]}: was made with another split of the cases" in line
+    assert not (tmp_path / "results").exists()
+
+
 def test_another_definition_of_distances_is_another_evaluation(trained, cohort, tmp_path):
     folder, _ = trained
     shutil.copytree(folder / "runs" / NAMES[2], tmp_path / "runs" / NAMES[2])

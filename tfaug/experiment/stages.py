@@ -324,6 +324,7 @@ class TrainSegmenter(Stage):
 
     def refuse_other(self, report):  # noqa: D102
         super().refuse_other(report)
+        self._refuse_generators_of_other_data()
         paths = {name: generator_path(self.config, self._workdir, name) for name in self.method.generators}
         # A generator that the config does not name and that has been removed since is not another one.
         self._load([name for name, path in paths.items() if self.config.generators[name] or run_dir.read_report(path)])
@@ -338,6 +339,16 @@ class TrainSegmenter(Stage):
             remedy = "choose another --workdir or --config.name"
             raise UserError(self.path, f"was trained with another {' and another '.join(other)}", remedy)
 
+    def _refuse_generators_of_other_data(self):
+        """Refuses generators of other cases or scans; those that the user names may come from other data."""
+        config, splits = self.config, identity.SPLITS_OF_GENERATOR
+        unnamed = [name for name in self.method.generators if not config.generators[name]]
+        if unnamed:
+            identity.refuse_other_data(self.path, config, splits)  # its generators may have been removed since
+        for name in unnamed:
+            path = generator_path(config, self._workdir, name)
+            identity.refuse_other_data(path, config, splits, self.data.digests(splits))
+
     def _load(self, names):
         self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in names}
 
@@ -346,12 +357,7 @@ class TrainSegmenter(Stage):
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
-        for name in method.generators:
-            if not config.generators[name]:  # one that the user names may come from other data
-                path = generator_path(config, self._workdir, name)
-                splits = ("labelled", "validation", "unlabelled")
-                identity.refuse_other_splits(path, run_dir.read_config(path), config, splits)
-                identity.refuse_other_scans(path, run_dir.read_report(path), self.data.digests(splits))
+        self._refuse_generators_of_other_data()
         unlabelled = [scan.image for scan in self.data["unlabelled"]] if "unlabelled" in self.splits else []
         histograms_of = unlabelled if method.unlabelled else []
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned, histograms_of)
