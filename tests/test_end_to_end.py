@@ -91,6 +91,7 @@ def test_one_command_runs_all_stages_and_prints_the_table(trained):
     assert all((folder / line.split()[1]).exists() for line in lines if line)
     report = json.loads((folder / "runs" / NAMES[2] / "report.json").read_text())
     assert 0 <= report["best"] <= 1 and report["best_step"] in (2, 4, 6)
+    assert len(report["commits"]) == 1  # of the program that trained
     configs = [json.loads((folder / "runs" / name / "config.json").read_text()) for name in NAMES[:2]]
     losses = [config["config"]["augment"]["adversarial_loss"] for config in configs]
     assert losses == ["non_saturating", "energy"]  # of G_V and G_I
@@ -357,6 +358,12 @@ def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, t
         shutil.rmtree(tmp_path / "results")
         return content
 
+    report = tmp_path / "runs" / NAMES[2] / "report.json"
+    content = json.loads(report.read_text())
+    old = {key: value for key, value in content.items() if key not in ("commits", "sha256")}  # as it was before
+    for commits, commit in ((["a1", "b2"], "a1, b2"), ([None, "b2"], None), (None, None)):
+        report.write_text(json.dumps({**old, "commits": commits} if commits else old))
+        assert result()["commit"] == commit  # of what trained, not of what scores
     before = pd.read_csv(folder / "runs" / NAMES[2] / "evaluation/test/dice.csv").groupby("case").dice.mean()
     mended = result()["dice"]
     assert np.mean(mended["patient027"]) == pytest.approx(before["patient027"], abs=1e-4)

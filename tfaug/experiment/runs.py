@@ -164,10 +164,15 @@ def refuse_other_precision(path, config: Config, workdir, method: Method) -> Non
 
 
 def provenance(path) -> dict[str, Any]:
-    """How long a finished run took in seconds, and what determined the last bits of its numbers."""
-    made_on = run_dir.read_report(path)["environment"]
+    """How long a finished run took in seconds, the commit of the program, and what determined its numbers' last bits.
+
+    The commits of a run that was resumed by other programs are joined by commas; None if one is not known.
+    """
+    report = run_dir.read_report(path)
+    made_on, commits = report["environment"], report.get("commits", [None])  # runs of before have none
     return {
         "seconds": EventLog(path).seconds(),
+        "commit": None if None in commits else ", ".join(commits),
         "threads": int(made_on["threads"]),
         "tensorflow": made_on["tensorflow"],
     }

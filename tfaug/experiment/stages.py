@@ -28,7 +28,7 @@ from tfaug.config import (
     segmenter_path,
 )
 from tfaug.data import pipeline, traits
-from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
+from tfaug.engine import checkout, checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
@@ -72,6 +72,7 @@ class Stage:
     def __init__(self, name: str, path: pathlib.Path, config: Config, data: Data, schedule: Config):
         self.name, self.path, self.config, self.data, self.schedule = name, path, config, data, schedule
         self.splits = ["labelled", "validation"]
+        self._commit = checkout.commit()  # now: it may change while other trainings run
         networks.check(config)
 
     def find(self) -> None:
@@ -138,7 +139,7 @@ class Stage:
             self.build()
             for warning in networks.random_layers(self.step):
                 run.warn(warning)
-            best = self._fit(run)
+            best, commits = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
             for warning in self.warnings():
                 run.warn(warning)
@@ -149,7 +150,7 @@ class Stage:
                 for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self.parts()}
-            made_on = {"environment": self._environment()}
+            made_on = {"environment": self._environment(), "commits": commits}
             run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from, **made_on})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
@@ -165,8 +166,8 @@ class Stage:
         self.step = steps.Averaged(self.step, own.values(), averages.values(), self.schedule.average)
         return averages
 
-    def _fit(self, run) -> checkpoint.Best:
-        """Trains; returns the best score and its step."""
+    def _fit(self, run) -> tuple[checkpoint.Best, list[str | None]]:
+        """Trains; returns the best score with its step, and the commits of the programs that trained."""
         config, log, finite = self.config, EventLog(run.path), hooks.StopOnNonFinite()
         checkpoints = checkpoint.Checkpoints(
             run.path,
@@ -176,6 +177,7 @@ class Stage:
             log=log,
             before_save=finite.check,
             warn=run.warn,
+            commit=self._commit,
         )
 
         def while_finite(call):
@@ -212,7 +214,7 @@ class Stage:
             ],
             checkpoints,
         )
-        return checkpoints.best
+        return checkpoints.best, checkpoints.commits
 
     def _fingerprint(self, config):
         return {

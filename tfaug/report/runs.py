@@ -241,6 +241,7 @@ def _facts(run, found):
     )
     wanted = ("labelled", "unlabelled", "validation") if run.generator else sources.SPLITS
     weights = ", ".join(f"{weight:g}" for weight in schedule.class_weights)
+    commits = run.report.get("commits", [None])
     return page.facts(
         [
             ("Data set", joined(_data_name(config), ", ", where)),
@@ -271,6 +272,7 @@ def _facts(run, found):
             ("Precision", config.precision),
             ("Training time", _duration(run.seconds) if run.seconds else "not recorded"),
             ("Device and versions", _environment(run.report.get("environment"))),
+            ("Commit of tfaug", ", ".join(one or "not recorded" for one in commits)),
             ("Folder", code(run.path)),
         ]
     )

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import pathlib
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +48,8 @@ class Result(NamedTuple):
       validation_dice: its mean Dice on the validation patients.
       dice: by test patient, the Dice of the structures in the order of the task; NaN, null in the file, is undefined.
       seconds: of training, over all sessions.
-      commit: of the program's checkout, with "-dirty" if its code differed from it; None if unknown.
+      commit: of the checkout of the program that trained, with "-dirty" if its code differed from it; several, with
+        commas, if it was updated between sessions; None if unknown.
       threads: of one operation.
       tensorflow: its version.
       data: the identity of the scans that it is of (`experiment.identity.of_result`); None if unknown.
@@ -317,23 +317,6 @@ def of_run(
         row,
         generators,
     )
-
-
-def commit() -> str | None:
-    """The git commit of the program on the disk, with "-dirty" if its code differs from it; None if there is none."""
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-
-    def git(*arguments):
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=60)
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        if head.returncode != 0 or not (root / ".git").exists():
-            return None
-        clean = git("diff", "--quiet", "HEAD", "--", "*.py").returncode == 0  # results and pictures may have come
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("" if clean else "-dirty")
 
 
 def _refuse_foreign(folder):
