@@ -392,7 +392,8 @@ def test_a_finished_segmenter_is_not_taken_for_one_of_other_generators_or_anothe
     copy = f"--config.generators.deform={folder / 'runs' / NAMES[0]}"
     assert "finished before" in run("train.py", *named, copy, cwd=tmp_path).stdout
     shutil.rmtree(tmp_path / "runs" / NAMES[0])  # it has served
-    assert "finished before" in run("train.py", *named, cwd=tmp_path).stdout
+    done = run("train.py", *named, "--results=results", cwd=tmp_path)
+    assert done.returncode == 0 and "finished before" in done.stdout
 
     for rotation in ("first=('affine',)", "first=('affine', 'elastic')"):
         (tmp_path / "rows.py").write_text(f"from tfaug.augment.methods import Method\nmine = Method({rotation})\n")
@@ -497,12 +498,31 @@ def test_reports_tell_what_generators_do(trained, tmp_path):
             "random elastic",
         ):
             assert words in page, words
-        assert "No histogram" not in page and "is not beside this run" not in page
+        assert "No histogram" not in page and "whose runs are gone" not in page
         config = base64.b64decode(re.search(r'base64,([\w+/=]+)" download="phantom.py"', page)[1])
         (tmp_path / "phantom.py").write_bytes(config)
         stage = ("seg", "--aug=aff_gd_gi") if path == segmenter else ("aug", "--gen=deform")
         flags = (f"--config={tmp_path / 'phantom.py'}", f"--workdir={folder / 'runs'}", f"--stage={stage[0]}", stage[1])
         assert "finished before" in run("train.py", *flags, cwd=tmp_path).stdout
+
+
+def test_a_report_describes_no_generator_but_those_that_the_segmenter_learned_with(trained, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    segmenter = tmp_path / "runs" / NAMES[2]
+    shutil.rmtree(segmenter / "evaluation")  # of the report as it was
+    content = json.loads((segmenter / "report.json").read_text())
+    del content["sha256"]
+    content["generators"]["deform"] = "of another one"
+    (segmenter / "report.json").write_text(json.dumps(content))
+    result = run("tfaug", "report", segmenter, "-o", "r.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "r.html").read_text()
+    assert "Change of intensity" in page and "Displacement of pixels" not in page
+    assert page.count("whose runs are gone or have learned other ones") == 3  # with the others, the config and in it
+    shutil.rmtree(tmp_path / "runs" / NAMES[1])
+    assert run("tfaug", "report", segmenter, "-o", "gone.html", cwd=tmp_path).returncode == 0
+    assert "Change of intensity" not in (tmp_path / "gone.html").read_text()
 
 
 def test_help_is_printed(tmp_path):

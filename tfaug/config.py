@@ -9,6 +9,7 @@ import math
 import pathlib
 import pprint
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -423,10 +424,11 @@ def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def program(config: Config) -> str:
-    """A config as the content of a file that --config takes."""
+def program(config: Config, note: str = "") -> str:
+    """A config as the content of a file that --config takes; a note on it becomes a comment."""
+    comment = "".join(f"# {line}\n" for line in textwrap.wrap(note, 118))
     values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
     return (
         '"""Written by tfaug: the config of a command."""\n\nimport ml_collections\n\n'
-        f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
+        f"{comment}CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
     )

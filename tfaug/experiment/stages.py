@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import pathlib
 import pprint
@@ -236,7 +235,7 @@ class Stage:
 
     def parts(self) -> Mapping[str, Any]:
         """What identifies the parts of the training besides config and data, JSON-able."""
-        return {"generators": {name: _digest(model) for name, model in self.learned.items()}}
+        return {"generators": {name: runs.digest_of(model) for name, model in self.learned.items()}}
 
 
 class LearnAugmentation(Stage):
@@ -396,13 +395,6 @@ def _warnings_into(run: run_dir.RunDir) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _digest(model):
-    digest = hashlib.sha256()
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights))
-    return digest.hexdigest()
 
 
 def _images(scans):
