@@ -334,8 +334,8 @@ def test_a_model_is_what_each_of_its_cases_was_used_for(trained, command, tmp_pa
     tested = ["--config.splits.labelled.n1=(('patient011',),)", "--config.splits.validation=('patient007',)"]
     line = error_line(run("evaluate.py", *flags, *tested, "--config.splits.test=('patient002',)", cwd=tmp_path))
     assert f"{NAMES[2]}: has used cases of the test split itself (patient002: labelled)" in line
-    of_run = [f"--run=runs/{NAMES[2]}", "--config.splits.validation=('patient007',)"]
-    line = error_line(run("evaluate.py", *of_run, "--config.splits.test=('patient011',)", cwd=tmp_path))
+    of_run = f"--run=runs/{NAMES[2]}"
+    line = error_line(run("evaluate.py", of_run, "--config.splits.test=('patient011',)", cwd=tmp_path))
     assert f"{NAMES[2]}: has used cases of the test split itself (patient011: validation)" in line
     assert contents(tmp_path / "runs") == before
 
@@ -452,15 +452,24 @@ def test_r1_a_named_run_scores_other_scans_of_another_folder(trained, cohort, tm
     """But none that it has learned from."""
     folder, _ = trained
     shutil.copytree(folder / "runs" / NAMES[2], tmp_path / NAMES[2])
-    phantom.write_cohort(tmp_path / "others", numbers=(42,))
+    phantom.write_cohort(tmp_path / "others", numbers=(16, 17))  # the default config has both in another split
     flags = [f"--run={NAMES[2]}", "--config.data.root=others"]
-    result = run("evaluate.py", *flags, "--config.splits.test=('patient042',)", cwd=tmp_path)
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient017',)", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(pd.read_csv(tmp_path / NAMES[2] / "evaluation/test/dice.csv").case) == {"patient042"}
-    line = error_line(run("evaluate.py", *flags, "--config.splits.test=('patient002',)", cwd=tmp_path))
-    assert "patient002 is also in labelled" in line
+    assert set(pd.read_csv(tmp_path / NAMES[2] / "evaluation/test/dice.csv").case) == {"patient017"}
+    for case, used_as in (("patient002", "labelled"), ("patient016", "unlabelled")):
+        line = error_line(run("evaluate.py", *flags, f"--config.splits.test=('patient017', '{case}')", cwd=tmp_path))
+        assert f"has used cases of the test split itself ({case}: {used_as})" in line
+    for wrong, problem in (("()", "is empty"), ("('patient017', 'patient017')", "names patient017 twice")):
+        assert problem in error_line(run("evaluate.py", *flags, f"--config.splits.test={wrong}", cwd=tmp_path))
+    assert "at least 1" in error_line(run("evaluate.py", *flags, "--config.data.num_workers=0", cwd=tmp_path))
     line = error_line(run("evaluate.py", *flags, "--config.segment.batch_size=3", cwd=tmp_path))
     assert "has no effect with --run" in line
+    report = tmp_path / NAMES[2] / "report.json"
+    content = {key: value for key, value in json.loads(report.read_text()).items() if key != "sha256"}
+    report.write_text(json.dumps({**content, "generators": {}}))  # as of a method that needs no unlabelled scan
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient016',)", cwd=tmp_path)
+    assert result.returncode == 0 and "1 case" in result.stdout, result.stderr
 
 
 def test_what_the_trained_generators_make_is_a_data_set(trained, cohort, tmp_path):
@@ -602,6 +611,8 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
         ("evaluate.py", ["--run=r", "--noconfig.augment.task_gradient"], "--config.augment.task_gradient"),
         ("evaluate.py", ["--run=r", "--config=acdc"], "--config"),
         ("evaluate.py", ["--run=r", "--config.splits.labelled.n2=(('a','b'),)"], "--config.splits.labelled.n2"),
+        ("evaluate.py", ["--run=r", "--config.splits.validation=('a',)"], "--config.splits.validation"),
+        ("evaluate.py", ["--run=r", "--split=validation", "--config.splits.test=('a',)"], "--config.splits.test"),
         ("evaluate.py", ["--run=r", "--aug=aff"], "--aug"),
         ("evaluate.py", ["--run=r", "--workdir=r"], "--workdir"),
         ("evaluate.py", ["--results=r"], "--results"),

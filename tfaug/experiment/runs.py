@@ -12,7 +12,7 @@ import numpy as np
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.compat import keras
-from tfaug.config import Config, cases, check_splits, of_generator, require, used_generator_path
+from tfaug.config import Config, cases, of_generator, refuse_twice, require, used_generator_path
 from tfaug.data.preprocess import Prepared
 from tfaug.engine import checkpoint, memory, run_dir
 from tfaug.engine.errors import UserError, counted
@@ -135,7 +135,7 @@ def evaluate(
     if changes:
         with config.ignore_type():  # a list, as saved, in place of a tuple
             config.update_from_flattened_dict(changes)
-        check_splits(config)
+        refuse_twice(f"--config.splits.{split}", cases(config, split))
     require(cases(config, split), split)
     identity.refuse_used_cases(path, saved, report, config, split)
     if asked is not None:
