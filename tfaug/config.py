@@ -443,8 +443,17 @@ def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
 def program(config: Config, note: str = "") -> str:
     """A config as the content of a file that --config takes; a note on it becomes a comment."""
     comment = "".join(f"# {line}\n" for line in textwrap.wrap(note, 118))
-    values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
+    values = pprint.pformat(plain(config.to_dict()), width=120, sort_dicts=False)
     return (
         '"""Written by tfaug: the config of a command."""\n\nimport ml_collections\n\n'
         f"{comment}CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
     )
+
+
+def plain(value: Any) -> Any:
+    """A value of a config in Python's own types, whose text is Python; that of NumPy numbers and texts need not be."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(plain, value))
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)

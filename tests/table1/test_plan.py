@@ -79,7 +79,7 @@ def test_r1_results_of_data_that_changed_are_made_again(config, tmp_path):
     assert plan.missing(config, asked, *folders) == []
     jobs = plan.missing(config, asked, *folders, stale(in_set_2))
     assert [f"{job.name}.json" for job in jobs if "-seg-" in job.name] == stale(in_set_2)
-    program = grid.Program(("-c", "print(1 + 1)"), tmp_path, 1)
+    program = grid.Program(("-c", "print(1 + 1)"), tmp_path, 1, tmp_path)
     for job in jobs:  # results that are there already do not stop it
         assert grid.do(job, program, lambda: True).status == 0
         assert program.log(job).read_text().endswith("\n2\n")
