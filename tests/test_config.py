@@ -347,3 +347,26 @@ def test_configs_of_one_name_are_written_to_files_of_their_own(tmp_path):
     assert rules.write(other, tmp_path) != first and rules.write(one, tmp_path) == first
     assert len(list(tmp_path.iterdir())) == 2
     assert runpy.run_path(str(first))["get_config"]().segment.num_steps == one.segment.num_steps != 7
+
+
+class Number(float):
+    """As NumPy 2 shows its numbers."""
+
+    def __repr__(self):
+        return f"np.float64({float(self)!r})"
+
+
+@pytest.mark.parametrize("number", [Number, np.float64])
+def test_v9_a_notebooks_numpy_numbers_reach_the_process_that_trains(number):
+    config = phantom.get_config()
+    config.augment.lambda_fold = number(0.5)
+    config.segment.class_weights = tuple(map(number, (0.25, 0.25, 0.25, 0.25)))
+    config.splits.test = tuple(np.array(["patient007", "patient008"]))
+    config.augment.of_intensity = {"lambda_big": number(0.5)}
+    rules.check(config)
+    found = {}
+    exec(rules.program(config), found)
+    again = found["get_config"]()
+    assert again.to_dict() == config.to_dict()
+    values = (again.augment.lambda_fold, *again.segment.class_weights, again.augment.of_intensity["lambda_big"])
+    assert {*map(type, values)} == {float} and {*map(type, again.splits.test)} == {str}

@@ -91,6 +91,7 @@ def test_one_command_runs_all_stages_and_prints_the_table(trained):
     assert all((folder / line.split()[1]).exists() for line in lines if line)
     report = json.loads((folder / "runs" / NAMES[2] / "report.json").read_text())
     assert 0 <= report["best"] <= 1 and report["best_step"] in (2, 4, 6)
+    assert len(report["commits"]) == 1  # of the program that trained
     configs = [json.loads((folder / "runs" / name / "config.json").read_text()) for name in NAMES[:2]]
     losses = [config["config"]["augment"]["adversarial_loss"] for config in configs]
     assert losses == ["non_saturating", "energy"]  # of G_V and G_I
@@ -333,8 +334,8 @@ def test_a_model_is_what_each_of_its_cases_was_used_for(trained, command, tmp_pa
     tested = ["--config.splits.labelled.n1=(('patient011',),)", "--config.splits.validation=('patient007',)"]
     line = error_line(run("evaluate.py", *flags, *tested, "--config.splits.test=('patient002',)", cwd=tmp_path))
     assert f"{NAMES[2]}: has used cases of the test split itself (patient002: labelled)" in line
-    of_run = [f"--run=runs/{NAMES[2]}", "--config.splits.validation=('patient007',)"]
-    line = error_line(run("evaluate.py", *of_run, "--config.splits.test=('patient011',)", cwd=tmp_path))
+    of_run = f"--run=runs/{NAMES[2]}"
+    line = error_line(run("evaluate.py", of_run, "--config.splits.test=('patient011',)", cwd=tmp_path))
     assert f"{NAMES[2]}: has used cases of the test split itself (patient011: validation)" in line
     assert contents(tmp_path / "runs") == before
 
@@ -357,6 +358,12 @@ def test_r1_a_finished_training_scores_what_its_command_names(trained, cohort, t
         shutil.rmtree(tmp_path / "results")
         return content
 
+    report = tmp_path / "runs" / NAMES[2] / "report.json"
+    content = json.loads(report.read_text())
+    old = {key: value for key, value in content.items() if key not in ("commits", "sha256")}  # as it was before
+    for commits, commit in ((["a1", "b2"], "a1, b2"), ([None, "b2"], None), (None, None)):
+        report.write_text(json.dumps({**old, "commits": commits} if commits else old))
+        assert result()["commit"] == commit  # of what trained, not of what scores
     before = pd.read_csv(folder / "runs" / NAMES[2] / "evaluation/test/dice.csv").groupby("case").dice.mean()
     mended = result()["dice"]
     assert np.mean(mended["patient027"]) == pytest.approx(before["patient027"], abs=1e-4)
@@ -385,12 +392,35 @@ def test_a_finished_segmenter_is_not_taken_for_one_of_other_generators_or_anothe
     copy = f"--config.generators.deform={folder / 'runs' / NAMES[0]}"
     assert "finished before" in run("train.py", *named, copy, cwd=tmp_path).stdout
     shutil.rmtree(tmp_path / "runs" / NAMES[0])  # it has served
-    assert "finished before" in run("train.py", *named, cwd=tmp_path).stdout
+    done = run("train.py", *named, "--results=results", cwd=tmp_path)
+    assert done.returncode == 0 and "finished before" in done.stdout
 
     for rotation in ("first=('affine',)", "first=('affine', 'elastic')"):
         (tmp_path / "rows.py").write_text(f"from tfaug.augment.methods import Method\nmine = Method({rotation})\n")
         last = run("train.py", *command, cache, "--stage=seg", "--aug=rows:mine", cwd=tmp_path)
     assert "was trained with another method 'mine'" in error_line(last)
+
+
+def test_r1_a_segmenter_is_of_the_scans_that_its_generators_learned_from(trained, cohort, tmp_path):
+    """Otherwise its result would be taken for one of scans that no training has seen."""
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copytree(cohort, tmp_path / "renamed")
+    flags = ["--stage=seg", "--results=results", "--config.data.root=renamed", *TINY]
+    flags.append(f"--config.data.cache_dir={folder / 'cache'}")
+    cases = "--config.splits.unlabelled=('patient016',)"
+    line = error_line(run("train.py", *flags, cases, cwd=tmp_path))
+    assert 'was made with another split of the cases (patient036: "unlabelled" -> absent)' in line
+    for image in (tmp_path / "renamed/patient016").glob("*_frame[0-9][0-9].nii.gz"):
+        found = nibabel.load(image)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(found.dataobj) + 1, found.affine, found.header), image)
+    line = error_line(run("train.py", *flags, cwd=tmp_path))
+    assert f"{NAMES[0]}: was trained on other data (scan of patient016: changed)" in line
+    for name in NAMES[:2]:
+        shutil.rmtree(tmp_path / "runs" / name)  # they have served
+    line = error_line(run("train.py", *flags, cases, cwd=tmp_path))
+    assert f"{NAMES[2]}: was made with another split of the cases" in line
+    assert not (tmp_path / "results").exists()
 
 
 def test_another_definition_of_distances_is_another_evaluation(trained, cohort, tmp_path):
@@ -422,15 +452,24 @@ def test_r1_a_named_run_scores_other_scans_of_another_folder(trained, cohort, tm
     """But none that it has learned from."""
     folder, _ = trained
     shutil.copytree(folder / "runs" / NAMES[2], tmp_path / NAMES[2])
-    phantom.write_cohort(tmp_path / "others", numbers=(42,))
+    phantom.write_cohort(tmp_path / "others", numbers=(16, 17))  # the default config has both in another split
     flags = [f"--run={NAMES[2]}", "--config.data.root=others"]
-    result = run("evaluate.py", *flags, "--config.splits.test=('patient042',)", cwd=tmp_path)
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient017',)", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert set(pd.read_csv(tmp_path / NAMES[2] / "evaluation/test/dice.csv").case) == {"patient042"}
-    line = error_line(run("evaluate.py", *flags, "--config.splits.test=('patient002',)", cwd=tmp_path))
-    assert "patient002 is also in labelled" in line
+    assert set(pd.read_csv(tmp_path / NAMES[2] / "evaluation/test/dice.csv").case) == {"patient017"}
+    for case, used_as in (("patient002", "labelled"), ("patient016", "unlabelled")):
+        line = error_line(run("evaluate.py", *flags, f"--config.splits.test=('patient017', '{case}')", cwd=tmp_path))
+        assert f"has used cases of the test split itself ({case}: {used_as})" in line
+    for wrong, problem in (("()", "is empty"), ("('patient017', 'patient017')", "names patient017 twice")):
+        assert problem in error_line(run("evaluate.py", *flags, f"--config.splits.test={wrong}", cwd=tmp_path))
+    assert "at least 1" in error_line(run("evaluate.py", *flags, "--config.data.num_workers=0", cwd=tmp_path))
     line = error_line(run("evaluate.py", *flags, "--config.segment.batch_size=3", cwd=tmp_path))
     assert "has no effect with --run" in line
+    report = tmp_path / NAMES[2] / "report.json"
+    content = {key: value for key, value in json.loads(report.read_text()).items() if key != "sha256"}
+    report.write_text(json.dumps({**content, "generators": {}}))  # as of a method that needs no unlabelled scan
+    result = run("evaluate.py", *flags, "--config.splits.test=('patient016',)", cwd=tmp_path)
+    assert result.returncode == 0 and "1 case" in result.stdout, result.stderr
 
 
 def test_what_the_trained_generators_make_is_a_data_set(trained, cohort, tmp_path):
@@ -468,12 +507,31 @@ def test_reports_tell_what_generators_do(trained, tmp_path):
             "random elastic",
         ):
             assert words in page, words
-        assert "No histogram" not in page and "is not beside this run" not in page
+        assert "No histogram" not in page and "whose runs are gone" not in page
         config = base64.b64decode(re.search(r'base64,([\w+/=]+)" download="phantom.py"', page)[1])
         (tmp_path / "phantom.py").write_bytes(config)
         stage = ("seg", "--aug=aff_gd_gi") if path == segmenter else ("aug", "--gen=deform")
         flags = (f"--config={tmp_path / 'phantom.py'}", f"--workdir={folder / 'runs'}", f"--stage={stage[0]}", stage[1])
         assert "finished before" in run("train.py", *flags, cwd=tmp_path).stdout
+
+
+def test_a_report_describes_no_generator_but_those_that_the_segmenter_learned_with(trained, tmp_path):
+    folder, _ = trained
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    segmenter = tmp_path / "runs" / NAMES[2]
+    shutil.rmtree(segmenter / "evaluation")  # of the report as it was
+    content = json.loads((segmenter / "report.json").read_text())
+    del content["sha256"]
+    content["generators"]["deform"] = "of another one"
+    (segmenter / "report.json").write_text(json.dumps(content))
+    result = run("tfaug", "report", segmenter, "-o", "r.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "r.html").read_text()
+    assert "Change of intensity" in page and "Displacement of pixels" not in page
+    assert page.count("whose runs are gone or have learned other ones") == 3  # with the others, the config and in it
+    shutil.rmtree(tmp_path / "runs" / NAMES[1])
+    assert run("tfaug", "report", segmenter, "-o", "gone.html", cwd=tmp_path).returncode == 0
+    assert "Change of intensity" not in (tmp_path / "gone.html").read_text()
 
 
 def test_help_is_printed(tmp_path):
@@ -553,6 +611,8 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
         ("evaluate.py", ["--run=r", "--noconfig.augment.task_gradient"], "--config.augment.task_gradient"),
         ("evaluate.py", ["--run=r", "--config=acdc"], "--config"),
         ("evaluate.py", ["--run=r", "--config.splits.labelled.n2=(('a','b'),)"], "--config.splits.labelled.n2"),
+        ("evaluate.py", ["--run=r", "--config.splits.validation=('a',)"], "--config.splits.validation"),
+        ("evaluate.py", ["--run=r", "--split=validation", "--config.splits.test=('a',)"], "--config.splits.test"),
         ("evaluate.py", ["--run=r", "--aug=aff"], "--aug"),
         ("evaluate.py", ["--run=r", "--workdir=r"], "--workdir"),
         ("evaluate.py", ["--results=r"], "--results"),

@@ -373,6 +373,30 @@ def test_the_card_tells_data_scores_and_use(world, tmp_path):
     assert "was not evaluated" in exporting.Export(run, role, config, tmp_path / "out", "keras").card()
 
 
+def digest_of(path, kind):
+    return runs.digest_of(runs.generator_of(path, kind))
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_another_generator_in_the_place_of_the_segmenters_is_not_taken_for_it(world, tmp_path, gone):
+    config = make_config(world / "data", "float32")
+    deform = make_run(tmp_path, config.copy_and_resolve_references(), "deform", **{"augment.lambda_fold": 77.0})
+    intensity = make_run(tmp_path, config.copy_and_resolve_references(), "intensity", **{"augment.num_steps": 55})
+    run = make_run(tmp_path, config, "segmenter")
+    report = json.loads((run / "report.json").read_text())
+    del report["sha256"]
+    digests = {"deform": "of another one", "intensity": digest_of(intensity, "intensity")}
+    (run / "report.json").write_text(json.dumps({**report, "method": "aff_gd_gi", "generators": digests}))
+    if gone:
+        shutil.rmtree(deform)
+    exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras").run(Network())
+    program, card = ((tmp_path / "out" / name).read_text() for name in ("own.py", "MODEL_CARD.md"))
+    told = "Generators that the segmenter learned with, and whose runs are gone or have learned other ones since"
+    assert "77.0" not in program and f"\n# {told}" in program and f"{told}: 'deform'. The" in card
+    again = tfaug.load_config(tmp_path / "out/own.py")
+    assert rules.of_generator(again, "intensity").augment.num_steps == 55
+
+
 @pytest.mark.parametrize("name, section", [("segmenter", "segment"), ("deform", "augment")])
 def test_the_card_calls_a_step_the_best_only_if_validation_has_chosen_it(world, tmp_path, name, section):
     role, config = sources.config_of_network(run_of(world, name))
@@ -409,7 +433,8 @@ def test_the_config_beside_the_network_trains_its_generators_again(world, tmp_pa
     run = make_run(tmp_path, config, "segmenter", **{f"generators.{k}": str(p) for k, p in learned.items() if named})
     report = json.loads((run / "report.json").read_text())
     del report["sha256"]  # with it, the file would be refused
-    (run / "report.json").write_text(json.dumps({**report, "method": method, "generators": dict.fromkeys(learned, "")}))
+    digests = {name: digest_of(path, name) for name, path in learned.items()}
+    (run / "report.json").write_text(json.dumps({**report, "method": method, "generators": digests}))
     exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras").run(Network())
     again = tfaug.load_config(tmp_path / "out/own.py")
     of_deform, of_intensity = (rules.of_generator(again, name) for name in learned)

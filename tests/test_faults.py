@@ -745,8 +745,8 @@ NUMBERS = {
     "P": range(1, 9),
     "N": range(1, 6),
     "Y": range(1, 4),
-    "R": [1, 2],
-    "V": range(1, 9),
+    "R": range(1, 5),
+    "V": range(1, 11),
     "S": [1, 2, 4, 6, 8, 9],
 }
 IDS = [f"{kind}{number}" for kind, numbers in NUMBERS.items() for number in numbers]

@@ -9,7 +9,8 @@ import math
 import pathlib
 import pprint
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -52,8 +53,19 @@ def check(config: Config) -> None:
         check_splits(config)
 
 
-def _check_values(config):
+def check_keys(config: Config, keys: Collection[str] | None = None) -> None:
+    """Refuses values that some keys, or all, cannot have whatever the others are.
+
+    Args:
+      config: the config.
+      keys: dotted keys; None: all.
+
+    Raises:
+      UserError: names the key, its value and what is allowed.
+    """
     for key, allowed, text in _RULES:
+        if keys is not None and key not in keys:
+            continue
         value = config
         for part in key.split("."):
             if not isinstance(value, Config) or part not in value:
@@ -61,6 +73,10 @@ def _check_values(config):
             value = value[part]
         if not _holds(allowed, value):
             raise UserError(f"--config.{key}", f"cannot be {value!r}", f"give {text}")
+
+
+def _check_values(config):
+    check_keys(config)
     if config.augment.warmup_steps >= config.augment.num_steps:
         raise UserError(
             "--config.augment.warmup_steps",
@@ -171,20 +187,21 @@ def check_splits(config: Config) -> None:
         if not (_is_list(sets) and sets and all(map(_are_names, sets))):
             raise UserError(key, f"cannot be {sets!r}", "write a tuple of sets, as (('CASE1',),)")
         for members in sets:
-            _once(key, members)
+            refuse_twice(key, members)
     seen = {}
     for split in ("labelled", "validation", "unlabelled", "test"):
         patients, key = cases(config, split), f"--config.splits.{split}"
         if split in ("labelled", "validation"):
             require(patients, split)
-        _once(key, patients)
+        refuse_twice(key, patients)
         for case in patients:
             if case in seen:
                 raise UserError(key, f"{case} is also in {seen[case]}", "keep the splits apart")
             seen[case] = split
 
 
-def _once(key, names):
+def refuse_twice(key: str, names: Iterable[str]) -> None:
+    """Raises a UserError that names a flag and the first of its cases that it names more than once."""
     for case, count in collections.Counter(names).items():
         if count > 1:
             raise UserError(key, f"names {case} {'twice' if count == 2 else f'{count} times'}", "leave one")
@@ -423,10 +440,20 @@ def write(config: Config, folder: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def program(config: Config) -> str:
-    """A config as the content of a file that --config takes."""
-    values = pprint.pformat(config.to_dict(), width=120, sort_dicts=False)
+def program(config: Config, note: str = "") -> str:
+    """A config as the content of a file that --config takes; a note on it becomes a comment."""
+    comment = "".join(f"# {line}\n" for line in textwrap.wrap(note, 118))
+    values = pprint.pformat(plain(config.to_dict()), width=120, sort_dicts=False)
     return (
         '"""Written by tfaug: the config of a command."""\n\nimport ml_collections\n\n'
-        f"CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
+        f"{comment}CONFIG = {values}\n\n\ndef get_config():\n    return ml_collections.ConfigDict(CONFIG)\n"
     )
+
+
+def plain(value: Any) -> Any:
+    """A value of a config in Python's own types, whose text is Python; that of NumPy numbers and texts need not be."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(plain, value))
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)

@@ -115,7 +115,7 @@ def evaluate(run: str | os.PathLike, split: str = "test", changes: Mapping[str, 
       UserError: there is no such run, or its data cannot be used.
     """
     run = pathlib.Path(run).expanduser()
-    flags = [f"--config.{key}={value}" for key, value in (changes or {}).items()]
+    flags = [f"--config.{key}={rules.plain(value)}" for key, value in (changes or {}).items()]
     _run("evaluate", f"--run={run}", f"--split={split}", *flags)
     return tables.read(run / "evaluation" / split / "dice.csv")
 

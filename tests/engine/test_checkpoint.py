@@ -310,6 +310,27 @@ def test_c8_another_version_is_a_warning(run):
     assert len(toy.warnings) == 1 and 'environment.tf: "2.15.1" -> "2.16"' in toy.warnings[0]
 
 
+def test_the_programs_of_all_sessions_that_have_led_to_a_state_are_known(tmp_path):
+    for number, (commit, known) in enumerate(
+        (
+            ("a1", ["a1"]),
+            ("a1", ["a1"]),
+            ("b2", ["a1", "b2"]),
+            (None, ["a1", "b2", None]),
+            ("b2", ["a1", "b2", None, "b2"]),
+        )
+    ):
+        session = Toy(tmp_path, commit=commit)
+        session.fit(2 + number)
+        assert session.checkpoints.commits == known and session.warnings == []
+    state = sorted((tmp_path / "checkpoints").glob("step-*"))[-1] / "state.json"
+    state.write_text(json.dumps({key: one for key, one in json.loads(state.read_text()).items() if key != "commits"}))
+    checkpoint.write_manifest(state.parent)
+    session = Toy(tmp_path, commit="c3")  # after a program that wrote none down
+    session.fit(8)
+    assert session.checkpoints.commits == [None, "c3"]
+
+
 def test_an_unchanged_run_resumes_without_a_warning(run):
     toy = Toy(run)
     assert toy.checkpoints.restore() == NUM_STEPS and not toy.warnings

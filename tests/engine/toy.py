@@ -59,7 +59,7 @@ class ToyStep(tf.Module):
 class Toy:
     """One session of the run in `folder`; a new object is a new process as far as the state goes."""
 
-    def __init__(self, folder, fingerprint=None):
+    def __init__(self, folder, fingerprint=None, commit=None):
         self.folder = pathlib.Path(folder)
         self.step = ToyStep()
         self.log = EventLog(self.folder / "events")
@@ -73,6 +73,7 @@ class Toy:
             log=self.log,
             before_save=stop.check,
             warn=self.warnings.append,
+            commit=commit,
         )
         models = {"model": self.step.model}
         self.keep_best = KeepBest(SCORE_EVERY, self.score, models, self.checkpoints, self.log, key="score", start=2)

@@ -165,6 +165,15 @@ def test_a_warning_is_shown_once_with_the_job_that_gave_it_first(stub, where, ca
     assert "warning" not in capsys.readouterr().out
 
 
+def test_v10_jobs_work_where_the_command_was_given_and_find_the_users_modules_there(stub, where, monkeypatch):
+    """Also those of a cluster whose workers have been started elsewhere."""
+    (stub / "work").mkdir()
+    (stub / "work" / "my_module.py").write_text("import pathlib\n\npathlib.Path('found').touch()\n")
+    monkeypatch.chdir(stub / "work")
+    grid.run([Job("a")], ("-m", "my_module"), stub / "logs", **where)
+    assert (stub / "work" / "found").exists()
+
+
 def test_the_first_comes_first(stub):
     run(stub, *(job(stub, name) for name in "abcde"), num_workers=1)
     assert order(stub) == list("abcde")
@@ -547,7 +556,7 @@ def test_v4_jobs_find_tfaug_in_a_clone_that_is_not_installed(stub, monkeypatch):
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     command = ("-c", "import sys, tfaug; print(tfaug.__file__, sys.path)")
     (stub / "logs").mkdir()
-    assert grid.do(Job("a"), grid.Program(command, stub / "logs", 1), lambda: True).status == 0
+    assert grid.do(Job("a"), grid.Program(command, stub / "logs", 1, stub), lambda: True).status == 0
     printed = (stub / "logs" / "a.log").read_text().splitlines()[-1]
     assert printed.startswith(str(ROOT / "tfaug")) and "elsewhere" in printed
 

@@ -79,7 +79,7 @@ def test_r1_results_of_data_that_changed_are_made_again(config, tmp_path):
     assert plan.missing(config, asked, *folders) == []
     jobs = plan.missing(config, asked, *folders, stale(in_set_2))
     assert [f"{job.name}.json" for job in jobs if "-seg-" in job.name] == stale(in_set_2)
-    program = grid.Program(("-c", "print(1 + 1)"), tmp_path, 1)
+    program = grid.Program(("-c", "print(1 + 1)"), tmp_path, 1, tmp_path)
     for job in jobs:  # results that are there already do not stop it
         assert grid.do(job, program, lambda: True).status == 0
         assert program.log(job).read_text().endswith("\n2\n")
@@ -99,7 +99,7 @@ def test_r1_a_finished_run_of_what_a_method_was_is_refused_before_any_job(config
     folders = (tmp_path / "runs", tmp_path / "results")
     run = tmp_path / "runs" / "phantom-n1-set1-seg-mine-seed0"
     for row in (None, identity.row_of(asked.methods["mine"]), identity.row_of(Method())):
-        with run_dir.RunDir(run, {}) as opened:
+        with run_dir.RunDir(run, config.to_dict()) as opened:
             opened.finish({"best": 0.5, "best_step": 1, **({"row": row} if row else {})})
         if row == identity.row_of(Method()):
             break
@@ -108,6 +108,33 @@ def test_r1_a_finished_run_of_what_a_method_was_is_refused_before_any_job(config
         plan.missing(config, asked, *folders)
     finish(tmp_path, run.name)  # a result that is not missing needs no run
     assert plan.missing(config, asked, *folders) == []
+
+
+def test_r1_finished_runs_of_other_scans_or_cases_are_refused_before_any_job(config, tmp_path):
+    """A generator's too, by whose unlabelled scans its segmenter's result changes."""
+    learned, trained = (tmp_path / "runs" / f"phantom-n1-set1-{name}-seed0" for name in ("aug-deform", "seg-aff"))
+    scans = {case: case for split in ("labelled", "validation", "unlabelled", "test") for case in cases(config, split)}
+    for run, splits in ((learned, identity.SPLITS_OF_GENERATOR), (trained, ("labelled", "validation"))):
+        with run_dir.RunDir(run, config.to_dict()) as opened:
+            digests = {case: case for split in splits for case in cases(config, split)}
+            opened.finish({"best": 0.5, "best_step": 1, "digests": digests})
+
+    def jobs(method, *others, **mended):
+        grid = Grid({name: PAPER[name] for name in (method, *others)}, (1,), (1,), 1)
+        return plan.missing(config, grid, tmp_path / "runs", tmp_path / "results", digests={**scans, **mended})
+
+    tested, unlabelled, validated = (config.splits[split][0] for split in ("test", "unlabelled", "validation"))
+    assert len(jobs("aff", "aff_gd", **{tested: "mended"})) == 4  # what was trained stays valid
+    assert len(jobs("aff", **{unlabelled: "mended"})) == 2
+    for mended, method, run in ((unlabelled, "aff_gd", learned), (validated, "aff", trained)):
+        with pytest.raises(UserError, match=f"{run.name}: was trained on other data .scan of {mended}: changed"):
+            jobs(method, **{mended: "mended"})
+    config.splits.unlabelled = config.splits.unlabelled[1:]
+    assert len(jobs("aff")) == 2
+    with pytest.raises(UserError, match=f'{learned.name}: was made with another split .*{unlabelled}: "unlabelled"'):
+        jobs("aff_gd")
+    finish(tmp_path, "phantom-n1-set1-seg-aff_gd-seed0")  # a result that is not missing needs no run
+    assert jobs("aff_gd") == []
 
 
 def test_a_generator_serves_every_method_of_its_set_and_seed(config, tmp_path):

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import subprocess
 
 import pytest
 
@@ -257,32 +256,6 @@ def test_the_result_of_a_run_is_what_its_evaluation_says(tmp_path, config):
     result = results.of_run(tmp_path, config, "aff", seconds=61.24, commit="a1b2c3", threads=1, tensorflow="2.15.1")
     assert all(math.isnan(lv) and (rv, myo) == (0.25, 0.5) for rv, myo, lv in result.dice.values())
     assert result._replace(dice=RESULT.dice) == RESULT
-
-
-def test_the_commit_is_that_of_the_checkout_or_none(tmp_path, monkeypatch):
-    def git(*arguments):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b", *arguments], check=True)
-
-    source = tmp_path / "tfaug/table1/results.py"
-    source.parent.mkdir(parents=True)
-    source.write_text("")
-    monkeypatch.setattr(results, "__file__", str(source))
-    assert results.commit() is None
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "one")
-    commit = results.commit()
-    assert len(commit) == 12
-    picture = tmp_path / "docs/results/order.png"
-    picture.parent.mkdir(parents=True)
-    picture.write_text("one")
-    git("add", ".")
-    git("commit", "-q", "-m", "two")
-    picture.write_text("another")
-    commit = results.commit()
-    assert len(commit) == 12
-    source.write_text("changed")
-    assert results.commit() == f"{commit}-dirty"
 
 
 def test_what_a_result_is_of_is_kept(config, tmp_path):

@@ -9,19 +9,21 @@ import ast
 import contextlib
 import importlib
 import logging
+import operator
 import os
 import pathlib
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from tfaug import configs
-from tfaug.config import check
+from tfaug.config import check, check_keys
 from tfaug.engine import command as processes
 from tfaug.engine import files
 from tfaug.engine.errors import MachineError, TfaugError, UserError, nearest
@@ -167,6 +169,27 @@ def config() -> ml_collections.ConfigDict:
     config = flags.FLAGS.config
     check(config)
     _refuse_replaced(config)
+    return _with_whole_paths(config)
+
+
+def given_keys(names: Iterable[str]) -> dict[str, Any]:
+    """The values of the config's keys that the command line gives, by key; paths are absolute.
+
+    They are for another config, so that nothing else of the one that has them here is looked at.
+
+    Args:
+      names: names of flags, see `given`.
+
+    Raises:
+      UserError: a value is impossible.
+    """
+    config, keys = flags.FLAGS.config, [name.removeprefix("config.") for name in given(names)]
+    check_keys(config, keys)
+    config = _with_whole_paths(config)
+    return {key: operator.attrgetter(key)(config) for key in keys}
+
+
+def _with_whole_paths(config):
     keys = [("data", "root"), ("data", "cache_dir"), ("splits", "file")]
     for section, key in [*keys, *(("generators", name) for name in config.generators)]:
         if config[section][key] or key == "cache_dir":

@@ -26,29 +26,31 @@ from tfaug import metrics
 from tfaug.augment import methods
 from tfaug.commands import cli
 from tfaug.config import segmenter_path
-from tfaug.experiment import identity, sources
+from tfaug.experiment import sources
 
 SPLIT = flags.DEFINE_string("split", "test", None)
 RUN = flags.DEFINE_string("run", "", None)
 DISTANCES = flags.DEFINE_string("distances", metrics.DEFAULT_DISTANCES, None)
 TABLE1 = flags.DEFINE_bool("table1", False, None)
 FIGURES = flags.DEFINE_bool("figures", False, None)
-# Keys that may be changed for a trained segmenter.
-OF_DATA = (
-    *("config.data.root", "config.data.cache_dir", "config.data.num_workers"),
-    *("config.splits.validation", "config.splits.test"),
-)
+SPLITS = ("test", "validation")
+# Keys that may be changed for a trained segmenter, beside its cases.
+OF_DATA = ("config.data.root", "config.data.cache_dir", "config.data.num_workers")
 
 
 def main() -> None:
     """Prints the Dice table and writes CSV, masks and pictures into the run's folder; or prints and draws the grid."""
-    split = cli.choose("--split", SPLIT.value, ("test", "validation"))
+    split = cli.choose("--split", SPLIT.value, SPLITS)
     distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
     if TABLE1.value or FIGURES.value:
         what = "--table1" if TABLE1.value else "--figures"
         cli.refuse_all_but(("table1", "figures", "results", "workdir", "config"), what)
     elif RUN.value:
-        cli.refuse_all_but(("run", "split", "distances", *OF_DATA), "--run, whose config counts")
+        cli.refuse_ignored(f"--split={split}", [f"config.splits.{other}" for other in SPLITS if other != split])
+        of_data = (*OF_DATA, f"config.splits.{split}")
+        cli.refuse_all_but(("run", "split", "distances", *of_data), "--run, whose config counts")
+        _evaluate_run(cli.path(RUN), split, cli.given_keys(of_data), distances)
+        return
     else:
         cli.refuse_all_but(("split", "distances", "aug", "workdir", "config"), "an evaluation")
     config = cli.config()
@@ -65,19 +67,18 @@ def main() -> None:
     if TABLE1.value or FIGURES.value:
         return
 
-    if RUN.value:
-        cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
-        from tfaug.experiment import runs
-
-        run = cli.path(RUN)
-        keys = [name.removeprefix("config.") for name in cli.given(OF_DATA)]
-        print(runs.evaluate(run, split, changes=identity.select(config, keys), distances=distances))
-        cli.print_tensorboard(run.parent)
-        return
     config = sources.resolve(config)
-    cli.load_tensorflow()
+    cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
     from tfaug.experiment import runs
 
     workdir = cli.path(cli.WORKDIR)
     print(runs.evaluate(segmenter_path(config, workdir, name), split, config, distances=distances))
     cli.print_tensorboard(workdir)
+
+
+def _evaluate_run(run, split, changes, distances):
+    cli.load_tensorflow()
+    from tfaug.experiment import runs
+
+    print(runs.evaluate(run, split, changes=changes, distances=distances))
+    cli.print_tensorboard(run.parent)

@@ -77,10 +77,11 @@ def fill(workdir: pathlib.Path) -> None:
     structures = sources.task_of(config).names
     found = results.of_config(folder, config, structures, used)
     digests = None
-    if config.data.root and any(result.data for result in found):  # the built-in cohort does not change
+    made = any(result.data for result in found) or any(workdir.glob(f"{config.name}-*/report.json"))
+    if config.data.root and made:  # the built-in cohort does not change
         digests = sources.Data(plan.union(config, grid.num_labelled, grid.sets)).digests(sources.SPLITS)
     stale = plan.stale(config, grid, found, digests)
-    jobs = plan.missing(config, grid, workdir, folder, stale)
+    jobs = plan.missing(config, grid, workdir, folder, stale, digests)
     results.bind(folder, config, structures)
     done = len(found) - len(stale)
     if stale:

@@ -90,7 +90,6 @@ def main() -> None:
         trainings.append(stages.TrainSegmenter(config, workdir, name, method, data))
     if stage == "data" or (stage == "all" and read_report(segmenter) is None):
         data.load(sources.SPLITS)  # otherwise a bad test scan would only show at the end
-    commit = results.commit()  # now: it may change while this process trains
     folders = [] if evaluated else [training.path for training in trainings]
     while trainings:
         trainings.pop(0).run()  # popped, to free its networks
@@ -101,7 +100,7 @@ def main() -> None:
     if for_table:
         scans = identity.of_result(config, method, data.digests(identity.splits_of(method)))
         made_with = {"row": identity.row_of(method), "generators": identity.of_generators(config, method.generators)}
-        known = {"commit": commit, "data": scans, **made_with, **runs.provenance(segmenter)}
+        known = {"data": scans, **made_with, **runs.provenance(segmenter)}
         result = results.of_run(segmenter, config, name, **known)
         results.save(cli.results(), result, config, data.task.names)
         print(cli.as_called(f"The table: python evaluate.py --table1 --results={shlex.quote(str(cli.results()))}"))

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000400/   the newest two, each with
         variables.*      every variable of the objects (TensorFlow's own format)
-        state.json       the best score and its step, fingerprint, sizes of the event files
+        state.json       the best score and its step, fingerprint, commits, sizes of the event files
         manifest.json    SHA-256 of each of the files above
     RUN/best/step-00000350/          the best models, in the same form
 
@@ -55,9 +55,11 @@ class Checkpoints:
       log: the event files, which are truncated to the checkpoint when it is restored.
       before_save: called before anything is written; raises to keep a bad state from being saved.
       warn: called with each warning.
+      commit: of the program, see `checkout.commit`.
 
     Attributes:
       best: None before the first `save_best`.
+      commits: of the programs of all sessions that have led to the state, in order; None for one that is not known.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Checkpoints:
         log: EventLog,
         before_save: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = warnings.warn,
+        commit: str | None = None,
     ):
         self.every = every
+        self.commits = [commit]
         self.best: Best | None = None
         self._run = pathlib.Path(folder)
         self._objects = dict(objects)
@@ -85,7 +89,12 @@ class Checkpoints:
           MachineError: a value is not finite, or the disk failed; earlier checkpoints stay intact.
         """
         self._before_save()
-        state = {"best": self.best, "fingerprint": self._fingerprint, "logs": self._log.sizes()}
+        state = {
+            "best": self.best,
+            "fingerprint": self._fingerprint,
+            "commits": self.commits,
+            "logs": self._log.sizes(),
+        }
         _write(self._steps, num_done, self._objects, state)
         self._rotate()
 
@@ -114,6 +123,8 @@ class Checkpoints:
         self._compare(state["fingerprint"])
         _read(folder, self._objects, complete=True)
         num_done, self.best = _step(folder), state["best"] and Best(*state["best"])
+        earlier = state.get("commits", [None])  # checkpoints of before have none
+        self.commits = earlier + [one for one in self.commits if one != earlier[-1]]
         with _disk_errors(self._run):
             for parent in (self._steps, self._bests):
                 _sweep(parent)

@@ -13,6 +13,7 @@ passed in, see `portable`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import pathlib
@@ -33,7 +34,7 @@ from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError, counted, printable
 from tfaug.engine.files import PART, check_writable, machine_errors, sync, write_json
 from tfaug.experiment import identity
-from tfaug.experiment.sources import SPLITS, generators_of, task_of, whole_config
+from tfaug.experiment.sources import SPLITS, about_lost, generators_of, task_of, whole_config
 from tfaug.types import Z_DIM
 
 FILES = {"keras": "model.keras", "savedmodel": "saved_model", "onnx": "model.onnx"}
@@ -103,8 +104,8 @@ class Export:
         with _replacing_folder(self._folder) as folder:
             network.save(folder, self._to)
             write_json(folder / "preprocessing.json", self.preprocessing(), ROOM)
-            whole, _ = self._repeated()
-            (folder / f"{whole.name}.py").write_text(program(whole), encoding="utf-8")
+            whole, _, note = self._repeated
+            (folder / f"{whole.name}.py").write_text(program(whole, note), encoding="utf-8")
             (folder / "MODEL_CARD.md").write_text(self.card(), encoding="utf-8")
         return printable(f"{self._folder}: {_NETWORKS[self._role]}, {FILES[self._to]}; see MODEL_CARD.md")
 
@@ -137,7 +138,8 @@ class Export:
 
     def card(self) -> str:
         """The model card, Markdown."""
-        return "\n".join(_card(self._path, self._role, self._config, self._report, self._to, self._repeated()[1]))
+        _, command, note = self._repeated
+        return "\n".join(_card(self._path, self._role, self._config, self._report, self._to, command, note))
 
     def _inputs(self):
         data, task = self._config.data, task_of(self._config)
@@ -176,8 +178,9 @@ class Export:
             for name, text in about.items()
         }
 
-    def _repeated(self) -> tuple[Config, str]:
-        """The config and the command that train the network again."""
+    @functools.cached_property
+    def _repeated(self) -> tuple[Config, str, str]:
+        """The config and the command that train the network again, and what a reader must know of them or ""."""
         return _repeated(self._path, self._config, self._report)
 
 
@@ -195,26 +198,29 @@ def _steps(config: Config) -> Iterator[str]:
     yield f"cropped or padded with 0 about its centre to {data.image_size} x {data.image_size} pixels, float32"
 
 
-def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> tuple[Config, str]:
-    """See `Export._repeated`; neither contains paths of this machine."""
-    learned = []
+def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> tuple[Config, str, str]:
+    """See `Export._repeated`; none contains paths of this machine."""
+    learned = {}
     if "generator" in report:
         flags = ["--stage=aug", f"--gen={report['generator']}"]
     else:
         flags = [*([] if config.splits.test else ["--stage=seg"]), f"--aug={report['method']}"]
+        if report.get("generators"):
+            from tfaug.experiment import runs  # not before: it loads TensorFlow
+
+            learned = runs.generators_of(path, config, report)
         for name, folder in generators_of(path, config, report).items():
-            with contextlib.suppress(UserError):  # it has been removed
-                learned.append(Config(run_dir.read_config(folder)))
             if config.generators[name]:
                 flags.append(f"--config.generators.{name}=RUNS/{folder.name}")
-    whole = whole_config(config, learned).to_dict()
+    configs = [Config(run_dir.read_config(folder)) for folder in learned.values() if folder]
+    whole = whole_config(config, configs).to_dict()
     default = acdc.get_config()
     whole["data"]["cache_dir"], whole["generators"] = default.data.cache_dir, default.generators.to_dict()
     if whole["data"]["root"]:
         whole["data"]["root"] = pathlib.Path(whole["data"]["root"]).name
         flags.append("--config.data.root=DIR")
     command = ["tfaug", "train", f"--config={config.name}.py", *flags]
-    return Config(_tuples(whole)), shlex.join(command)
+    return Config(_tuples(whole)), shlex.join(command), about_lost(learned)
 
 
 def _tuples(value):
@@ -258,7 +264,7 @@ _LOADING = {
 }
 
 
-def _card(path, role, config, report, to, command) -> Iterator[str]:
+def _card(path, role, config, report, to, command, note) -> Iterator[str]:
     """The lines of the model card."""
     data, task = config.data, task_of(config)
     name = path.absolute().name
@@ -303,6 +309,8 @@ def _card(path, role, config, report, to, command) -> Iterator[str]:
     yield f"`{config.name}.py` is beside this file{'; DIR is the folder of the data' if data.root else ''}."
     if "--config.generators" in command:
         yield "RUNS is the folder of the generators' runs."
+    if note:
+        yield f"\n**{note}**\n"
     if report.get("method", "none") not in METHODS:
         method = report["method"]
         yield f"`{method}` is the user's own: name it with its module, as `--aug=my_module:{method}`."

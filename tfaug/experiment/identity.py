@@ -37,6 +37,8 @@ _NETWORKS = tuple(
 GENERATOR = (*_BOTH, "model", "transforms.affine", "augment")
 SEGMENTER = (*_BOTH, *_NETWORKS, "transforms", "segment")
 
+SPLITS_OF_GENERATOR = ("labelled", "validation", "unlabelled")  # that reach its training
+
 _FILE = "evaluated.json"
 _NOTED = "begun"  # in it while an evaluation is incomplete: the cases that have files
 # The files of a complete evaluation.
@@ -75,6 +77,29 @@ def refuse_other_scans(run: pathlib.Path, report: Mapping[str, Any], now: Mappin
     if changed:
         remedy = "restore them, or choose another --workdir or --config.name"
         raise UserError(run, f"was trained on other data ({in_one_line(changed)})", remedy)
+
+
+def refuse_other_data(
+    run: pathlib.Path, asked: Config, splits: Iterable[str], digests: Mapping[str, str] | None = None
+) -> None:
+    """Refuses a finished run whose cases or scans were others than now; an unfinished or removed one passes.
+
+    Args:
+      run: its folder.
+      asked: the config that it would be trained with now.
+      splits: those that reach the training.
+      digests: of the contents of at least their scans as they are now, by case; None compares the cases alone.
+
+    Raises:
+      UserError: names the cases.
+    """
+    report = run_dir.read_report(run)
+    if report is None:
+        return
+    splits = tuple(splits)
+    refuse_other_splits(run, run_dir.read_config(run), asked, splits)
+    if digests is not None:
+        refuse_other_scans(run, report, {case: digests[case] for split in splits for case in cases(asked, split)})
 
 
 def refuse_other_splits(run: pathlib.Path, saved: Mapping[str, Any], asked: Config, splits: Iterable[str]) -> None:

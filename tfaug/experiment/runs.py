@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from tfaug import evaluation, inference, metrics
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.compat import keras
-from tfaug.config import Config, cases, check_splits, of_generator, require, used_generator_path
+from tfaug.config import Config, cases, of_generator, refuse_twice, require, used_generator_path
 from tfaug.data.preprocess import Prepared
 from tfaug.engine import checkpoint, memory, run_dir
 from tfaug.engine.errors import UserError, counted
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
-from tfaug.experiment import identity, networks
+from tfaug.experiment import identity, networks, sources
 from tfaug.experiment.sources import Data, config_of_segmenter, refuse_other_coding
 
 _RESULTS = {"table": "summary.txt", "Dice": "dice.csv", "masks": "masks", "pictures": "pictures"}
@@ -60,6 +63,38 @@ def generator_of(path: pathlib.Path, kind: str) -> keras.Model:
     return model
 
 
+def digest_of(model: keras.Model) -> str:
+    """What identifies a generator in the reports of segmenters: a digest of its weights."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights))
+    return digest.hexdigest()
+
+
+def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> dict[str, pathlib.Path | None]:
+    """The runs of the generators that a segmenter learned with, by name.
+
+    None where the run is gone, cannot be read, or has learned another generator since.
+
+    Args:
+      path: the segmenter's run; a generator's has none.
+      config: the run's config.
+      report: the run's report.
+    """
+    digests, folders = report.get("generators", {}), sources.generators_of(path, config, report)
+    return {name: folder if _has_learned(folder, name, digests[name]) else None for name, folder in folders.items()}
+
+
+def _has_learned(path, name, digest):
+    try:
+        if (run_dir.read_report(path) or {}).get("generator") not in GENERATORS:
+            return False
+        with networks.precision(Config(run_dir.read_config(path))):
+            return digest_of(generator_of(path, GENERATORS[name][0])) == digest
+    except UserError:
+        return False
+
+
 def segmenter_of(path: pathlib.Path) -> keras.Model:
     """The segmenter that a finished run of the second stage has trained."""
     model = networks.segmenter(config_of_segmenter(path), "seg")
@@ -100,7 +135,7 @@ def evaluate(
     if changes:
         with config.ignore_type():  # a list, as saved, in place of a tuple
             config.update_from_flattened_dict(changes)
-        check_splits(config)
+        refuse_twice(f"--config.splits.{split}", cases(config, split))
     require(cases(config, split), split)
     identity.refuse_used_cases(path, saved, report, config, split)
     if asked is not None:
@@ -140,7 +175,8 @@ def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepare
 
 def other_precision(path, config: Config) -> str | None:
     """The precision of a finished run, if it differs from the config's."""
-    made_in = run_dir.read_report(path).get("environment", {}).get("precision", config.precision)
+    report = run_dir.read_report(path) or {}  # a generator that has served may have been removed
+    made_in = report.get("environment", {}).get("precision", config.precision)
     return made_in if made_in != config.precision else None
 
 
@@ -164,10 +200,15 @@ def refuse_other_precision(path, config: Config, workdir, method: Method) -> Non
 
 
 def provenance(path) -> dict[str, Any]:
-    """How long a finished run took in seconds, and what determined the last bits of its numbers."""
-    made_on = run_dir.read_report(path)["environment"]
+    """How long a finished run took in seconds, the commit of the program, and what determined its numbers' last bits.
+
+    The commits of a run that was resumed by other programs are joined by commas; None if one is not known.
+    """
+    report = run_dir.read_report(path)
+    made_on, commits = report["environment"], report.get("commits", [None])  # runs of before have none
     return {
         "seconds": EventLog(path).seconds(),
+        "commit": None if None in commits else ", ".join(commits),
         "threads": int(made_on["threads"]),
         "tensorflow": made_on["tensorflow"],
     }

@@ -152,7 +152,9 @@ def config_of_network(path: pathlib.Path) -> tuple[str, Config]:
 
 
 def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> dict[str, pathlib.Path]:
-    """The folders of the generators that a segmenter's run learned with, by name; they may have been removed.
+    """The folders of the generators that a segmenter's run learned with, by name.
+
+    They may have been removed, or hold other generators since: see `runs.generators_of`.
 
     Args:
       path: the segmenter's run; a generator's has none.
@@ -163,6 +165,21 @@ def generators_of(path: pathlib.Path, config: Config, report: Mapping[str, Any])
     return {name: used_generator_path(config, workdir, name) for name in report.get("generators", {})}
 
 
+def about_lost(learned: Mapping[str, Any]) -> str:
+    """What to tell of generators that a segmenter learned with and that are not there any more; "" if all are.
+
+    Args:
+      learned: by name; None for those that are lost, see `runs.generators_of`.
+    """
+    lost = [repr(name) for name, one in learned.items() if one is None]
+    if not lost:
+        return ""
+    return (
+        "Generators that the segmenter learned with, and whose runs are gone or have learned other ones since: "
+        f"{', '.join(lost)}. The sections augment and model need not be those that they were learned with."
+    )
+
+
 def whole_config(config: Config, learned: Sequence[Config]) -> Config:
     """A run's config, completed by the sections of other stages, which its folder does not keep.
 
@@ -170,7 +187,8 @@ def whole_config(config: Config, learned: Sequence[Config]) -> Config:
 
     Args:
       config: the config of a finished run.
-      learned: the configs of the generators that a segmenter learned with, in the order of `generators_of`.
+      learned: the configs of the generators that a segmenter learned with, as far as they are there, in the order of
+        `generators_of`; see `about_lost`.
     """
     sections: dict[str, Any] = phantom.get_config().to_dict()
     for stage in ("augment", "segment"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import pathlib
 import pprint
@@ -28,7 +27,7 @@ from tfaug.config import (
     segmenter_path,
 )
 from tfaug.data import pipeline, traits
-from tfaug.engine import checkpoint, determinism, devices, hooks, memory, run_dir
+from tfaug.engine import checkout, checkpoint, determinism, devices, hooks, memory, run_dir
 from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
@@ -72,6 +71,7 @@ class Stage:
     def __init__(self, name: str, path: pathlib.Path, config: Config, data: Data, schedule: Config):
         self.name, self.path, self.config, self.data, self.schedule = name, path, config, data, schedule
         self.splits = ["labelled", "validation"]
+        self._commit = checkout.commit()  # now: it may change while other trainings run
         networks.check(config)
 
     def find(self) -> None:
@@ -138,7 +138,7 @@ class Stage:
             self.build()
             for warning in networks.random_layers(self.step):
                 run.warn(warning)
-            best = self._fit(run)
+            best, commits = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
             for warning in self.warnings():
                 run.warn(warning)
@@ -149,7 +149,7 @@ class Stage:
                 for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self.parts()}
-            made_on = {"environment": self._environment()}
+            made_on = {"environment": self._environment(), "commits": commits}
             run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from, **made_on})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
@@ -165,8 +165,8 @@ class Stage:
         self.step = steps.Averaged(self.step, own.values(), averages.values(), self.schedule.average)
         return averages
 
-    def _fit(self, run) -> checkpoint.Best:
-        """Trains; returns the best score and its step."""
+    def _fit(self, run) -> tuple[checkpoint.Best, list[str | None]]:
+        """Trains; returns the best score with its step, and the commits of the programs that trained."""
         config, log, finite = self.config, EventLog(run.path), hooks.StopOnNonFinite()
         checkpoints = checkpoint.Checkpoints(
             run.path,
@@ -176,6 +176,7 @@ class Stage:
             log=log,
             before_save=finite.check,
             warn=run.warn,
+            commit=self._commit,
         )
 
         def while_finite(call):
@@ -212,7 +213,7 @@ class Stage:
             ],
             checkpoints,
         )
-        return checkpoints.best
+        return checkpoints.best, checkpoints.commits
 
     def _fingerprint(self, config):
         return {
@@ -234,7 +235,7 @@ class Stage:
 
     def parts(self) -> Mapping[str, Any]:
         """What identifies the parts of the training besides config and data, JSON-able."""
-        return {"generators": {name: _digest(model) for name, model in self.learned.items()}}
+        return {"generators": {name: runs.digest_of(model) for name, model in self.learned.items()}}
 
 
 class LearnAugmentation(Stage):
@@ -324,6 +325,7 @@ class TrainSegmenter(Stage):
 
     def refuse_other(self, report):  # noqa: D102
         super().refuse_other(report)
+        self._refuse_generators_of_other_data()
         paths = {name: generator_path(self.config, self._workdir, name) for name in self.method.generators}
         # A generator that the config does not name and that has been removed since is not another one.
         self._load([name for name, path in paths.items() if self.config.generators[name] or run_dir.read_report(path)])
@@ -338,6 +340,16 @@ class TrainSegmenter(Stage):
             remedy = "choose another --workdir or --config.name"
             raise UserError(self.path, f"was trained with another {' and another '.join(other)}", remedy)
 
+    def _refuse_generators_of_other_data(self):
+        """Refuses generators of other cases or scans; those that the user names may come from other data."""
+        config, splits = self.config, identity.SPLITS_OF_GENERATOR
+        unnamed = [name for name in self.method.generators if not config.generators[name]]
+        if unnamed:
+            identity.refuse_other_data(self.path, config, splits)  # its generators may have been removed since
+        for name in unnamed:
+            path = generator_path(config, self._workdir, name)
+            identity.refuse_other_data(path, config, splits, self.data.digests(splits))
+
     def _load(self, names):
         self.learned = {name: runs.load_generator(self.config, self._workdir, name) for name in names}
 
@@ -346,12 +358,7 @@ class TrainSegmenter(Stage):
 
     def build(self):  # noqa: D102
         config, schedule, method = self.config, self.schedule, self.method
-        for name in method.generators:
-            if not config.generators[name]:  # one that the user names may come from other data
-                path = generator_path(config, self._workdir, name)
-                splits = ("labelled", "validation", "unlabelled")
-                identity.refuse_other_splits(path, run_dir.read_config(path), config, splits)
-                identity.refuse_other_scans(path, run_dir.read_report(path), self.data.digests(splits))
+        self._refuse_generators_of_other_data()
         unlabelled = [scan.image for scan in self.data["unlabelled"]] if "unlabelled" in self.splits else []
         histograms_of = unlabelled if method.unlabelled else []
         self.augmenter = networks.augmenter(config, schedule.partition, self.learned, histograms_of)
@@ -388,13 +395,6 @@ def _warnings_into(run: run_dir.RunDir) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _digest(model):
-    digest = hashlib.sha256()
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights))
-    return digest.hexdigest()
 
 
 def _images(scans):

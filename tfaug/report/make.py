@@ -34,9 +34,8 @@ class Report:
         _check_output(output, overwrite)
         if is_run(source):
             run = runs.read(source)
-            learned = runs.generators_of(run)
-            self.needs_tensorflow = bool(run.generator or learned)
-            self._render = lambda: runs.render(run, learned)
+            self.needs_tensorflow = bool(run.generator or run.report.get("generators"))
+            self._render = lambda: runs.render(run)
         else:
             table, shared = grid.read(source)
             self.needs_tensorflow = False

@@ -110,24 +110,20 @@ def read(path: pathlib.Path) -> Run:
     return Run(path, config, report, _diagnostics(path), curves, seconds, started)
 
 
-def generators_of(run: Run) -> list[Run]:
-    """The finished runs of the generators that a segmenter learned with, if they are still there."""
-    found = []
-    for path in sources.generators_of(run.path, run.config, run.report).values():
-        try:
-            found.append(read(path))
-        except UserError:
-            continue
-    return [one for one in found if one.generator in GENERATORS]
+def generators_of(run: Run) -> dict[str, Run | None]:
+    """The runs of the generators that a segmenter learned with, by name; None for what `runs.generators_of` misses."""
+    if not run.report.get("generators"):
+        return {}
+    from tfaug.experiment import networks, runs  # not before: they load TensorFlow
+
+    networks.set_up_tensorflow(run.config)
+    found = runs.generators_of(run.path, run.config, run.report)
+    return {name: path and read(path) for name, path in found.items()}
 
 
-def render(run: Run, learned: Sequence[Run]) -> str:
-    """The HTML page.
-
-    Args:
-      run: a run.
-      learned: what `generators_of` returns.
-    """
+def render(run: Run) -> str:
+    """The page."""
+    learned = generators_of(run)
     if run.generator:
         parts = [("The generator", generators.described(run.path, run.config, run.report, run.rows))]
         parts += [("Learning curves", _learning(run))]
@@ -142,7 +138,7 @@ def render(run: Run, learned: Sequence[Run]) -> str:
             parts.append(("Volumes and clinical indices", _indices(run, next(iter(found)))))
         parts.append(("Learning curves", _learning(run)))
         parts.append(("What the segmenter learned from", _batch(run)))
-        parts.append(("Generators", _generators(run, learned)))
+        parts.append(("Generators", _generators(learned)))
     parts.append(("What was done", _facts(run, {} if run.generator else found)))
     parts.append(("How to repeat it", _repeat(run, learned)))
     parts = [(title, content) for title, content in parts if content]
@@ -241,6 +237,7 @@ def _facts(run, found):
     )
     wanted = ("labelled", "unlabelled", "validation") if run.generator else sources.SPLITS
     weights = ", ".join(f"{weight:g}" for weight in schedule.class_weights)
+    commits = run.report.get("commits", [None])
     return page.facts(
         [
             ("Data set", joined(_data_name(config), ", ", where)),
@@ -271,6 +268,7 @@ def _facts(run, found):
             ("Precision", config.precision),
             ("Training time", _duration(run.seconds) if run.seconds else "not recorded"),
             ("Device and versions", _environment(run.report.get("environment"))),
+            ("Commit of tfaug", ", ".join(one or "not recorded" for one in commits)),
             ("Folder", code(run.path)),
         ]
     )
@@ -287,7 +285,7 @@ def _environment(found):
 
 def _warnings(run, learned):
     lines = [*run.report["warnings"]]
-    for one in learned:
+    for one in filter(None, learned.values()):
         lines += [line for line in one.report["warnings"] if line not in lines]
     if not lines:
         return el("p", "The run has no warnings.", class_="soft")
@@ -481,24 +479,23 @@ def _batch(run):
     return page.picture(run.path / "batch.png", "A training batch with contours of its labels", caption)
 
 
-def _generators(run, learned):
-    names = list(run.report.get("generators", {}))
-    if not names:
-        return None
+def _generators(learned):
     parts = []
-    for one in learned:
-        title = f"{one.generator}: {_KINDS[GENERATORS[one.generator][0]]}"
-        parts += [el("h3", title), generators.described(one.path, one.config, one.report, one.rows)]
-    missing = [name for name in names if name not in {one.generator for one in learned}]
-    if missing:
-        told = f"The run of generator {_listed(missing)} is not beside this run, and cannot be described."
-        parts.append(el("p", told, class_="soft"))
-    return joined(parts)
+    for name, one in learned.items():
+        if one is not None:
+            title = f"{name}: {_KINDS[GENERATORS[name][0]]}"
+            parts += [el("h3", title), generators.described(one.path, one.config, one.report, one.rows)]
+    note = sources.about_lost(learned)
+    if note:
+        parts.append(el("p", f"{note} What is not there cannot be described.", class_="soft"))
+    return joined(parts) if parts else None
 
 
 def _repeat(run, learned):
     name = f"{run.config.name}.py"
-    program = rules.program(sources.whole_config(run.config, [one.config for one in learned]))
+    note = sources.about_lost(learned)
+    whole = sources.whole_config(run.config, [one.config for one in learned.values() if one is not None])
+    program = rules.program(whole, note)
     names = [run.generator] if run.generator else list(run.report.get("generators", {}))
     lines = [f"tfaug train --config={name} --stage=aug --gen={one}" for one in names]
     if not run.generator:
@@ -510,6 +507,7 @@ def _repeat(run, learned):
     end = "On one kind of processor with as many threads the same command gives the same digits again. Other scans are "
     return joined(
         el("p", "To train it again, ", told),
+        el("p", note) if note else None,
         page.scrolled(el("pre", "\n".join(lines)), "Commands"),
         el("p", end, "segmented by ", code("tfaug predict --run"), ".") if not run.generator else None,
         details("The config", page.scrolled(el("pre", program), "The config")),

@@ -45,11 +45,13 @@ class Program(NamedTuple):
       command: what Python is to run, `-m` and a module or a file, and the flags of every job.
       logs: the folder of the logs.
       threads: threads of one operation in a training.
+      folder: the working directory of every job, where the user's own modules may be.
     """
 
     command: tuple[str, ...]
     logs: pathlib.Path
     threads: int
+    folder: pathlib.Path
 
     def log(self, job: Job) -> pathlib.Path:
         """The file to which the job's processes write, each attempt below the previous one."""
@@ -97,7 +99,7 @@ def run(
       MachineError: jobs failed in other ways too, or the cluster is lost.
       Interrupted: SIGTERM or SIGINT was received; the trainings have saved their state.
     """
-    program = Program(tuple(command), logs, threads)
+    program = Program(tuple(command), logs, threads, pathlib.Path.cwd())
     with machine_errors(logs, "choose a --workdir that can be written"):
         logs.mkdir(parents=True, exist_ok=True)
     with _executor(scheduler, num_workers) as executor:
@@ -242,7 +244,7 @@ def do(job: Job, program: Program, wanted: Callable[[], bool]) -> Outcome:
         if job.proof is not None and job.proof.exists():
             return WAS_DONE
         start, written = time.monotonic(), log.stat().st_size
-        status = _attempt([sys.executable, *program.command, *job.flags], program.threads, file, wanted)
+        status = _attempt([sys.executable, *program.command, *job.flags], program, file, wanted)
         seconds = time.monotonic() - start
     warnings = _warnings(log, written)
     if status != 0:
@@ -265,7 +267,7 @@ def _is_busy(job: Job, log: TextIO) -> bool:
     return job.run is not None and run_dir.in_use(job.run)
 
 
-def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable[[], bool]) -> int:
+def _attempt(command: Sequence[str], program: Program, log: TextIO, wanted: Callable[[], bool]) -> int:
     """Runs a process, which is asked to end once it is no longer wanted; returns its exit status."""
     print("$", shlex.join(command), file=log, flush=True)
     process = subprocess.Popen(
@@ -273,7 +275,8 @@ def _attempt(command: Sequence[str], threads: int, log: TextIO, wanted: Callable
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**_environment(), "TF_NUM_INTRAOP_THREADS": str(threads)},
+        env={**_environment(), "TF_NUM_INTRAOP_THREADS": str(program.threads)},
+        cwd=program.folder,
         start_new_session=True,  # only the main process handles ^C
     )
     try:

@@ -82,7 +82,14 @@ def variants(config: Config, grid: Grid) -> Iterator[Config]:
                 yield variant
 
 
-def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] = ()) -> list[Job]:
+def missing(
+    config: Config,
+    grid: Grid,
+    workdir,
+    folder,
+    stale: Collection[str] = (),
+    digests: Mapping[str, str] | None = None,
+) -> list[Job]:
     """The jobs that the results in `folder` lack to fill the grid, each after those that it needs.
 
     All methods of one labelled set and seed come before the next, so that an unfinished grid compares methods. A
@@ -94,10 +101,12 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
       workdir: the folder of the runs.
       folder: the folder of the results, which must be sound.
       stale: names of results' files that must be made again.
+      digests: as for `stale`.
 
     Raises:
       UserError: the config has no such set, or no test patients, or a generator cannot be learned with it; or a missing
-        segmenter has been trained in `workdir` with an earlier version of its method.
+        segmenter, or a generator that it needs, has been trained in `workdir` with other cases or scans, or with an
+        earlier version of its method.
     """
     require(cases(config, "test"), "test")
     jobs: list[Job] = []
@@ -117,9 +126,10 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
         )
         for name, run in learned.items():
             check_generator(variant, name)
+            identity.refuse_other_data(run, variant, identity.SPLITS_OF_GENERATOR, digests)
             jobs.append(Job(run.name, ("--stage=aug", f"--gen={name}", *flags), (DATA,), run, run / "report.json"))
         for method in todo:
-            _refuse_other_row(runs[method], method, grid.methods[method])
+            _refuse_other_run(runs[method], variant, method, grid.methods[method], digests)
             needs = [learned[name].name for name in grid.methods[method].generators if name in learned]
             own = ("--stage=seg", f"--aug={method}", f"--results={folder}", *flags)
             proof = None if proofs[method].name in stale else proofs[method]  # a stale result proves nothing
@@ -133,12 +143,15 @@ def missing(config: Config, grid: Grid, workdir, folder, stale: Collection[str] 
     return [Job(DATA, ("--stage=data", *flags)), *jobs]
 
 
-def _refuse_other_row(run, name, method):
-    row = identity.row_of(method)
-    report = run_dir.read_report(run) or {}
+def _refuse_other_run(run, variant, name, method, digests):
+    row, report = identity.row_of(method), run_dir.read_report(run)
+    if report is None:
+        return
     if report.get("row", row) != row:  # older runs have none
         remedy = "choose another --workdir, remove the run, or give the method another name"
         raise UserError(run, f"was trained with another method {name!r}", remedy)
+    used = identity.splits_of_run(Config(run_dir.read_config(run)), report)
+    identity.refuse_other_data(run, variant, used, digests)
 
 
 def stale(config: Config, grid: Grid, found: Sequence[Result], digests: Mapping[str, str] | None) -> list[str]:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import pathlib
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -46,9 +45,10 @@ class Result(NamedTuple):
       seed: seed of the run.
       best_step: the update whose model was kept: the best by `validation_dice`, or the last.
       validation_dice: its mean Dice on the validation patients.
-      dice: by test patient, the Dice of the structures in the order of the task; NaN (null in the file): undefined.
+      dice: by test patient, the Dice of the structures in the order of the task; NaN, null in the file, is undefined.
       seconds: training time, over all sessions.
-      commit: commit of the program, with "-dirty" if its code differed; None if unknown.
+      commit: commit of the program that trained, with "-dirty" if its code differed; several, separated by
+        commas, if it was updated between sessions; None if unknown.
       threads: threads of one operation.
       tensorflow: its version.
       data: identity of its scans (`experiment.identity.of_result`); None if unknown.
@@ -316,23 +316,6 @@ def of_run(
         row,
         generators,
     )
-
-
-def commit() -> str | None:
-    """The git commit of the program on disk, with "-dirty" if its code differs from it; None if there is none."""
-    root = pathlib.Path(__file__).resolve().parent.parent.parent
-
-    def git(*arguments):
-        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=60)
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        if head.returncode != 0 or not (root / ".git").exists():
-            return None
-        clean = git("diff", "--quiet", "HEAD", "--", "*.py").returncode == 0  # results and pictures may be new
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("" if clean else "-dirty")
 
 
 def _refuse_foreign(folder):
