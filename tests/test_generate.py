@@ -250,6 +250,14 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     assert (root.parent / "out/mine.txt").read_text() == "mine"
 
 
+def test_c19_a_link_that_leads_nowhere_is_refused(root):
+    for target in ("gone/out", "out"):
+        (root.parent / "out").symlink_to(target)
+        with pytest.raises(UserError, match="out: is a link that leads nowhere; choose an --output that can be"):
+            job(root)
+        (root.parent / "out").unlink()
+
+
 def test_scans_of_another_data_set_or_changed_ones_are_not_mixed_in(root):
     """As with another --input, where the cases have the same names."""
     job(root).run(Shift())

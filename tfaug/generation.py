@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, counted, printable
-from tfaug.engine.files import check_writable, replacing, write_json
+from tfaug.engine.files import check_writable, make_folder, replacing, write_json
 from tfaug.types import Z_DIM, Volume
 
 FADE = 0.25  # of the crop's side: beyond the crop, where nothing is known, fields fade out over this length
@@ -136,7 +137,7 @@ class Job:
           MachineError: a file cannot be written; what was done stays.
           Interrupted: a signal asked the program to stop; what was done stays.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, _FOLDER)
         with run_dir.locked(self._folder, "--output"):
             if self._content() != self._found:
                 self._look()
@@ -256,7 +257,7 @@ class Job:
         """
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(self._folder, "is not a folder", _OTHER)
-        if self._folder.resolve() == self._dataset.root.resolve():
+        if os.path.realpath(self._folder) == os.path.realpath(self._dataset.root):
             raise UserError(self._folder, "holds the scans that are to be read", _OTHER)
         check_writable(self._folder, _FOLDER)
         path, settings = self._folder / RECORD, self._settings

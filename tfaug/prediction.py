@@ -16,6 +16,7 @@ import contextlib
 import copy
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from tfaug.data.preprocess import Segmentation
 from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, counted, printable
-from tfaug.engine.files import check_writable, machine_errors, read_json, replacing, write_json
+from tfaug.engine.files import check_writable, machine_errors, make_folder, read_json, replacing, write_json
 from tfaug.engine.signals import check_signals
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ class Job:
           MachineError: a file cannot be written, or memory runs out; what was done stays.
           Interrupted: a signal asked the program to stop; what was done stays.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, _FOLDER)
         with run_dir.locked(self._folder, "--output"):
             if _read(self._folder / RECORD) != self._found:
                 self._look()
@@ -280,11 +281,11 @@ class Job:
     def _digest(self, case: str) -> str:
         return cache.digests(self._dataset, [cache.Request(case, label=False)])[case]
 
-    def _check_folder(self, inputs: set[pathlib.Path]) -> None:
+    def _check_folder(self, inputs: set[str]) -> None:
         """Refuses what is no folder, and one in which masks would mingle with scans or labels."""
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(self._folder, "is not a folder", "choose another --output")
-        if self._folder.resolve() in inputs:
+        if os.path.realpath(self._folder) in inputs:
             raise UserError(self._folder, "holds files that are to be read", "choose another --output")
         check_writable(self._folder, _FOLDER)
 
@@ -350,9 +351,10 @@ class Job:
         cache.refuse(self._errors.values(), listing="all are listed above")
 
 
-def _folders(files: Files) -> set[pathlib.Path]:
-    """Where files lie, and where those that are links lie themselves."""
-    return {folder for path in files.paths for folder in (path.parent.resolve(), path.resolve().parent)}
+def _folders(files: Files) -> set[str]:
+    """Where files lie, and where those lie that are behind links, without links."""
+    found = {os.path.realpath(path.parent) for path in files.paths}
+    return found | {os.path.dirname(os.path.realpath(path)) for path in files.paths}
 
 
 def keep_largest(classes: np.ndarray, index: int) -> None:

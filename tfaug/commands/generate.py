@@ -15,6 +15,7 @@ Scans keep their grid, format and geometry. A killed command resumes; a larger N
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from absl import flags
@@ -40,7 +41,7 @@ def main() -> None:
     for flag in (RUNS, NUMBER, OUTPUT):
         if not flag.value:
             raise UserError(f"--{flag.name}", "is missing", "see `tfaug generate --help`")
-    runs = [pathlib.Path(run).expanduser() for run in RUNS.value]
+    runs = [pathlib.Path(os.path.expanduser(run)) for run in RUNS.value]
     config = sources.configs_of_generators(runs)[0]
     if INPUT.value:
         config.data.root = str(cli.path(INPUT))
