@@ -97,9 +97,9 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-def job(root, number=3, folder="out", **options):
+def job(root, number=3, folder="out", cases=CASES, **options):
     arguments = (Spec(SIZE, 1.5, 0), root.parent / "cache", root.parent / folder, ["run 1"])
-    return generation.Job(patients(root), CASES, *arguments, generation.Options(number, **options))
+    return generation.Job(patients(root), cases, *arguments, generation.Options(number, **options))
 
 
 def contents(folder):
@@ -179,6 +179,21 @@ def test_from_10000_scans_on_names_stay_as_they_are(root):
     few, many = ([name for name, _, _ in job(root, number)._wanted] for number in (9999, 10_001))
     assert many[:9999] == few and few[0] == "patient001_g0001" and len({*many}) == 10_001
     assert many[-2:] == ["patient002_g10000", "patient001_g10001"]
+
+
+def test_a_source_with_the_name_of_a_generated_scan_is_refused_where_both_would_be_written(root):
+    name = "patient001_g0001"
+    write_patient(root, name, 2)
+    cases, problem = ("patient001", name), f"^{name}: is the name of a source and of a scan .*; rename the source, or"
+    with pytest.raises(UserError, match=problem):
+        job(root, cases=cases, with_originals=True)
+    assert not (root.parent / "out").exists()
+    reverse = job(root, number=1, cases=cases[::-1], with_originals=True)
+    reverse.run(Shift())
+    assert json.loads((root.parent / "out/generate.json").read_text())["cases"].keys() == {*cases, f"{name}_g0001"}
+    job(root, cases=cases, folder="without").run(Shift())
+    with pytest.raises(UserError, match=problem):  # what is there counts, too
+        job(root, cases=cases, folder="without", with_originals=True)
 
 
 def test_a_folder_whose_names_have_more_digits_is_continued(root):

@@ -80,7 +80,8 @@ class Job:
       waiting: the names of the scans that are not there yet.
 
     Raises:
-      UserError: a source cannot be read, the sources are not in one format, or the folder is not one for this data set.
+      UserError: a source cannot be read, the sources are not in one format, a source has the name of a generated scan,
+        or the folder is not one for this data set.
       MachineError: the folder cannot be written.
     """
 
@@ -120,6 +121,11 @@ class Job:
         for index in range(1, self._options.number + 1):
             case = cases[(index - 1) % len(cases)]
             self._wanted.append((names.get((case, index), f"{case}_g{index:04}"), case, index))
+        owners = {name: source_and_index for source_and_index, name in names.items()}
+        for name, case, index in self._wanted:
+            if owners.setdefault(name, (case, index)) != (case, index):
+                problem = "is the name of a source and of a scan that is to be generated"
+                raise UserError(name, problem, "rename the source, or leave out --with-originals in a new --output")
         self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
 
     def run(self, generators) -> str:
