@@ -295,6 +295,29 @@ def test_a_folder_without_digests_of_its_sources_is_taken_as_it_is_and_gets_them
     assert contents(root.parent / "out") == whole
 
 
+@pytest.mark.parametrize("per_slice, draws", [(False, 1), (True, 3)])
+def test_the_record_does_not_hold_the_noise_and_one_that_does_is_continued(root, per_slice, draws):
+    """It is written after each scan, so that its length decides how long many scans take."""
+    job(root, per_slice=per_slice, with_originals=True).run(Shift())
+    whole, path = contents(root.parent / "out"), root.parent / "out/generate.json"
+    record = json.loads(whole["generate.json"])
+    assert len(whole["generate.json"]) < 1200
+    assert {name: one["draws"] for name, one in record["cases"].items()} == {
+        **dict.fromkeys(CASES, 0),
+        **dict.fromkeys(("patient001_g0001", "patient001_g0003", "patient002_g0002"), draws),
+    }
+    for one in record["cases"].values():  # as earlier versions have written it
+        noise = np.random.default_rng([0, one["index"]]).standard_normal((one.pop("draws"), 100), np.float32)
+        one["z"] = noise.tolist() or None
+    for left_out, calls in (("", 0), ("patient002_g0002", 1)):
+        record["cases"].pop(left_out, None)
+        path.write_text(json.dumps(record))
+        shift = Shift()
+        job(root, per_slice=per_slice, with_originals=True).run(shift)
+        assert len(shift.calls) == calls
+        assert contents(root.parent / "out") == whole
+
+
 def test_d37_a_source_whose_header_contradicts_itself_is_a_warning(root, caplog):
     for name, array in zip(("frame12", "frame12_gt"), anatomy(1)):
         write_nifti(root / f"patient002/patient002_{name}.nii.gz", array, (1, 1, 1), **sform((1.5, 1.25, 8)))

@@ -172,20 +172,20 @@ class Job:
             volume, num_slices = prepared.volume, len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
-                image, label, z = volume.image, volume.label, None
+                image, label, draws = volume.image, volume.label, 0
                 if index:
-                    z = self._noise(index, num_slices)
-                    fields = generators(prepared, np.broadcast_to(z, (num_slices, Z_DIM)))
+                    draws = num_slices if self._options.per_slice else 1
+                    z = np.broadcast_to(self._noise(index, draws), (num_slices, Z_DIM))
+                    fields = generators(prepared, z)
                     image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
                 self._write(name, prepared, image, label, dtypes)
-                self._record["cases"][name] = {"source": case, "index": index, "z": z if z is None else z.tolist()}
+                self._record["cases"][name] = {"source": case, "index": index, "draws": draws}
                 self._save()
                 yield name
 
-    def _noise(self, index: int, num_slices: int) -> np.ndarray:
-        """The z of a generated scan, [1, 100] for all slices or [Z, 100] for each."""
-        shape = (num_slices if self._options.per_slice else 1, Z_DIM)
-        return np.random.default_rng([self._options.seed, index]).standard_normal(shape, np.float32)
+    def _noise(self, index: int, draws: int) -> np.ndarray:
+        """The z of a generated scan, [draws, 100] float32: one draw for all slices, or one for each; none: no noise."""
+        return np.random.default_rng([self._options.seed, index]).standard_normal((draws, Z_DIM), np.float32)
 
     def _write(self, name, prepared: Prepared, image, label, dtypes) -> None:
         """Writes a scan's channels, then its label."""
@@ -212,7 +212,7 @@ class Job:
         task, made = self._dataset.task, self._record["cases"]
         self._draw()
         rows = [
-            {"case": name, **{key: one[key] for key in ("source", "index")}, "z": _text(one["z"])}
+            {"case": name, "source": one["source"], "index": one["index"], "z": self._text(one)}
             for name, one in sorted(made.items())
         ]
         with _replacing(self._folder / "generated.csv") as path:
@@ -284,7 +284,12 @@ class Job:
         if made != settings:
             changed = run_dir.in_one_line(run_dir.differences(made, settings))
             raise UserError(path, f"tells that what is here was made otherwise ({changed})", _OTHER)
-        return {**new, "cases": record["cases"]}
+        return {**new, "cases": {name: _entry(one) for name, one in record["cases"].items()}}
+
+    def _text(self, one) -> str:
+        """The noise of a recorded scan for a table: numbers of a slice with spaces, slices with semicolons between."""
+        noise = self._noise(one["index"], one["draws"])
+        return ";".join(" ".join(f"{value:.9g}" for value in row) for row in noise)
 
     def _save(self) -> None:
         cases = dict(sorted(self._record["cases"].items()))  # the same file in whatever order they were made
@@ -293,18 +298,23 @@ class Job:
 
 def _is_entry(one) -> bool:
     """Whether a value is what a record tells of a scan."""
-    known = isinstance(one, dict) and isinstance(one.get("source"), str) and isinstance(one.get("index"), int)
-    return known and "z" in one
+    known = isinstance(one, dict) and isinstance(one.get("source"), str) and _is_count(one.get("index"))
+    return known and (_is_count(one.get("draws")) or isinstance(one.get("z", 0), (list, type(None))))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _entry(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A scan's entry as records have it now: older ones hold the noise itself, which makes them large."""
+    draws = one.get("draws", len(one.get("z") or ()))
+    return {"source": one["source"], "index": one["index"], "draws": draws}
 
 
 def _names(record: Mapping[str, Any]) -> dict[tuple[str, int], str]:
     """The names of a record's scans by source and index: earlier versions wrote the index with as many digits as -n."""
     return {(one["source"], one["index"]): name for name, one in record["cases"].items()}
-
-
-def _text(z) -> str:
-    """Noise in a cell of a table: numbers of a slice with spaces, slices with semicolons between them."""
-    return "" if z is None else ";".join(" ".join(f"{value:.9g}" for value in row) for row in z)
 
 
 def apply(volume: Volume, fields: Mapping[str, np.ndarray], grid: Grid, num_classes: int):
