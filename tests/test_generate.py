@@ -2,6 +2,7 @@
 
 import json
 
+import fast_networks
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,8 @@ from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 from tfaug import generation, pictures
 from tfaug.data import images, readers
 from tfaug.data.preprocess import Grid, Spec, prepare_volume
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.experiment import generators
 from tfaug.types import Volume
 from tfaug.warp import warp
 
@@ -316,6 +318,54 @@ def test_the_record_does_not_hold_the_noise_and_one_that_does_is_continued(root,
         job(root, per_slice=per_slice, with_originals=True).run(shift)
         assert len(shift.calls) == calls
         assert contents(root.parent / "out") == whole
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Generators without runs, which tell how many slices go through the networks at once."""
+    made, seen = generators.Generators([]), []
+
+    def recorded(model):
+        return lambda inputs, training: (seen.append(len(inputs[0])), model(inputs, training=training))[1]
+
+    made._models = {kind: recorded(fast_networks.generator(kind, SIZE)) for kind in generators.ORDER}
+    return made, seen
+
+
+def test_slices_go_through_the_networks_in_batches_of_a_bounded_size(trained, monkeypatch):
+    made, seen = trained
+    prepared = prepare_volume(volume((SIZE, SIZE, 5)), Spec(SIZE, 1.5, 0))
+    z = np.random.default_rng(0).standard_normal((5, 100), np.float32)
+    whole = made(prepared, z)
+    assert seen == [5, 5] and [fields.shape for fields in whole.values()] == [(5, SIZE, SIZE, 2), (5, SIZE, SIZE, 1)]
+    seen.clear()
+    monkeypatch.setattr(generators, "PIXELS", 2 * SIZE**2)
+    for kind, fields in made(prepared, z).items():
+        np.testing.assert_allclose(fields, whole[kind], atol=1e-5)
+    assert seen == [2, 2, 2, 2, 1, 1]
+    monkeypatch.setattr(generators, "PIXELS", 1)
+    assert len(made(prepared, z)["deform"]) == 5
+
+
+def test_p5_too_little_memory_is_the_machines_fault_and_the_same_command_resumes(root, trained, monkeypatch):
+    made, _ = trained
+
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="^memory: there is not enough of it; free"):
+        patch.setitem(made._models, "deform", exhausted)
+        job(root).run(made)
+
+    def no_room(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="^patient001_g0001: there is too little m"):
+        patch.setattr(generation, "apply", no_room)
+        job(root).run(made)
+    again = job(root)
+    assert len(again.waiting) == 3
+    again.run(made)
 
 
 def test_d37_a_source_whose_header_contradicts_itself_is_a_warning(root, caplog):

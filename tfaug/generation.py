@@ -31,7 +31,7 @@ from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
 from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
 from tfaug.engine import run_dir, workers
-from tfaug.engine.errors import UserError, counted, printable
+from tfaug.engine.errors import MachineError, UserError, counted, printable
 from tfaug.engine.files import check_writable, make_folder, replacing, write_json
 from tfaug.types import Z_DIM, Volume
 
@@ -140,7 +140,7 @@ class Job:
         Raises:
           UserError: a source cannot be used. Or another command has worked in the folder since this job was made, and
             its scans are not to be continued.
-          MachineError: a file cannot be written; what was done stays.
+          MachineError: a file cannot be written, or memory runs out; what was done stays.
           Interrupted: a signal asked the program to stop; what was done stays.
         """
         make_folder(self._folder, _FOLDER)
@@ -172,13 +172,16 @@ class Job:
             volume, num_slices = prepared.volume, len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
-                image, label, draws = volume.image, volume.label, 0
-                if index:
-                    draws = num_slices if self._options.per_slice else 1
-                    z = np.broadcast_to(self._noise(index, draws), (num_slices, Z_DIM))
-                    fields = generators(prepared, z)
-                    image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
-                self._write(name, prepared, image, label, dtypes)
+                draws = (num_slices if self._options.per_slice else 1) if index else 0
+                try:
+                    image, label = volume.image, volume.label
+                    if index:
+                        fields = generators(prepared, np.broadcast_to(self._noise(index, draws), (num_slices, Z_DIM)))
+                        image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
+                    self._write(name, prepared, image, label, dtypes)
+                except MemoryError as error:
+                    problem = "there is too little memory to make it"
+                    raise MachineError(name, problem, "free some, or use a machine with more") from error
                 self._record["cases"][name] = {"source": case, "index": index, "draws": draws}
                 self._save()
                 yield name
