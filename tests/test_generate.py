@@ -1,18 +1,23 @@
 """A generated data set: what is applied to scans, and what lies in the folder."""
 
 import json
+import re
 
 import fast_networks
 import numpy as np
 import pandas as pd
+import programs
 import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 
 from tfaug import generation, pictures
+from tfaug.configs import phantom
 from tfaug.data import images, readers
 from tfaug.data.preprocess import Grid, Spec, prepare_volume
+from tfaug.engine import run_dir
 from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.files import sealed
 from tfaug.experiment import generators
 from tfaug.types import Volume
 from tfaug.warp import warp
@@ -100,7 +105,7 @@ def root(tmp_path):
 
 
 def job(root, number=3, folder="out", cases=CASES, **options):
-    arguments = (Spec(SIZE, 1.5, 0), root.parent / "cache", root.parent / folder, ["run 1"])
+    arguments = (Spec(SIZE, 1.5, 0), root.parent / folder, ["run 1"])
     return generation.Job(patients(root), cases, *arguments, generation.Options(number, **options))
 
 
@@ -125,6 +130,29 @@ def test_the_data_set_is_one_that_our_own_reader_of_nnunet_folders_takes(root):
         assert same == ("_g" not in name)
     original = images.read(root / "patient001/patient001_frame12.nii.gz", None).array
     assert images.read(out / "imagesTr/patient001_g0001_0000.nii.gz", None).array.dtype == original.dtype
+
+
+def test_nothing_is_written_but_the_data_set(root):
+    """The folder of the runs' cache may be on a machine that is gone."""
+    before = contents(root)
+    job(root).run(Shift())
+    assert sorted(path.name for path in root.parent.iterdir()) == ["data", "out"] and contents(root) == before
+
+
+def test_a_folder_that_the_built_in_cohort_cannot_be_made_in_is_one_line_that_names_another_way(tmp_path):
+    config = phantom.get_config()
+    config.data.cache_dir = str(tmp_path / "run/config.json/cache")
+    (tmp_path / "run").mkdir()
+    content = sealed({run_dir.MARK: 2, "config": config.to_dict()})
+    (tmp_path / "run/config.json").write_text(json.dumps(content))
+    report = {"best": 0.5, "best_step": 1, "generator": "deform"}
+    (tmp_path / "run/report.json").write_text(json.dumps(report))
+    result = programs.run("tfaug", "generate", "--run=run", "-n", 1, "-o", "out", cwd=tmp_path)
+    assert result.returncode == 3 and re.search(
+        "^error: .*cache: the built-in cohort cannot be written .Not a directory.; see that it can be written, or give "
+        "the data set with -i\n$",
+        result.stderr,
+    ), result.stderr
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(root):

@@ -15,6 +15,7 @@ not interpolated. Needs no TensorFlow: generators are handed over, see `experime
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -29,7 +30,8 @@ from scipy import ndimage
 from tfaug import evaluation, pictures
 from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
-from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
+from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, prepare_volume, to_file_order
+from tfaug.data.readers import base
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import MachineError, UserError, counted, printable
 from tfaug.engine.files import check_writable, make_folder, replacing, write_json
@@ -71,7 +73,6 @@ class Job:
       dataset: the sources' data set.
       cases: the sources, with labels.
       spec: how the generators want scans prepared.
-      cache_dir: where prepared scans are kept.
       folder: for the data set; made if it is missing.
       runs: what tells the generators' runs from others, JSON-able.
       options: see `Options`.
@@ -90,12 +91,11 @@ class Job:
         dataset: DataSet,
         cases: Sequence[str],
         spec: Spec,
-        cache_dir,
         folder: pathlib.Path,
         runs: Sequence[Any],
         options: Options,
     ):
-        self._dataset, self._spec, self._cache_dir, self._options = dataset, spec, cache_dir, options
+        self._dataset, self._spec, self._options = dataset, spec, options
         self._folder = pathlib.Path(folder)
         self._sources = {case: dataset.locate(case) for case in cases}
         suffixes = sorted({images.suffix(path) for files in self._sources.values() for path in files.images})
@@ -164,12 +164,12 @@ class Job:
             todo = [(name, index) for name, source, index in self._wanted if source == case and name in waiting]
             if not todo:
                 continue
-            request = cache.Request(case, volume=True)
-            ((_, prepared),) = cache.load_each(self._dataset, [request], self._spec, self._cache_dir, 1)
-            if isinstance(prepared, UserError):
-                raise prepared
-            oddities.warn(oddities.of_header(prepared))
-            volume, num_slices = prepared.volume, len(prepared.image)
+            with cache.explained(case):
+                volume = self._dataset.read(case)
+                prepared = prepare_volume(volume, self._spec)
+            contradiction = base.contradiction(self._sources[case])
+            oddities.warn(oddities.of_header(dataclasses.replace(prepared, contradiction=contradiction)))
+            num_slices = len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
                 draws = (num_slices if self._options.per_slice else 1) if index else 0
