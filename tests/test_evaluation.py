@@ -121,6 +121,18 @@ def test_evaluate_writes_masks_scores_and_pictures(tmp_path):
     assert (out / "summary.txt").read_text().startswith(evaluation.summary(table) + "\nHD95: the larger of ")
 
 
+def test_scores_are_there_whatever_becomes_of_the_overview(tmp_path, monkeypatch):
+    cases = [make_case(tmp_path, "patient001"), make_case(tmp_path, "patient002")]
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(evaluation.pictures, "overlay", fails)
+        evaluation.evaluate(oracle(*cases), cases, 2, tmp_path / "out", HEART)
+    assert {*pd.read_csv(tmp_path / "out/dice.csv").case} == {"patient001", "patient002"}
+
+
 def test_one_case_in_which_nothing_is_found(tmp_path):
     case = make_case(tmp_path)
     table = evaluation.evaluate(nothing, [case], 1, tmp_path / "out", HEART, "ED")

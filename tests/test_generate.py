@@ -1,17 +1,24 @@
 """A generated data set: what is applied to scans, and what lies in the folder."""
 
 import json
+import re
 
+import fast_networks
 import numpy as np
 import pandas as pd
+import programs
 import pytest
 import tensorflow as tf
 from data_.patients import anatomy, patients, sform, write_nifti, write_patient
 
 from tfaug import generation, pictures
+from tfaug.configs import phantom
 from tfaug.data import images, readers
 from tfaug.data.preprocess import Grid, Spec, prepare_volume
-from tfaug.engine.errors import UserError
+from tfaug.engine import run_dir
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.files import sealed
+from tfaug.experiment import generators
 from tfaug.types import Volume
 from tfaug.warp import warp
 
@@ -97,9 +104,9 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-def job(root, number=3, folder="out", **options):
-    arguments = (Spec(SIZE, 1.5, 0), root.parent / "cache", root.parent / folder, ["run 1"])
-    return generation.Job(patients(root), CASES, *arguments, generation.Options(number, **options))
+def job(root, number=3, folder="out", cases=CASES, **options):
+    arguments = (Spec(SIZE, 1.5, 0), root.parent / folder, ["run 1"])
+    return generation.Job(patients(root), cases, *arguments, generation.Options(number, **options))
 
 
 def contents(folder):
@@ -123,6 +130,29 @@ def test_the_data_set_is_one_that_our_own_reader_of_nnunet_folders_takes(root):
         assert same == ("_g" not in name)
     original = images.read(root / "patient001/patient001_frame12.nii.gz", None).array
     assert images.read(out / "imagesTr/patient001_g0001_0000.nii.gz", None).array.dtype == original.dtype
+
+
+def test_nothing_is_written_but_the_data_set(root):
+    """The folder of the runs' cache may be on a machine that is gone."""
+    before = contents(root)
+    job(root).run(Shift())
+    assert sorted(path.name for path in root.parent.iterdir()) == ["data", "out"] and contents(root) == before
+
+
+def test_a_folder_that_the_built_in_cohort_cannot_be_made_in_is_one_line_that_names_another_way(tmp_path):
+    config = phantom.get_config()
+    config.data.cache_dir = str(tmp_path / "run/config.json/cache")
+    (tmp_path / "run").mkdir()
+    content = sealed({run_dir.MARK: 2, "config": config.to_dict()})
+    (tmp_path / "run/config.json").write_text(json.dumps(content))
+    report = {"best": 0.5, "best_step": 1, "generator": "deform"}
+    (tmp_path / "run/report.json").write_text(json.dumps(report))
+    result = programs.run("tfaug", "generate", "--run=run", "-n", 1, "-o", "out", cwd=tmp_path)
+    assert result.returncode == 3 and re.search(
+        "^error: .*cache: the built-in cohort cannot be written .Not a directory.; see that it can be written, or give "
+        "the data set with -i\n$",
+        result.stderr,
+    ), result.stderr
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(root):
@@ -179,6 +209,21 @@ def test_from_10000_scans_on_names_stay_as_they_are(root):
     few, many = ([name for name, _, _ in job(root, number)._wanted] for number in (9999, 10_001))
     assert many[:9999] == few and few[0] == "patient001_g0001" and len({*many}) == 10_001
     assert many[-2:] == ["patient002_g10000", "patient001_g10001"]
+
+
+def test_a_source_with_the_name_of_a_generated_scan_is_refused_where_both_would_be_written(root):
+    name = "patient001_g0001"
+    write_patient(root, name, 2)
+    cases, problem = ("patient001", name), f"^{name}: is the name of a source and of a scan .*; rename the source, or"
+    with pytest.raises(UserError, match=problem):
+        job(root, cases=cases, with_originals=True)
+    assert not (root.parent / "out").exists()
+    reverse = job(root, number=1, cases=cases[::-1], with_originals=True)
+    reverse.run(Shift())
+    assert json.loads((root.parent / "out/generate.json").read_text())["cases"].keys() == {*cases, f"{name}_g0001"}
+    job(root, cases=cases, folder="without").run(Shift())
+    with pytest.raises(UserError, match=problem):  # what is there counts, too
+        job(root, cases=cases, folder="without", with_originals=True)
 
 
 def test_a_folder_whose_names_have_more_digits_is_continued(root):
@@ -250,6 +295,14 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(root):
     assert (root.parent / "out/mine.txt").read_text() == "mine"
 
 
+def test_c19_a_link_that_leads_nowhere_is_refused(root):
+    for target in ("gone/out", "out"):
+        (root.parent / "out").symlink_to(target)
+        with pytest.raises(UserError, match="out: is a link that leads nowhere; choose an --output that can be"):
+            job(root)
+        (root.parent / "out").unlink()
+
+
 def test_scans_of_another_data_set_or_changed_ones_are_not_mixed_in(root):
     """As with another --input, where the cases have the same names."""
     job(root).run(Shift())
@@ -270,6 +323,77 @@ def test_a_folder_without_digests_of_its_sources_is_taken_as_it_is_and_gets_them
     (root.parent / "out/generate.json").write_text(json.dumps(record))
     job(root).run(None)
     assert contents(root.parent / "out") == whole
+
+
+@pytest.mark.parametrize("per_slice, draws", [(False, 1), (True, 3)])
+def test_the_record_does_not_hold_the_noise_and_one_that_does_is_continued(root, per_slice, draws):
+    """It is written after each scan, so that its length decides how long many scans take."""
+    job(root, per_slice=per_slice, with_originals=True).run(Shift())
+    whole, path = contents(root.parent / "out"), root.parent / "out/generate.json"
+    record = json.loads(whole["generate.json"])
+    assert len(whole["generate.json"]) < 1200
+    assert {name: one["draws"] for name, one in record["cases"].items()} == {
+        **dict.fromkeys(CASES, 0),
+        **dict.fromkeys(("patient001_g0001", "patient001_g0003", "patient002_g0002"), draws),
+    }
+    for one in record["cases"].values():  # as earlier versions have written it
+        noise = np.random.default_rng([0, one["index"]]).standard_normal((one.pop("draws"), 100), np.float32)
+        one["z"] = noise.tolist() or None
+    for left_out, calls in (("", 0), ("patient002_g0002", 1)):
+        record["cases"].pop(left_out, None)
+        path.write_text(json.dumps(record))
+        shift = Shift()
+        job(root, per_slice=per_slice, with_originals=True).run(shift)
+        assert len(shift.calls) == calls
+        assert contents(root.parent / "out") == whole
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Generators without runs, which tell how many slices go through the networks at once."""
+    made, seen = generators.Generators([]), []
+
+    def recorded(model):
+        return lambda inputs, training: (seen.append(len(inputs[0])), model(inputs, training=training))[1]
+
+    made._models = {kind: recorded(fast_networks.generator(kind, SIZE)) for kind in generators.ORDER}
+    return made, seen
+
+
+def test_slices_go_through_the_networks_in_batches_of_a_bounded_size(trained, monkeypatch):
+    made, seen = trained
+    prepared = prepare_volume(volume((SIZE, SIZE, 5)), Spec(SIZE, 1.5, 0))
+    z = np.random.default_rng(0).standard_normal((5, 100), np.float32)
+    whole = made(prepared, z)
+    assert seen == [5, 5] and [fields.shape for fields in whole.values()] == [(5, SIZE, SIZE, 2), (5, SIZE, SIZE, 1)]
+    seen.clear()
+    monkeypatch.setattr(generators, "PIXELS", 2 * SIZE**2)
+    for kind, fields in made(prepared, z).items():
+        np.testing.assert_allclose(fields, whole[kind], atol=1e-5)
+    assert seen == [2, 2, 2, 2, 1, 1]
+    monkeypatch.setattr(generators, "PIXELS", 1)
+    assert len(made(prepared, z)["deform"]) == 5
+
+
+def test_p5_too_little_memory_is_the_machines_fault_and_the_same_command_resumes(root, trained, monkeypatch):
+    made, _ = trained
+
+    def exhausted(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="^memory: there is not enough of it; free"):
+        patch.setitem(made._models, "deform", exhausted)
+        job(root).run(made)
+
+    def no_room(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="^patient001_g0001: there is too little m"):
+        patch.setattr(generation, "apply", no_room)
+        job(root).run(made)
+    again = job(root)
+    assert len(again.waiting) == 3
+    again.run(made)
 
 
 def test_d37_a_source_whose_header_contradicts_itself_is_a_warning(root, caplog):

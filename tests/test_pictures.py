@@ -63,6 +63,29 @@ def test_drawn_arrows_point_where_content_goes(direction):
     assert tip / np.linalg.norm(tip) == pytest.approx((1, -1) * np.array(direction) / np.hypot(*direction))
 
 
+@pytest.mark.parametrize("framed", [(), (3, 10, 11), range(0, 40, 2)])
+def test_of_very_many_tiles_the_framed_ones_and_an_even_selection_are_drawn(monkeypatch, framed):
+    """And the picture says so: Matplotlib refuses 2^16 pixels, and thousands of tiles take minutes."""
+    monkeypatch.setattr(pictures, "MOST_TILES", 12)
+    drawn = []
+    monkeypatch.setattr(pictures, "_scan", lambda tile, image, window: drawn.append(image[0, 0]))
+    texts = []
+    monkeypatch.setattr(pictures, "rendered", lambda figure: texts.extend(text.get_text() for text in figure.texts))
+    numbers = [np.full((4, 4), k) for k in range(40)]
+    frames = ["red" if k in framed else None for k in range(40)]
+    pictures.overlay(numbers, [0 * one for one in numbers], [""] * 40, COLOURS, columns=5, frames=frames)
+    assert texts == ["12 of 40 are shown"] and len(drawn) == 12 and drawn == sorted({*drawn})
+    if len(framed) < 12:
+        assert {*framed} <= {*drawn}
+        gaps = np.diff([k for k in drawn if k not in framed])
+        assert max(gaps) <= 2 * 40 // (12 - len(framed))
+    else:
+        assert {*drawn} <= {*framed}
+    drawn.clear(), texts.clear()
+    pictures.overlay(numbers[:12], numbers[:12], [""] * 12, COLOURS)
+    assert len(drawn) == 12 and not texts
+
+
 def test_first_axis_runs_right_and_second_down_for_scan_and_contours():
     def centres(rows, columns):
         mask = np.zeros((50, 50), int)

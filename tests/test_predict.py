@@ -203,6 +203,10 @@ def foreign(world, folder):
     return {"run": "run"}
 
 
+def unknown_user(world, folder):
+    return {"run": "~no_such_user/run"}
+
+
 def no_folder(world, folder):
     (folder / "masks").write_text("mine")
     return {}
@@ -210,6 +214,21 @@ def no_folder(world, folder):
 
 def read_only(world, folder):
     return {"output": "/proc/masks"}
+
+
+def a_dangling_link(world, folder):
+    (folder / "masks").symlink_to("gone/masks")
+    return {}
+
+
+def a_link_in_a_circle(world, folder):
+    (folder / "masks").symlink_to("masks")
+    return {}
+
+
+def an_input_in_a_circle(world, folder):
+    (folder / "scans").symlink_to("scans")
+    return {"input": "scans"}
 
 
 def an_empty_folder(world, folder):
@@ -261,8 +280,12 @@ REFUSED = [
     (unfinished, 2, "run: there is no trained segmenter"),
     (a_generators, 2, "run: learns a generator"),
     (foreign, 2, "run: there is no trained segmenter"),
+    (unknown_user, 2, "~no_such_user/run: there is no trained segmenter"),
     (no_folder, 2, "masks: is not a folder; choose another --output"),
     (read_only, 3, "/proc/masks: .*; choose an --output that can be written"),
+    (a_dangling_link, 2, "masks: is a link that leads nowhere; choose an --output that can be written"),
+    (a_link_in_a_circle, 2, "masks: is a link that leads nowhere; choose an --output that can be written"),
+    (an_input_in_a_circle, 2, "scans: does not exist"),
     (an_empty_folder, 2, "empty: holds no scans; give scans in files that end in .nii.gz"),
     (another_format, 2, "scan.dcm: is in no format that tfaug reads; give scans in files that end in .nii.gz"),
     (other_channels, 2, "two: has 2 channels .contrast0, contrast1., the run takes 1; give scans with contrast0"),
@@ -769,6 +792,14 @@ def test_masks_do_not_mingle_with_labels_nor_with_scans_behind_links(tmp_path):
     for scans, out in ((data, data / "labelsTr"), (tmp_path / "links", data / "imagesTr")):
         with pytest.raises(UserError, match=f"{out}: holds files that are to be read"):
             job(scans, out, Options(overwrite=True), task=task)
+
+
+def test_d26_a_link_in_a_circle_does_not_keep_other_scans_from_their_masks(tmp_path):
+    folder = plain(tmp_path / "in", "a.nii", "c.nii")
+    (folder / "b.nii").symlink_to("b.nii")
+    with pytest.raises(UserError, match="in/b.nii: cannot be read .*; check that it exists"):
+        job(folder, tmp_path / "out").run(Oracle())
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii")) == ["a.nii", "c.nii"]
 
 
 def test_labels_need_not_fit_where_they_are_not_used(tmp_path):

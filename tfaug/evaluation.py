@@ -93,9 +93,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Segments, scores and draws every scan.
 
-    Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, pictures/overview.png, and the files of
-    `write_scores`, dice.csv last: where that exists, the evaluation is complete. Each file is written atomically,
-    and rerunning an interrupted evaluation replaces what it left. What earlier ones left of `before` is removed last.
+    Writes, below `out_dir`: masks (see `mask_file`), pictures/<case>.png, the files of `write_scores`, and last
+    pictures/overview.png, of some cases if there are very many. Each file is written atomically, and rerunning an
+    interrupted evaluation replaces what it left. Then what earlier ones left of `before` is removed.
 
     Args:
       predict: the segmenter.
@@ -122,11 +122,11 @@ def evaluate(
         tiles.append(tile)
         written.update(files)
     table = pd.DataFrame(rows)
+    write_scores(table, indices.compute(found, hearts), out_dir, task)  # whatever becomes of the picture
     shown, masks, titles, references = zip(*tiles)
     overview = pictures.overlay(shown, masks, titles, task.colours, references)
     with _replacing(out_dir / "pictures" / "overview.png") as path:
         pictures.save(overview, path)
-    write_scores(table, indices.compute(found, hearts), out_dir, task)
     for path in _files_of(out_dir, before) - written:
         with machine_errors(path, "make its folder writable, then run the command again"):
             path.unlink()

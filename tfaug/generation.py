@@ -15,8 +15,10 @@ interpolated. Needs no TensorFlow: generators are passed in, see `experiment.gen
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,10 +30,11 @@ from scipy import ndimage
 from tfaug import evaluation, pictures
 from tfaug.data import cache, images, oddities
 from tfaug.data.dataset import DataSet
-from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, to_file_order
+from tfaug.data.preprocess import PERCENTILES, Grid, Prepared, Spec, overlap, prepare_volume, to_file_order
+from tfaug.data.readers import base
 from tfaug.engine import run_dir, workers
-from tfaug.engine.errors import UserError, counted, printable
-from tfaug.engine.files import check_writable, replacing, write_json
+from tfaug.engine.errors import MachineError, UserError, counted, printable
+from tfaug.engine.files import check_writable, make_folder, replacing, write_json
 from tfaug.types import Z_DIM, Volume
 
 FADE = 0.25  # of the crop's side: beyond the crop, where nothing is known, fields fade out over this length
@@ -70,7 +73,6 @@ class Job:
       dataset: the sources' data set.
       cases: the sources, with labels.
       spec: how scans are prepared for the generators.
-      cache_dir: folder of the cache.
       folder: folder of the data set; created if missing.
       runs: identities of the generators' runs, JSON-able.
       options: see `Options`.
@@ -79,7 +81,8 @@ class Job:
       waiting: the names of the scans that are still to be made.
 
     Raises:
-      UserError: a source cannot be read, the sources are not in one format, or the folder cannot hold this data set.
+      UserError: a source cannot be read, the sources are not in one format, a source has the name of a generated scan,
+        or the folder cannot hold this data set.
       MachineError: the folder cannot be written.
     """
 
@@ -88,12 +91,11 @@ class Job:
         dataset: DataSet,
         cases: Sequence[str],
         spec: Spec,
-        cache_dir,
         folder: pathlib.Path,
         runs: Sequence[Any],
         options: Options,
     ):
-        self._dataset, self._spec, self._cache_dir, self._options = dataset, spec, cache_dir, options
+        self._dataset, self._spec, self._options = dataset, spec, options
         self._folder = pathlib.Path(folder)
         self._sources = {case: dataset.locate(case) for case in cases}
         suffixes = sorted({images.suffix(path) for files in self._sources.values() for path in files.images})
@@ -119,6 +121,11 @@ class Job:
         for index in range(1, self._options.number + 1):
             case = cases[(index - 1) % len(cases)]
             self._wanted.append((names.get((case, index), f"{case}_g{index:04}"), case, index))
+        owners = {name: source_and_index for source_and_index, name in names.items()}
+        for name, case, index in self._wanted:
+            if owners.setdefault(name, (case, index)) != (case, index):
+                problem = "is the name of a source and of a scan that is to be generated"
+                raise UserError(name, problem, "rename the source, or leave out --with-originals in a new --output")
         self.waiting = [name for name, _, _ in self._wanted if not self._is_done(name)]
 
     def run(self, generators) -> str:
@@ -133,10 +140,10 @@ class Job:
         Raises:
           UserError: a source cannot be used, or another command has worked in the folder since this job was created and
             its scans cannot be continued.
-          MachineError: a file cannot be written; finished scans are kept.
+          MachineError: a file cannot be written, or memory runs out; finished scans are kept.
           Interrupted: a signal asked the program to stop; finished scans are kept.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, _FOLDER)
         with run_dir.locked(self._folder, "--output"):
             if self._content() != self._found:
                 self._look()
@@ -157,28 +164,31 @@ class Job:
             todo = [(name, index) for name, source, index in self._wanted if source == case and name in waiting]
             if not todo:
                 continue
-            request = cache.Request(case, volume=True)
-            ((_, prepared),) = cache.load_each(self._dataset, [request], self._spec, self._cache_dir, 1)
-            if isinstance(prepared, UserError):
-                raise prepared
-            oddities.warn(oddities.of_header(prepared))
-            volume, num_slices = prepared.volume, len(prepared.image)
+            with cache.explained(case):
+                volume = self._dataset.read(case)
+                prepared = prepare_volume(volume, self._spec)
+            contradiction = base.contradiction(self._sources[case])
+            oddities.warn(oddities.of_header(dataclasses.replace(prepared, contradiction=contradiction)))
+            num_slices = len(prepared.image)
             dtypes = [images.read(path, None, channels=None).array.dtype for path in self._sources[case].images]
             for name, index in todo:
-                image, label, z = volume.image, volume.label, None
-                if index:
-                    z = self._noise(index, num_slices)
-                    fields = generators(prepared, np.broadcast_to(z, (num_slices, Z_DIM)))
-                    image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
-                self._write(name, prepared, image, label, dtypes)
-                self._record["cases"][name] = {"source": case, "index": index, "z": z if z is None else z.tolist()}
+                draws = (num_slices if self._options.per_slice else 1) if index else 0
+                try:
+                    image, label = volume.image, volume.label
+                    if index:
+                        fields = generators(prepared, np.broadcast_to(self._noise(index, draws), (num_slices, Z_DIM)))
+                        image, label = apply(volume, fields, prepared.grid, self._dataset.task.num_classes)
+                    self._write(name, prepared, image, label, dtypes)
+                except MemoryError as error:
+                    problem = "there is too little memory to make it"
+                    raise MachineError(name, problem, "free some, or use a machine with more") from error
+                self._record["cases"][name] = {"source": case, "index": index, "draws": draws}
                 self._save()
                 yield name
 
-    def _noise(self, index: int, num_slices: int) -> np.ndarray:
-        """The z of a generated scan, [1, 100] for all slices or [Z, 100] for each."""
-        shape = (num_slices if self._options.per_slice else 1, Z_DIM)
-        return np.random.default_rng([self._options.seed, index]).standard_normal(shape, np.float32)
+    def _noise(self, index: int, draws: int) -> np.ndarray:
+        """The z of a generated scan, [draws, 100] float32: one draw for all slices, or one for each; none: no noise."""
+        return np.random.default_rng([self._options.seed, index]).standard_normal((draws, Z_DIM), np.float32)
 
     def _write(self, name, prepared: Prepared, image, label, dtypes) -> None:
         """Writes a scan's channels, then its label."""
@@ -205,7 +215,7 @@ class Job:
         task, made = self._dataset.task, self._record["cases"]
         self._draw()
         rows = [
-            {"case": name, **{key: one[key] for key in ("source", "index")}, "z": _text(one["z"])}
+            {"case": name, "source": one["source"], "index": one["index"], "z": self._text(one)}
             for name, one in sorted(made.items())
         ]
         with _replacing(self._folder / "generated.csv") as path:
@@ -256,7 +266,7 @@ class Job:
         """
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(self._folder, "is not a folder", _OTHER)
-        if self._folder.resolve() == self._dataset.root.resolve():
+        if os.path.realpath(self._folder) == os.path.realpath(self._dataset.root):
             raise UserError(self._folder, "holds the scans that are to be read", _OTHER)
         check_writable(self._folder, _FOLDER)
         path, settings = self._folder / RECORD, self._settings
@@ -277,7 +287,12 @@ class Job:
         if made != settings:
             changed = run_dir.in_one_line(run_dir.differences(made, settings))
             raise UserError(path, f"tells that what is here was made otherwise ({changed})", _OTHER)
-        return {**new, "cases": record["cases"]}
+        return {**new, "cases": {name: _entry(one) for name, one in record["cases"].items()}}
+
+    def _text(self, one) -> str:
+        """The noise of a recorded scan for a table: numbers of a slice with spaces, slices with semicolons between."""
+        noise = self._noise(one["index"], one["draws"])
+        return ";".join(" ".join(f"{value:.9g}" for value in row) for row in noise)
 
     def _save(self) -> None:
         cases = dict(sorted(self._record["cases"].items()))  # the same file in whatever order they were made
@@ -286,18 +301,23 @@ class Job:
 
 def _is_entry(one) -> bool:
     """Whether a value is a record's entry for a scan."""
-    known = isinstance(one, dict) and isinstance(one.get("source"), str) and isinstance(one.get("index"), int)
-    return known and "z" in one
+    known = isinstance(one, dict) and isinstance(one.get("source"), str) and _is_count(one.get("index"))
+    return known and (_is_count(one.get("draws")) or isinstance(one.get("z", 0), (list, type(None))))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _entry(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A scan's entry as records have it now: older ones hold the noise itself, which makes them large."""
+    draws = one.get("draws", len(one.get("z") or ()))
+    return {"source": one["source"], "index": one["index"], "draws": draws}
 
 
 def _names(record: Mapping[str, Any]) -> dict[tuple[str, int], str]:
     """The names of a record's scans by source and index: earlier versions wrote the index with as many digits as -n."""
     return {(one["source"], one["index"]): name for name, one in record["cases"].items()}
-
-
-def _text(z) -> str:
-    """Noise as a cell of a table: numbers of a slice separated by spaces, slices by semicolons."""
-    return "" if z is None else ";".join(" ".join(f"{value:.9g}" for value in row) for row in z)
 
 
 def apply(volume: Volume, fields: Mapping[str, np.ndarray], grid: Grid, num_classes: int):

@@ -55,7 +55,7 @@ def check(config: Config | str = "phantom", workdir: str | os.PathLike = "runs")
     Raises:
       UserError: a case cannot be used; table and picture have been written.
     """
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = pathlib.Path(os.path.expanduser(workdir))
     config, file = _written(config, workdir)
     _run("check", f"--config={file}", f"--workdir={workdir}")
     return tables.read(workdir / f"{config.name}-check" / "check.csv")
@@ -90,7 +90,7 @@ def train(
     """
     if stage not in ("all", "aug", "seg"):
         raise UserError("stage", f"{stage!r} is unknown", nearest(str(stage), ("all", "aug", "seg")))
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = pathlib.Path(os.path.expanduser(workdir))
     config, file = _written(config, workdir)
     flag = f"--gen={gen}" if stage == "aug" else f"--aug={aug}"
     _run("train", f"--stage={stage}", flag, f"--config={file}", f"--workdir={workdir}")
@@ -114,7 +114,7 @@ def evaluate(run: str | os.PathLike, split: str = "test", changes: Mapping[str, 
     Raises:
       UserError: there is no such run, or its data cannot be used.
     """
-    run = pathlib.Path(run).expanduser()
+    run = pathlib.Path(os.path.expanduser(run))
     flags = [f"--config.{key}={rules.plain(value)}" for key, value in (changes or {}).items()]
     _run("evaluate", f"--run={run}", f"--split={split}", *flags)
     return tables.read(run / "evaluation" / split / "dice.csv")

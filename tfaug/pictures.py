@@ -39,6 +39,7 @@ CHART = (2.6, 1.9)  # least width and height
 SQUARE = 1.8  # side of a chart of `agreement`
 BETWEEN = (0.95, 0.62)  # gaps between such charts, for numbers and names
 LONGEST_TITLE = 34  # characters above such a chart; longer titles are set smaller
+MOST_TILES = 300  # of `overlay`: thousands take minutes, and are more than 2^16 pixels high
 COLOUR_BAR = 0.55  # room to the right of a tile, for the bar and its numbers
 
 TINY = 1e-6  # the smallest end of a colour scale, for fields that are zero everywhere
@@ -114,6 +115,8 @@ def overlay(
 ) -> np.ndarray:
     """Tiles of scans with the contours of their masks.
 
+    Of more than `MOST_TILES`, those with a frame and an even selection of the others are drawn; a line below says so.
+
     Args:
       images: scans, each [X, Y]; their shapes may differ; None leaves a place empty.
       masks: integer masks of the same shapes, drawn in the structures' colours.
@@ -124,6 +127,10 @@ def overlay(
       one_window: whether equal intensities look equal in all tiles; otherwise each tile has its own grey window.
       frames: for each tile, the colour of a frame around it and of its title, or None.
     """
+    number, frames = len(images), [*frames, *[None] * (len(images) - len(frames))]
+    chosen = _selection([bool(frame) for frame in frames])
+    images, masks, titles, frames = ([values[k] for k in chosen] for values in (images, masks, titles, frames))
+    references = None if references is None else [references[k] for k in chosen]
     columns = min(columns, len(images))
     shown = [np.ravel(image) for image in images if image is not None]
     shared = _window(np.concatenate(shown)) if one_window else None
@@ -137,12 +144,24 @@ def overlay(
             _contours(tile, references[k], colours, linestyle="dashed")
         _contours(tile, masks[k], colours)
         title = tile.set_title(titles[k], fontsize=FONT, pad=3)
-        if k < len(frames) and frames[k]:
+        if frames[k]:
             title.set_color(frames[k])
             for side in tile.spines.values():
                 side.set(color=frames[k], linewidth=4)
     _legend(figure, colours, with_reference=references is not None)
+    if len(images) < number:
+        figure.text(0.01, 0.03 / figure.get_figheight(), f"{len(images)} of {number} are shown", fontsize=FONT)
     return rendered(figure)
+
+
+def _selection(marked: Sequence[bool]) -> list[int]:
+    """The numbers of at most `MOST_TILES` tiles: of those marked first, then of the others, each evenly spaced."""
+    chosen: list[int] = []
+    for wanted in (True, False):
+        there, room = [k for k, mark in enumerate(marked) if mark == wanted], MOST_TILES - len(chosen)
+        count = min(room, len(there))
+        chosen += [there[k * len(there) // count] for k in range(count)]
+    return sorted(chosen)
 
 
 @in_our_style

@@ -16,6 +16,7 @@ import contextlib
 import copy
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from tfaug.data.readers import base
 from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, counted, printable
-from tfaug.engine.files import check_writable, machine_errors, read_json, replacing, write_json
+from tfaug.engine.files import check_writable, machine_errors, make_folder, read_json, replacing, write_json
 from tfaug.engine.signals import check_signals
 from tfaug.types import Volume
 
@@ -141,7 +142,7 @@ class Job:
           MachineError: a file cannot be written, or memory runs out; finished masks are kept.
           Interrupted: a signal asked the program to stop; finished masks are kept.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, _FOLDER)
         with run_dir.locked(self._folder, "--output"):
             if _read(self._folder / RECORD) != self._found:
                 self._look()
@@ -285,11 +286,11 @@ class Job:
     def _digest(self, case: str) -> str:
         return cache.digests(self._dataset, [cache.Request(case, label=False)])[case]
 
-    def _check_folder(self, inputs: set[pathlib.Path]) -> None:
+    def _check_folder(self, inputs: set[str]) -> None:
         """Refuses a path that is not a folder, and a folder in which masks would be among scans or labels."""
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(self._folder, "is not a folder", "choose another --output")
-        if self._folder.resolve() in inputs:
+        if os.path.realpath(self._folder) in inputs:
             raise UserError(self._folder, "holds files that are to be read", "choose another --output")
         check_writable(self._folder, _FOLDER)
 
@@ -355,9 +356,10 @@ class Job:
         cache.refuse(self._errors.values(), listing="all are listed above")
 
 
-def _folders(files: Files) -> set[pathlib.Path]:
+def _folders(files: Files) -> set[str]:
     """The folders of files, both of links and of what they link to."""
-    return {folder for path in files.paths for folder in (path.parent.resolve(), path.resolve().parent)}
+    found = {os.path.realpath(path.parent) for path in files.paths}
+    return found | {os.path.dirname(os.path.realpath(path)) for path in files.paths}
 
 
 def keep_largest(classes: np.ndarray, index: int) -> None:

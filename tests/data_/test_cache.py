@@ -321,11 +321,12 @@ def test_k2_full_disk_leaves_no_partial_entry(tmp_path, root, made):
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_k3_unusable_cache_folder_is_found_before_the_work(tmp_path, root, made):
+def test_k3_unusable_cache_folder_is_found_before_the_work(tmp_path, root, made, caplog):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineError, match="cannot be written"):
-        load(root, [CASE], SPEC, tmp_path / "file" / "cache")
-    assert made == []
+    for folder in ("file", "file/cache"):
+        with pytest.raises(MachineError, match="cannot be written"):
+            load(root, [CASE], SPEC, tmp_path / folder)
+    assert made == [] and not caplog.records
 
 
 def test_k8_leftovers_of_killed_runs_are_removed_but_not_those_of_running_ones(tmp_path, root, made):

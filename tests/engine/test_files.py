@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tfaug.engine.errors import MachineError
-from tfaug.engine.files import machine_errors, read_json, replacing, write_json
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.files import check_writable, machine_errors, make_folder, read_json, replacing, write_json
 
 
 def full(*_):
@@ -89,3 +89,15 @@ def test_a_json_file_that_cannot_be_read_is_not_taken_for_a_missing_one(tmp_path
     monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
     with pytest.raises(MachineError, match="a.json: Permission denied; make it readable"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("target", ["nowhere/masks", "out"], ids=["dangling", "circle"])
+def test_c19_a_link_that_leads_nowhere_is_no_folder_to_write_to(tmp_path, target):
+    link = tmp_path / "out"
+    link.symlink_to(target)
+    for folder in (link, link / "below/it"):
+        with pytest.raises(UserError, match=f"^{link}: is a link that leads nowhere; choose another$"):
+            check_writable(folder, "choose another")
+        with pytest.raises(MachineError, match=f"^{folder}: .*; choose another$"):
+            make_folder(folder, "choose another")
+    assert os.listdir(tmp_path) == ["out"]

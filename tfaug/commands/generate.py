@@ -15,6 +15,7 @@ Scans keep their grid, format and geometry. A killed command resumes; a larger N
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from absl import flags
@@ -23,7 +24,7 @@ from tfaug import generation
 from tfaug.commands import cli
 from tfaug.config import cases
 from tfaug.engine import run_dir
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import MachineError, UserError
 from tfaug.experiment import sources
 
 RUNS = flags.DEFINE_multi_string("run", [], None)
@@ -40,17 +41,21 @@ def main() -> None:
     for flag in (RUNS, NUMBER, OUTPUT):
         if not flag.value:
             raise UserError(f"--{flag.name}", "is missing", "see `tfaug generate --help`")
-    runs = [pathlib.Path(run).expanduser() for run in RUNS.value]
+    runs = [pathlib.Path(os.path.expanduser(run)) for run in RUNS.value]
     config = sources.configs_of_generators(runs)[0]
     if INPUT.value:
         config.data.root = str(cli.path(INPUT))
-    data = sources.Data(config)
+    try:
+        dataset = sources.Data(config).dataset
+    except MachineError as error:  # the built-in cohort is made in the folder of the run's cache
+        remedy = "see that it can be written, or give the data set with -i"
+        raise MachineError(error.subject, error.problem, remedy) from error
     if INPUT.value:
-        sources.refuse_other_coding(data.dataset.reader, data.task)
+        sources.refuse_other_coding(dataset.reader, dataset.task)
     options = generation.Options(NUMBER.value, SEED.value, PER_SLICE.value, WITH_ORIGINALS.value)
     made_by = sorted(f"{run.absolute().name} {run_dir.identity(run)}" for run in runs)
-    arguments = (sources.spec_of(config), config.data.cache_dir, cli.path(OUTPUT), made_by, options)
-    job = generation.Job(data.dataset, cases(config, "labelled"), *arguments)
+    arguments = (sources.spec_of(config), cli.path(OUTPUT), made_by, options)
+    job = generation.Job(dataset, cases(config, "labelled"), *arguments)
     generators = None
     if job.waiting:
         cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it

@@ -16,6 +16,7 @@ A killed command resumes. Scans that cannot be used are reported at the end, wit
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from absl import flags
@@ -46,7 +47,7 @@ def main() -> None:
     distances = cli.choose("--distances", DISTANCES.value, metrics.DISTANCES)
     if not SCORE.value:
         cli.refuse_ignored("a prediction that is not scored", ["distances"], "leave it out, or add --score")
-    runs = [pathlib.Path(run).expanduser() for run in RUNS.value]
+    runs = [pathlib.Path(os.path.expanduser(run)) for run in RUNS.value]
     config = sources.configs_of_segmenters(runs)[0]
     structures = sources.task_of(config).names
     kept = structures if KEEP_LARGEST.value == ["all"] else KEEP_LARGEST.value

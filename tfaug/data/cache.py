@@ -280,7 +280,7 @@ def _load_entry(job: _Job) -> Prepared | None:
             label, cut = (arrays["label"], arrays["cut"]) if job.request.label else (None, None)
             path, order = job.files.images[0], str(arrays["order"])
             prepared = Prepared(case, arrays["image"], label, grid, path, cut, order, job.digest)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # whatever is wrong with it, the entry is made again
         logger.warning(printable(f"{job.entry}: damaged cache entry of {case}, made again ({error})"))

@@ -101,11 +101,24 @@ def check_writable(folder: pathlib.Path, remedy: str) -> None:
     """Fails before any work is done if nothing can be written to a folder, which need not exist yet.
 
     Raises:
+      UserError: it, or a folder above it, is a link that leads nowhere.
       MachineError: it cannot be written.
     """
     with machine_errors(folder, remedy):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        if not existing.exists():
+            raise UserError(existing, "is a link that leads nowhere", remedy)
         tempfile.TemporaryFile(dir=existing).close()
+
+
+def make_folder(folder: pathlib.Path, remedy: str) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+      MachineError: it cannot be made.
+    """
+    with machine_errors(folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync(path: pathlib.Path) -> None:

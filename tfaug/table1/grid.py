@@ -25,7 +25,7 @@ from typing import NamedTuple, TextIO
 
 from tfaug.engine import run_dir
 from tfaug.engine.errors import MachineError, TfaugError, UserError, printable
-from tfaug.engine.files import machine_errors
+from tfaug.engine.files import make_folder
 from tfaug.engine.progress import Display
 from tfaug.engine.signals import check_signals
 from tfaug.engine.workers import how_many
@@ -100,8 +100,7 @@ def run(
       Interrupted: SIGTERM or SIGINT was received; the trainings have saved their state.
     """
     program = Program(tuple(command), logs, threads, pathlib.Path.cwd())
-    with machine_errors(logs, "choose a --workdir that can be written"):
-        logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs, "choose a --workdir that can be written")
     with _executor(scheduler, num_workers) as executor:
         not_done = _run_all(executor, jobs, program)
     if not_done:
