@@ -357,16 +357,14 @@ class Number(float):
 
 
 @pytest.mark.parametrize("number", [Number, np.float64])
-def test_v9_a_notebooks_numpy_numbers_reach_the_process_that_trains(number):
+def test_v9_a_notebooks_numpy_numbers_reach_the_process_that_trains(number, tmp_path):
     config = phantom.get_config()
     config.augment.lambda_fold = number(0.5)
     config.segment.class_weights = tuple(map(number, (0.25, 0.25, 0.25, 0.25)))
     config.splits.test = tuple(np.array(["patient007", "patient008"]))
     config.augment.of_intensity = {"lambda_big": number(0.5)}
     rules.check(config)
-    found = {}
-    exec(rules.program(config), found)
-    again = found["get_config"]()
+    again = runpy.run_path(str(rules.write(config, tmp_path)))["get_config"]()
     assert again.to_dict() == config.to_dict()
     values = (again.augment.lambda_fold, *again.segment.class_weights, again.augment.of_intensity["lambda_big"])
     assert {*map(type, values)} == {float} and {*map(type, again.splits.test)} == {str}

@@ -619,6 +619,7 @@ def test_bad_flags_and_configs_get_one_line(flags, subject, hint, tmp_path):
         ("evaluate.py", ["--run=r", "--config.splits.labelled.n2=(('a','b'),)"], "--config.splits.labelled.n2"),
         ("evaluate.py", ["--run=r", "--config.splits.validation=('a',)"], "--config.splits.validation"),
         ("evaluate.py", ["--run=r", "--split=validation", "--config.splits.test=('a',)"], "--config.splits.test"),
+        ("evaluate.py", ["--run=r", "--config.splits.unlabelled=()"], "--config.splits.unlabelled"),
         ("evaluate.py", ["--run=r", "--aug=aff"], "--aug"),
         ("evaluate.py", ["--run=r", "--workdir=r"], "--workdir"),
         ("evaluate.py", ["--results=r"], "--results"),

@@ -373,6 +373,12 @@ def test_the_card_tells_data_scores_and_use(world, tmp_path):
     assert "was not evaluated" in exporting.Export(run, role, config, tmp_path / "out", "keras").card()
 
 
+def write_with_its_generators(run, folder):
+    role, config = sources.config_of_network(run)
+    learned = runs.generators_of(run, config, run_dir.read_report(run))
+    exporting.Export(run, role, config, folder, "keras").run(Network(), learned)
+
+
 def digest_of(path, kind):
     return runs.digest_of(runs.generator_of(path, kind))
 
@@ -389,7 +395,7 @@ def test_another_generator_in_the_place_of_the_segmenters_is_not_taken_for_it(wo
     (run / "report.json").write_text(json.dumps({**report, "method": "aff_gd_gi", "generators": digests}))
     if gone:
         shutil.rmtree(deform)
-    exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras").run(Network())
+    write_with_its_generators(run, tmp_path / "out")
     program, card = ((tmp_path / "out" / name).read_text() for name in ("own.py", "MODEL_CARD.md"))
     told = "Generators that the segmenter learned with, and whose runs are gone or have learned other ones since"
     assert "77.0" not in program and f"\n# {told}" in program and f"{told}: 'deform'. The" in card
@@ -435,7 +441,7 @@ def test_the_config_beside_the_network_trains_its_generators_again(world, tmp_pa
     del report["sha256"]  # with it, the file would be refused
     digests = {name: digest_of(path, name) for name, path in learned.items()}
     (run / "report.json").write_text(json.dumps({**report, "method": method, "generators": digests}))
-    exporting.Export(run, *sources.config_of_network(run), tmp_path / "out", "keras").run(Network())
+    write_with_its_generators(run, tmp_path / "out")
     again = tfaug.load_config(tmp_path / "out/own.py")
     of_deform, of_intensity = (rules.of_generator(again, name) for name in learned)
     assert (of_deform.augment.lambda_big, of_intensity.augment.num_steps) == (0.25, 77)

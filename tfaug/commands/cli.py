@@ -261,7 +261,7 @@ def given(names: Iterable[str]) -> list[str]:
     Each name includes its keys, as config.splits.labelled includes config.splits.labelled.n1.
     """
     wanted, found = set(names), []
-    for name in (name for name in flags.FLAGS if flags.FLAGS[name].present):
+    for name in (name for name in flags.FLAGS if not flags.FLAGS[name].using_default_value):  # a tuple may be ()
         parts = name.split(".")
         if wanted & {".".join(parts[:n]) for n in range(1, len(parts) + 1)}:
             found.append(name)

@@ -18,6 +18,7 @@ from absl import flags
 
 from tfaug.commands import cli
 from tfaug.engine.errors import UserError
+from tfaug.engine.run_dir import read_report
 from tfaug.experiment import exporting, sources
 
 RUN = flags.DEFINE_string("run", "", None)
@@ -36,8 +37,9 @@ def main() -> None:
     role, config = sources.config_of_network(run)
     export = exporting.Export(run, role, config, cli.path(OUTPUT), to)
     cli.load_tensorflow()  # deferred: a mistake in the flags need not wait for it
-    from tfaug.experiment import networks
+    from tfaug.experiment import networks, runs
     from tfaug.experiment.portable import Network
 
     networks.set_up_tensorflow(config)
-    print(export.run(Network(run, role, config)))
+    learned = runs.generators_of(run, config, read_report(run))
+    print(export.run(Network(run, role, config), learned))

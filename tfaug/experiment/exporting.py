@@ -13,7 +13,6 @@ passed in, see `portable`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 import pathlib
@@ -81,6 +80,7 @@ class Export:
         self._path, self._role, self._config, self._to = path, role, config, to
         self._folder = pathlib.Path(os.path.realpath(folder))
         self._report = run_dir.read_report(path)
+        self._learned = dict.fromkeys((self._report or {}).get("generators", {}))
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(folder, "is not a folder", _OTHER)
         if self._folder.exists() and any(self._folder.iterdir()):
@@ -88,11 +88,13 @@ class Export:
         run_dir.check_path(self._folder)
         check_writable(self._folder.parent, "choose an --output that can be written")
 
-    def run(self, network) -> str:
+    def run(self, network, learned: Mapping[str, pathlib.Path | None] | None = None) -> str:
         """Writes the folder.
 
         Args:
           network: such as `portable.Network`.
+          learned: the runs of the generators that a segmenter learned with, see `runs.generators_of`; one that is not
+            named counts as lost.
 
         Returns:
           a line on what was written, for the user.
@@ -101,10 +103,11 @@ class Export:
           UserError: the format cannot hold the network.
           MachineError: a file cannot be written.
         """
+        self._learned.update(learned or {})
         with _replacing_folder(self._folder) as folder:
             network.save(folder, self._to)
             write_json(folder / "preprocessing.json", self.preprocessing(), ROOM)
-            whole, _, note = self._repeated
+            whole, _, note = self._repeated()
             (folder / f"{whole.name}.py").write_text(program(whole, note), encoding="utf-8")
             (folder / "MODEL_CARD.md").write_text(self.card(), encoding="utf-8")
         return printable(f"{self._folder}: {_NETWORKS[self._role]}, {FILES[self._to]}; see MODEL_CARD.md")
@@ -138,7 +141,7 @@ class Export:
 
     def card(self) -> str:
         """The model card, Markdown."""
-        _, command, note = self._repeated
+        _, command, note = self._repeated()
         return "\n".join(_card(self._path, self._role, self._config, self._report, self._to, command, note))
 
     def _inputs(self):
@@ -178,10 +181,9 @@ class Export:
             for name, text in about.items()
         }
 
-    @functools.cached_property
     def _repeated(self) -> tuple[Config, str, str]:
         """The config and the command that train the network again, and what a reader must know of them or ""."""
-        return _repeated(self._path, self._config, self._report)
+        return _repeated(self._path, self._config, self._report, self._learned)
 
 
 def _steps(config: Config) -> Iterator[str]:
@@ -198,17 +200,14 @@ def _steps(config: Config) -> Iterator[str]:
     yield f"cropped or padded with 0 about its centre to {data.image_size} x {data.image_size} pixels, float32"
 
 
-def _repeated(path: pathlib.Path, config: Config, report: Mapping[str, Any]) -> tuple[Config, str, str]:
+def _repeated(
+    path: pathlib.Path, config: Config, report: Mapping[str, Any], learned: Mapping[str, pathlib.Path | None]
+) -> tuple[Config, str, str]:
     """See `Export._repeated`; none contains paths of this machine."""
-    learned = {}
     if "generator" in report:
         flags = ["--stage=aug", f"--gen={report['generator']}"]
     else:
         flags = [*([] if config.splits.test else ["--stage=seg"]), f"--aug={report['method']}"]
-        if report.get("generators"):
-            from tfaug.experiment import runs  # not before: it loads TensorFlow
-
-            learned = runs.generators_of(path, config, report)
         for name, folder in generators_of(path, config, report).items():
             if config.generators[name]:
                 flags.append(f"--config.generators.{name}=RUNS/{folder.name}")
