@@ -782,6 +782,34 @@ def test_when_overwriting_stops_what_is_still_of_other_runs_is_made_again_and_it
     assert names(out) == set()
 
 
+def test_overwriting_leaves_no_mask_that_was_made_otherwise_and_that_no_record_knows(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii", "b.nii", "c.nii"), tmp_path / "out"
+    job(folder, out, Options(probabilities=True, overlay=True)).run(Oracle())
+    (folder / "b.nii").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    problem = f"{out}/b.nii: was made otherwise, like 2 other files, and would not be made again; move it away, or"
+    for options, runs in ((Options(keep_largest=("anterior",), overwrite=True), "a"), (Options(overwrite=True), "b")):
+        with pytest.raises(UserError, match=problem):
+            job(folder, out, options, runs)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    job(folder, out, Options(overwrite=True)).run(Oracle())  # nothing was made otherwise
+    assert {*json.loads((out / "predict.json").read_text())["cases"]} == {"a", "b", "c"}
+    for name in ("b.nii", "b.npz", "pictures/b.png"):
+        (out / name).unlink()
+    job(folder, out, Options(overwrite=True), ("b",)).run(Oracle())
+    assert {*json.loads((out / "predict.json").read_text())["cases"]} == {"a", "c"}
+
+
+def test_nor_one_whose_name_would_be_another(tmp_path):
+    """As that of the other phase of a heart."""
+    folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
+    reader = readers.find(folder, {"channels": TASK.channels})
+    Job(DataSet(reader, TASK), out, ["a"], MASKS, "ES").run(Oracle())
+    with pytest.raises(UserError, match=f"{out}/a_ES.nii: was made otherwise, like 1 other file, and would not be"):
+        Job(DataSet(reader, TASK), out, ["b"], Options(overwrite=True), "ED")
+    Job(DataSet(reader, TASK), out, ["b"], Options(overwrite=True), "ES").run(Oracle())
+
+
 @pytest.mark.parametrize("call", ["write", "savez", "save"])
 def test_a_full_disk_is_the_machines_fault_and_the_same_command_resumes(tmp_path, monkeypatch, call):
     folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
