@@ -726,6 +726,17 @@ def test_d26_a_link_in_a_circle_does_not_keep_other_scans_from_their_masks(tmp_p
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii")) == ["a.nii", "c.nii"]
 
 
+def test_d41_scans_in_formats_that_are_not_read_are_reported(tmp_path, capsys):
+    folder = plain(tmp_path / "in", "a.nii", "e.nii")
+    for name in ("b.mhd", "b.raw", "c.hdr", "c.img", "d.nhdr", "e.mhd", ".f.mhd", "readme.txt"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match="in/b.mhd: is in a format that tfaug does not read, and there are 2 more prob"):
+        job(folder, tmp_path / "out").run(Oracle())
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.*")) == ["a.nii", "e.nii", "predict.json"]
+    printed = capsys.readouterr().out
+    assert "2 masks made" in printed and "save it as one file that ends in .nii.gz, .nii, .nrrd, .mha" in printed
+
+
 def test_labels_need_not_fit_where_they_are_not_used(tmp_path):
     data, task = labelled_data(tmp_path / "data"), Task(TASK.structures, ("contrast0",))
     (data / "imagesTr/scan00_0000.nii.gz").unlink()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import difflib
+import functools
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,8 +16,10 @@ import numpy as np
 from tfaug.data import images
 from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
-from tfaug.engine.errors import UserError, counted
+from tfaug.engine.errors import UserError, counted, printable
 from tfaug.types import Hearts
+
+logger = logging.getLogger(__name__)
 
 MAX_DIRECTION_ERROR = 0.02  # per component of a unit vector; a quaternion in float32 may be off by 0.006
 MIN_ALONG = 0.9  # cosine of the angle to a direction of the body: 26 degrees
@@ -146,6 +150,12 @@ class Reader(abc.ABC):
     def hearts(self, cases: Iterable[str]) -> Hearts | None:
         """What the clinical indices of the heart need to know about some cases; None unless they show both phases."""
         return None
+
+
+@functools.lru_cache
+def warn_of_image(path: pathlib.Path, problem: str) -> None:
+    """Logs once that an image is passed over."""
+    logger.warning(printable(f"{path}: is passed over, as it {problem}"))
 
 
 def in_order(
