@@ -802,6 +802,17 @@ def test_d26_a_link_in_a_circle_does_not_keep_other_scans_from_their_masks(tmp_p
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii")) == ["a.nii", "c.nii"]
 
 
+def test_d42_scans_in_formats_that_are_not_read_are_reported(tmp_path, capsys):
+    folder = plain(tmp_path / "in", "a.nii", "e.nii")
+    for name in ("b.mhd", "b.raw", "c.hdr", "c.img", "d.nhdr", "e.mhd", ".f.mhd", "readme.txt"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match="in/b.mhd: is in a format that tfaug does not read, and there are 2 more prob"):
+        job(folder, tmp_path / "out").run(Oracle())
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.*")) == ["a.nii", "e.nii", "predict.json"]
+    printed = capsys.readouterr().out
+    assert "2 masks made" in printed and "save it as one file that ends in .nii.gz, .nii, .nrrd, .mha" in printed
+
+
 def test_labels_need_not_fit_where_they_are_not_used(tmp_path):
     data, task = labelled_data(tmp_path / "data"), Task(TASK.structures, ("contrast0",))
     (data / "imagesTr/scan00_0000.nii.gz").unlink()
@@ -856,6 +867,34 @@ def test_when_overwriting_stops_what_is_still_of_other_runs_is_made_again_and_it
     assert again.waiting == ["scan00"]
     again.run(Oracle())
     assert names(out) == set()
+
+
+def test_overwriting_leaves_no_mask_that_was_made_otherwise_and_that_no_record_knows(tmp_path):
+    folder, out = plain(tmp_path / "in", "a.nii", "b.nii", "c.nii"), tmp_path / "out"
+    job(folder, out, Options(probabilities=True, overlay=True)).run(Oracle())
+    (folder / "b.nii").unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    problem = f"{out}/b.nii: was made otherwise, like 2 other files, and would not be made again; move it away, or"
+    for options, runs in ((Options(keep_largest=("anterior",), overwrite=True), "a"), (Options(overwrite=True), "b")):
+        with pytest.raises(UserError, match=problem):
+            job(folder, out, options, runs)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    job(folder, out, Options(overwrite=True)).run(Oracle())  # nothing was made otherwise
+    assert {*json.loads((out / "predict.json").read_text())["cases"]} == {"a", "b", "c"}
+    for name in ("b.nii", "b.npz", "pictures/b.png"):
+        (out / name).unlink()
+    job(folder, out, Options(overwrite=True), ("b",)).run(Oracle())
+    assert {*json.loads((out / "predict.json").read_text())["cases"]} == {"a", "c"}
+
+
+def test_nor_one_whose_name_would_be_another(tmp_path):
+    """As that of the other phase of a heart."""
+    folder, out = plain(tmp_path / "in", "a.nii", "b.nii"), tmp_path / "out"
+    reader = readers.find(folder, {"channels": TASK.channels})
+    Job(DataSet(reader, TASK), out, ["a"], MASKS, "ES").run(Oracle())
+    with pytest.raises(UserError, match=f"{out}/a_ES.nii: was made otherwise, like 1 other file, and would not be"):
+        Job(DataSet(reader, TASK), out, ["b"], Options(overwrite=True), "ED")
+    Job(DataSet(reader, TASK), out, ["b"], Options(overwrite=True), "ES").run(Oracle())
 
 
 @pytest.mark.parametrize("call", ["write", "savez", "save"])

@@ -29,7 +29,7 @@ from tfaug import evaluation, indices, metrics, pictures
 from tfaug.data import cache, check, images
 from tfaug.data.dataset import DataSet, Series
 from tfaug.data.preprocess import Segmentation
-from tfaug.data.readers import base
+from tfaug.data.readers import acdc, base
 from tfaug.data.readers.base import Files
 from tfaug.engine import run_dir, workers
 from tfaug.engine.errors import UserError, counted, printable
@@ -298,7 +298,8 @@ class Job:
         """The folder's record, as `_read` returns it, with these settings; or a new one.
 
         Raises:
-          UserError: the folder holds masks made with other settings, and `overwrite` is not set.
+          UserError: the folder holds masks made with other settings, and `overwrite` is not set or would not replace all
+            of them.
         """
         path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         if record is None:
@@ -310,9 +311,27 @@ class Job:
         if not self._options.overwrite:
             changed = run_dir.in_one_line(run_dir.differences(made, self._settings))
             raise UserError(path, f"tells that the masks here were made otherwise ({changed})", _OTHERWISE)
+        self._refuse_rest(record["cases"])
         # Their files stay recorded, and are removed when they are made again.
         cases = {case: {**one, "unfinished": True} for case, one in record["cases"].items() if case in self._masks}
         return {**new, "cases": cases}
+
+    def _refuse_rest(self, cases: Iterable[str]) -> None:
+        """Refuses to leave files of recorded cases beside masks that are made otherwise, where no record knows them.
+
+        Raises:
+          UserError: there is one that is not to be made again: its scan is not given now, or its name would be another.
+        """
+        stems = ["_".join(filter(None, (case, tag))) for case in cases for tag in ("", *acdc.PHASES)]
+        endings = (*images.SUFFIXES, ".npz")
+        known = {path for case in self._masks for path in self._files(case).values()}
+        paths = [self._folder / f"{stem}{ending}" for stem in stems for ending in endings]
+        paths += [self._folder / "pictures" / f"{stem}.png" for stem in stems]
+        left = [path for path in paths if path not in known and path.exists()]
+        if left:
+            others = f", like {counted(len(left) - 1, 'other file')}" if len(left) > 1 else ""
+            problem = f"was made otherwise{others}, and would not be made again"
+            raise UserError(left[0], problem, "move it away, or choose another --output")
 
     def _save_record(self) -> None:
         write_json(self._folder / RECORD, self._record, _ROOM)

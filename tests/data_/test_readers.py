@@ -337,3 +337,49 @@ def test_a_misspelled_case_gets_the_nearest_name(case, expected):
     """But another number is another case."""
     remedy = base.absent(case, ["patient033", "patient034"], "add it")
     assert remedy == (f"did you mean {expected!r}? Otherwise add it" if expected else "add it")
+
+
+ENDINGS = (".mhd", ".nhdr", ".img", ".mgz", ".DCM", ".nrrd")
+
+
+@pytest.mark.parametrize("layout", ["msd", "pairs", "acdc"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_d42_a_label_that_is_not_read_is_an_error_where_labels_count(tmp_path, layout, ending):
+    """And never makes its case an unlabelled one."""
+    if layout == "msd":
+        decathlon(tmp_path)
+        label = tmp_path / "labelsTr/b.nii.gz"
+    elif layout == "pairs":
+        for case in "ab":
+            write(tmp_path / f"images/{case}.nii.gz")
+            write(tmp_path / f"labels/{case}.nii.gz", LABEL)
+        label = tmp_path / "labels/b.nii.gz"
+        if ending == ".nrrd":
+            ending = ".mgh"  # the layout takes files of several formats
+    else:
+        write_patient(tmp_path, "b")
+        label = tmp_path / "b/b_frame12_gt.nii.gz"
+    other = label.with_name(label.name.replace(".nii.gz", ending))
+    other.write_bytes(label.read_bytes())
+    assert "b" in readers.find(tmp_path, {}).cases().labelled  # the readable file of its name counts
+    label.unlink()
+    reader = readers.find(tmp_path, {})
+    with pytest.raises(UserError, match=f"{other}: (does not end in|is in a format that|is no NIfTI file).*; save it"):
+        reader.cases()
+    assert "b" in reader.scans() and reader.locate("b", label=False).images
+
+
+@pytest.mark.parametrize("layout", ["msd", "pairs"])
+def test_d42_an_image_that_is_not_read_is_a_warning(tmp_path, layout, caplog):
+    folder = "imagesTr" if layout == "msd" else "images"
+    if layout == "msd":
+        decathlon(tmp_path, cases="a")
+    else:
+        write(tmp_path / "images/a.nii.gz")
+        write(tmp_path / "labels/a.nii.gz", LABEL)
+    for name in ("d.mhd", "a.mhd", "notes.txt", "._d.mhd", "d.raw"):
+        (tmp_path / folder / name).write_bytes(b"")
+    assert "d" not in readers.find(tmp_path, {}).scans()
+    readers.find(tmp_path, {}).cases()
+    (record,) = caplog.records
+    assert record.message.startswith(f"{tmp_path / folder / 'd.mhd'}: is passed over, as it ")

@@ -17,6 +17,8 @@ from tfaug.engine.errors import UserError
 
 FORMATS = {suffix: module for module in (nifti, itk) for suffix in module.SUFFIXES}
 SUFFIXES = tuple(FORMATS)
+UNREAD = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz", ".mgz", ".mgh", ".mnc", ".dcm")
+"""Endings of scans and labels that tfaug does not read, and so must not pass over without a word."""
 
 
 def read(path: pathlib.Path, dtype=np.float32, content: bytes | None = None, channels: int | None = 1) -> Scan:
@@ -84,6 +86,19 @@ def suffix(path: pathlib.Path) -> str | None:
     """The one of `SUFFIXES` that a file's name ends in, spelled as there; None if there is none."""
     name = pathlib.Path(path).name.lower()
     return next((known for known in SUFFIXES if name.endswith(known) and len(name) > len(known)), None)
+
+
+def ending(path: pathlib.Path) -> str | None:
+    """The one of `SUFFIXES` or `UNREAD` that a file's name ends in, as `suffix`; None for a hidden file."""
+    name = path.name.lower()
+    known = (known for known in (*SUFFIXES, *UNREAD) if name.endswith(known) and len(name) > len(known))
+    return None if name.startswith(".") else next(known, None)
+
+
+def unread(path: pathlib.Path) -> UserError:
+    """The user's error for a file that ends in one of `UNREAD`."""
+    remedy = f"save it as one file that ends in {', '.join(SUFFIXES)}"
+    return UserError(path, "is in a format that tfaug does not read", remedy)
 
 
 def _format(path: pathlib.Path) -> types.ModuleType:

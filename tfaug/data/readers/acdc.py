@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
-from tfaug.data import scan
+from tfaug.data import images, scan
 from tfaug.data.readers import base
 from tfaug.data.readers.base import Files, Listing
 from tfaug.data.task import Task
@@ -183,7 +183,18 @@ def _frames(folder: pathlib.Path, numbers: Mapping[str, int], is_label: bool) ->
                 path, "is not a frame that the folder's name and Info.cfg call for", "remove it, or correct Info.cfg"
             )
         found.append((path, int(match["number"])))
+    if is_label:
+        _refuse_other_formats(folder, {path.name.partition(".nii")[0] for path, _ in found})
     return found
+
+
+def _refuse_other_formats(folder: pathlib.Path, stems: Set[str]) -> None:
+    """Refuses a label that is no NIfTI file, unless one of `stems` has its name: its case would be unlabelled."""
+    for path in sorted(folder.iterdir()):
+        ending = images.ending(path)
+        stem = path.name[: -len(ending)] if ending else ""
+        if stem not in stems and re.search("_frame[0-9]+_gt$", stem):
+            raise UserError(path, "is no NIfTI file", "save it with the ending .nii.gz, or remove it")
 
 
 def _only_frame(folder: pathlib.Path, numbers: Mapping[str, int], phase: str, is_label: bool) -> pathlib.Path:

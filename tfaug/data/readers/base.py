@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 import difflib
+import functools
 import itertools
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +17,10 @@ import numpy as np
 from tfaug.data import images
 from tfaug.data.scan import Scan, unreadable
 from tfaug.data.task import Task
-from tfaug.engine.errors import UserError, counted
+from tfaug.engine.errors import UserError, counted, printable
 from tfaug.types import Hearts
+
+logger = logging.getLogger(__name__)
 
 MIN_ALONG = 0.9  # cosine of the angle to a direction of the body: 26 degrees
 MAX_SHIFT = 0.75  # voxels; programs that count from a voxel's corner rather than its centre are half a voxel off
@@ -146,6 +150,12 @@ class Reader(abc.ABC):
     def hearts(self, cases: Iterable[str]) -> Hearts | None:
         """What the clinical indices of the heart need to know about some cases; None unless they show both phases."""
         return None
+
+
+@functools.lru_cache
+def warn_of_image(path: pathlib.Path, problem: str) -> None:
+    """Logs once that an image is passed over."""
+    logger.warning(printable(f"{path}: is passed over, as it {problem}"))
 
 
 def in_order(

@@ -86,12 +86,14 @@ class Reader(base.Reader):
         """The cases of imagesTr and imagesTs.
 
         Raises:
-          UserError: dataset.json gives another number of labelled cases or names a missing one, a label has no image,
-            or as `locate`.
+          UserError: dataset.json gives another number of labelled cases or names a missing one, a label has no image
+            or another ending than dataset.json says, or as `locate`.
         """
         training, _, labels = self._files()
         if not training:
             raise self._empty("imagesTr")
+        for path in self._others("labelsTr"):
+            raise UserError(path, self._unlike(), f"save it with the ending {self._suffix}, or remove it")
         for case in sorted(labels.keys() - training):
             raise UserError(labels[case], "has no image in imagesTr", "add it, or remove the label")
         labelled = tuple(sorted(labels))
@@ -146,6 +148,8 @@ class Reader(base.Reader):
         """The images of imagesTr and imagesTs (case: {channel number, or None for all: path}), the labels by case."""
         labels = dict(self._stems("labelsTr"))
         stems = dict(self._stems("imagesTr"))
+        for path in (*self._others("imagesTr"), *self._others("imagesTs")):
+            base.warn_of_image(path, self._unlike())
         of_test = dict(self._stems("imagesTs"))
         if not (stems or of_test):
             raise self._empty("imagesTr")
@@ -167,6 +171,18 @@ class Reader(base.Reader):
             return []
         paths = [path for path in sorted((self.root / folder).iterdir()) if not path.name.startswith(".")]
         return [(p.name[: -len(self._suffix)], p) for p in paths if p.name.endswith(self._suffix)]
+
+    def _others(self, folder: str) -> list[pathlib.Path]:
+        """The scans or labels of a subfolder that have another ending, and no file of their name has the right one."""
+        stems, found = {stem for stem, _ in self._stems(folder)}, []
+        for path in sorted((self.root / folder).iterdir()) if (self.root / folder).is_dir() else ():
+            ending = images.ending(path)
+            if ending and not path.name.endswith(self._suffix) and path.name[: -len(ending)] not in stems:
+                found.append(path)
+        return found
+
+    def _unlike(self) -> str:
+        return f"does not end in {self._suffix}, the file_ending of {self._file.name}"
 
     def _by_case(self, stems: Mapping[str, pathlib.Path], whole: bool) -> dict[str, dict[int | None, pathlib.Path]]:
         cases: dict[str, dict[int | None, pathlib.Path]] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from tfaug.data import images
@@ -52,9 +52,13 @@ class Reader(base.Reader):
         """Cases with a label, and those with only an image.
 
         Raises:
-          UserError: no file matches the pattern of images, a label has no image, or two files match one case.
+          UserError: no file matches the pattern of images, a label has no image or is in a format that tfaug does not
+            read, or two files match one case.
         """
         every, (_, labels) = self.scans(), self._files()
+        for case, path in self._unread(self._labels):
+            if case not in labels:
+                raise images.unread(path)
         for case in sorted(labels.keys() - {*every}):
             raise UserError(labels[case], "has no image", f"add it ({self._images[0]}), or remove the label")
         return Listing(tuple(sorted(labels)), tuple(case for case in every if case not in labels))
@@ -88,22 +92,36 @@ class Reader(base.Reader):
     def _list(self) -> tuple[list[dict], dict]:
         """The paths by case: of each channel, and of the labels."""
         labels = self._matching(self._labels)
-        return [self._matching(pattern, set(labels.values())) for pattern in self._images], labels
+        channels = [self._matching(pattern, set(labels.values())) for pattern in self._images]
+        labelled = {path for _, path in self._unread(self._labels)}
+        for found, pattern in zip(channels, self._images):
+            for case, path in self._unread(pattern):
+                if case not in found and path not in labelled:
+                    base.warn_of_image(path, images.unread(path).problem)
+        return channels, labels
 
     def _matching(self, pattern: str, others: Set[pathlib.Path] = frozenset()) -> dict[str, pathlib.Path]:
-        before, after = pattern.split("*")
-        expression = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}", re.DOTALL)
         cases: dict[str, pathlib.Path] = {}
-        for path in sorted(self.root.glob(pattern)):
-            match = expression.fullmatch(path.relative_to(self.root).as_posix())
-            suffix = images.suffix(path)
-            if match is None or suffix is None or path in others or "." in (path.name[0], match[1][0]):
+        for case, path in self._matches(pattern):
+            if images.suffix(path) is None or path in others:
                 continue
-            case = match[1] if after else match[1][: -len(suffix)]
             if case in cases:
                 raise UserError(path, f"is of the same case as {cases[case].name}", "remove one, or rename it")
             cases[case] = path
         return cases
+
+    def _unread(self, pattern: str) -> list[tuple[str, pathlib.Path]]:
+        """The files in formats that tfaug does not read, with their cases."""
+        return [(case, path) for case, path in self._matches(pattern) if images.suffix(path) is None]
+
+    def _matches(self, pattern: str) -> Iterator[tuple[str, pathlib.Path]]:
+        """The scans and labels, in any known format, that match a pattern, with their cases."""
+        before, after = pattern.split("*")
+        expression = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}", re.DOTALL)
+        for path in sorted(self.root.glob(pattern)):
+            match, ending = expression.fullmatch(path.relative_to(self.root).as_posix()), images.ending(path)
+            if match and ending and match[1][0] != ".":
+                yield match[1] if after else match[1][: -len(ending)], path
 
 
 def _checked(pattern: str, key: str) -> str:

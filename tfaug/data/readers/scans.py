@@ -47,12 +47,14 @@ class Reader(base.Reader):
         """Finds the channels of a case, see `base.Reader.locate`.
 
         Raises:
-          UserError: a channel is missing, or there are more than the options name.
+          UserError: a channel is missing, there are more than the options name, or tfaug does not read the format.
         """
         found = self._files()[case]
-        if label:
-            raise UserError(next(iter(found.values())), "has no label", "give a data set with labels")
         one = next(iter(found.values()))
+        if images.suffix(one) is None:
+            raise images.unread(one)
+        if label:
+            raise UserError(one, "has no label", "give a data set with labels")
         surplus = (f"where scans of {len(self._channels)} are expected", "remove it")
 
         def path_of(number):
@@ -61,9 +63,13 @@ class Reader(base.Reader):
         return Files(base.in_order(found, self._channels, path_of, surplus, "add it, or remove the others"), None)
 
     def _list(self) -> dict[str, dict[int | None, pathlib.Path]]:
-        """The files of each case by number of the channel; None for a file with all channels."""
+        """The files of each case by number of the channel; None for a file with all channels, or one in no format.
+
+        Of the latter, each is a case that `locate` refuses, unless there is a readable file of its name.
+        """
         alone = not self.root.is_dir()
         stems: dict[str, pathlib.Path] = {}
+        unread: dict[str, dict[None, pathlib.Path]] = {}
         for path in [self.root] if alone else sorted(self.root.iterdir()):
             suffix = images.suffix(path)
             if suffix and not path.name.startswith("."):
@@ -71,13 +77,15 @@ class Reader(base.Reader):
                 if stem in stems:
                     raise UserError(path, f"is of the same name as {stems[stem].name}", "remove one, or rename it")
                 stems[stem] = path
+            elif found := images.ending(path):
+                unread.setdefault(path.name[: -len(found)], {None: path})
         if not stems:
             known = ", ".join(images.SUFFIXES)
             problem = "is in no format that tfaug reads" if alone else "holds no scans"
             raise UserError(self.root, problem, f"give scans in files that end in {known}")
         matches = {stem: CHANNEL.fullmatch(stem) for stem in stems}
         if not self._are_channels(matches.values()):
-            return {stem: {None: path} for stem, path in stems.items()}
+            return {**unread, **{stem: {None: path} for stem, path in stems.items()}}
         cases: dict[str, dict[int | None, pathlib.Path]] = {}
         for stem, path in stems.items():
             case, number = matches[stem]["case"], int(matches[stem]["number"])
@@ -86,7 +94,7 @@ class Reader(base.Reader):
                 names = [f"{case}_{n:04d}{path.name[len(stem) :]}" for n in range(len(self._channels))]
                 cases[case].update({n: path.with_name(name) for n, name in enumerate(names)})
                 cases[case] = {n: other for n, other in cases[case].items() if other.exists()}
-        return cases
+        return {**{stem: files for stem, files in unread.items() if stem not in stems}, **cases}
 
     def _are_channels(self, matches) -> bool:
         """Whether final numbers in names count channels: all names have one, some (for one channel, all) have 0000."""
