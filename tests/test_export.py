@@ -25,6 +25,7 @@ from tfaug import api
 from tfaug import config as rules
 from tfaug.augment.learned import transform_image, transform_label
 from tfaug.compat import keras
+from tfaug.configs import phantom
 from tfaug.engine import run_dir
 from tfaug.engine.checkpoint import Checkpoints
 from tfaug.engine.errors import MachineError, UserError
@@ -325,6 +326,16 @@ def test_layers_that_keras_lacks_are_in_a_file(world, tmp_path, kind, changes):
     inputs = [*INPUTS.values()][: len(original.inputs)]  # image, z, and the label of what moves it
     found, wanted = (one(inputs, training=False) for one in (model, original))
     assert_same(*({name: value.numpy() for name, value in one.items()} for one in (found, wanted)))
+
+
+@pytest.mark.parametrize("axis", ["auto", 1])
+def test_the_steps_say_which_axis_is_sliced_where_the_run_finds_it(axis):
+    config = phantom.get_config()
+    config.data.slice_axis = axis
+    first, *_ = exporting._steps(config)
+    rule = "the axis with a single slice, else the one with the largest spacing; of several, the last"
+    found = f"find the sliced axis: {rule} (spacings are equal if they differ by at most 0.1%)"
+    assert first == found if axis == "auto" else first.startswith("move the sliced axis to the end")
 
 
 def test_what_a_program_must_know_is_beside_the_network(world):

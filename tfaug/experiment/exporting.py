@@ -27,6 +27,7 @@ from tfaug import tables
 from tfaug.augment.methods import METHODS
 from tfaug.config import Config, cases, limits_intensity, program
 from tfaug.configs import acdc
+from tfaug.data.dataset import EQUAL_SPACING
 from tfaug.data.preprocess import PERCENTILES
 from tfaug.data.readers import acdc as acdc_reader
 from tfaug.engine import run_dir
@@ -130,7 +131,7 @@ class Export:
                 {"index": index, "name": name, "label": label}
                 for index, (name, label) in enumerate({"background": 0, **task.structures}.items())
             ],
-            "slice_axis": data.slice_axis,  # "auto": the axis with the largest spacing
+            "slice_axis": data.slice_axis,  # "auto": see the steps
             "phase": data.phase if of_phase else None,
             "n4": {"shrink": data.n4_shrink} if data.n4_shrink else None,
             "percentiles": list(PERCENTILES),
@@ -189,6 +190,9 @@ class Export:
 def _steps(config: Config) -> Iterator[str]:
     """The steps from a scan to its slices, in order."""
     data = config.data
+    if config.data.slice_axis == "auto":
+        rule = "the axis with a single slice, else the one with the largest spacing; of several, the last"
+        yield f"find the sliced axis: {rule} (spacings are equal if they differ by at most {EQUAL_SPACING:.1%})"
     yield "move the sliced axis to the end and keep the order of the others: [X, Y, Z] of each channel"
     if data.n4_shrink:
         every = "every pixel" if data.n4_shrink == 1 else f"every {data.n4_shrink}th pixel in plane"
