@@ -298,8 +298,8 @@ class Job:
         """The folder's record, as `_read` returns it, with these settings; or a new one.
 
         Raises:
-          UserError: the folder holds masks made with other settings, and `overwrite` is not set or would not replace all
-            of them.
+          UserError: the folder holds masks made with other settings, and `overwrite` is not set, or not all of them
+            would be made again.
         """
         path, new = self._folder / RECORD, {_MARK: _FORMAT, **self._settings, "scored": False, "cases": {}}
         if record is None:
