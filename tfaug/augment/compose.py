@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 from collections.abc import Callable, Mapping
 
@@ -14,7 +15,7 @@ from tfaug.types import Batch
 
 
 class Augmenter:
-    """Applies transforms by name, each with its own stream of draws.
+    """Applies transforms by name, each with its own stream of draws, wherever in a method it occurs.
 
     A transform has two methods, made of TensorFlow operations: `sample(batch, seed)` draws parameters (any structure of
     tensors) from a [2] seed, and `apply(batch, params)` returns a `Batch` of the same shapes and types. A method may
@@ -33,7 +34,7 @@ class Augmenter:
 
     def affine(self, batch: Batch, step, purpose: str) -> Batch:
         """The affine augmentation alone, drawn from the stream of `purpose`."""
-        return self._in_turn(AFFINE, batch, step, purpose)
+        return self._in_turn(AFFINE, batch, step, purpose, collections.Counter())
 
     def method(self, method: Method) -> Callable:
         """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.
@@ -46,18 +47,19 @@ class Augmenter:
                 self.transforms[name] = _load(name, self.transforms)
 
         def augment(batch: Batch, step, purpose: str) -> Batch:
-            batch = self._in_turn(method.first, batch, step, purpose)
+            drawn = collections.Counter()
+            batch = self._in_turn(method.first, batch, step, purpose, drawn)
             if recipes := self.recipes(method):
                 sizes = self.shares(batch.image.shape[0], len(recipes), step, purpose)
                 original, *parts = _split(batch, sizes)
                 generated = [
-                    self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}")
+                    self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}", drawn)
                     for recipe, part in zip(recipes, parts)
                 ]
                 batch = _concat(batch, original, *generated)
             if method.mixup:
                 half = batch.image.shape[0] // 2
-                mixed = self._in_turn(("mixup",), batch, step, purpose)
+                mixed = self._in_turn(("mixup",), batch, step, purpose, drawn)
                 batch = _concat(batch, _split(batch, [half, -1])[0], _split(mixed, [half, -1])[1])
             return batch
 
@@ -119,11 +121,15 @@ class Augmenter:
         ends = [generated * index // num_recipes for index in range(num_recipes + 1)]
         return [batch_size // 2] + [end - start for start, end in zip(ends, ends[1:])]
 
-    def _in_turn(self, names, batch, step, purpose):
+    def _in_turn(self, names, batch, step, purpose, drawn):
+        """Applies transforms one after another; `drawn` counts how often each has drawn for a purpose in this batch."""
         for name in names:
+            before = drawn[name, purpose]
+            drawn[name, purpose] += 1
             # Both generators share one z: X_VI is G_I applied to X_V with the same z, as in the released program.
             stream = "z" if name in GENERATORS else name
-            params = self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
+            stream = f"{stream}#{before}/{purpose}" if before else f"{stream}/{purpose}"
+            params = self.transforms[name].sample(batch, self.seed_at(stream, step))
             batch = self.transforms[name].apply(batch, params)
         return batch
 
