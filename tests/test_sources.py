@@ -242,6 +242,39 @@ def test_a_method_is_found_by_its_name_or_its_short_name(name, tmp_path, monkeyp
             sources.method(config, wrong, "--methods")
 
 
+FAULTY = """
+from tfaug.augment.methods import AFFINE, Method
+
+deform = ("deform",)
+typo = Method(AFFINE, (deform, ("elastik",)))
+misspelled = Method(("affin",), (deform,))
+without = Method(AFFINE, (deform, ("faulty_methods:Blurr",)))
+rule = Method(AFFINE, (deform,), rule="adversarial")
+six = Method(AFFINE, (deform, ("scale",), ("elastic",), *(("elastic", name) for name in ("deform", "scale", "mixup"))))
+"""
+
+
+@pytest.mark.parametrize(
+    "name, problem",
+    [
+        ("typo", "^transform of faulty_methods:typo: 'elastik' is unknown; did you mean 'elastic'?"),
+        ("misspelled", "'affin' is unknown; did you mean 'affine'?"),
+        ("without", "faulty_methods has no 'Blurr'"),
+        ("rule", "^rule of faulty_methods:rule: 'adversarial' is unknown; did you mean 'adversarial_sl'?"),
+        ("six", "^--config.segment.batch_size: 10 slices are too few for the 6 recipes of .*six; give 11 or more"),
+    ],
+)
+def test_a_method_that_cannot_train_is_refused_before_its_generators_are_learned(tmp_path, monkeypatch, name, problem):
+    (tmp_path / "faulty_methods.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = phantom.get_config()
+    with pytest.raises(UserError, match=problem):
+        sources.method(config, f"faulty_methods:{name}", "--methods")
+    config.segment.partition = "composed"
+    if name == "six":
+        assert sources.method(config, "faulty_methods:six")[0] == "six"
+
+
 @pytest.fixture
 def own_acdc(tmp_path):
     """A config of four patients in ACDC's layout, which leaves grid and splits to them."""

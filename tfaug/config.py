@@ -31,7 +31,7 @@ def check(config: Config) -> None:
       UserError: names the key, its value and what is allowed.
     """
     _check_values(config)
-    # Every recipe of the generated half must get a slice, however the half is divided.
+    # Every recipe must get a slice, however the half is divided: tfaug's own rows have up to three (`methods.check`).
     least = 20 if config.segment.partition == "released" else 6
     if config.segment.batch_size < least:
         raise UserError(

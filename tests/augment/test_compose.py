@@ -158,6 +158,20 @@ def test_what_occurs_twice_in_a_method_draws_anew_and_alone_the_generators_share
     assert len(alone) > 1 and len({tuple(seed) for seed in alone}) == len(alone)
 
 
+@pytest.mark.parametrize("partition", ["even", "composed", "released"])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_from_the_smallest_batch_on_every_recipe_gets_a_slice_at_every_step(partition, number):
+    method = Method(generated=tuple((f"transform{k}",) for k in range(number)))
+    recipes, least = len(method.recipes(partition)), method.smallest_batch(partition)
+
+    def fewest(batch_size):
+        steps = range(40 if partition == "released" and number == 3 else 1)
+        return min(int(min(augmenter(partition=partition).shares(batch_size, recipes, k, "x")[1:])) for k in steps)
+
+    assert all(fewest(batch_size) >= 1 for batch_size in range(least, least + 6))
+    assert least == 1 or fewest(least - 1) == 0
+
+
 def test_mixup_partners_come_from_the_whole_batch():
     class FromFirst:
         def sample(self, batch, seed):

@@ -24,7 +24,7 @@ class Augmenter:
     Args:
       transforms: by name.
       seed_at: function from (purpose, step) to a [2] seed.
-      partition: how the generated half is made, "even", "composed" or "released"; see `recipes` and `shares`.
+      partition: how the generated half is made, "even", "composed" or "released"; see `Method.recipes` and `shares`.
     """
 
     def __init__(self, transforms: Mapping[str, object], seed_at: Callable, partition: str = "even"):
@@ -49,7 +49,7 @@ class Augmenter:
         def augment(batch: Batch, step, purpose: str) -> Batch:
             drawn = collections.Counter()
             batch = self._in_turn(method.first, batch, step, purpose, drawn)
-            if recipes := self.recipes(method):
+            if recipes := method.recipes(self.partition):
                 sizes = self.shares(batch.image.shape[0], len(recipes), step, purpose)
                 original, *parts = _split(batch, sizes)
                 generated = [
@@ -80,7 +80,7 @@ class Augmenter:
 
     def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
         """The recipe of each slice in a batch of `method`, as text; generated slices have undergone `first` as well."""
-        recipes = [method.first, *self.recipes(method)]
+        recipes = [method.first, *method.recipes(self.partition)]
         sizes = self.shares(batch_size, len(recipes) - 1, step, purpose) if len(recipes) > 1 else [batch_size]
         names = [
             "+".join(map(plugins.short_name, recipe)) or "original"
@@ -91,15 +91,6 @@ class Augmenter:
             half = batch_size // 2
             names[half:] = [f"{name}+mixup" for name in names[half:]]
         return names
-
-    def recipes(self, method: Method) -> tuple[tuple[str, ...], ...]:
-        """The recipes that share the generated half: the method's own, or with "composed" all its transforms in turn.
-
-        The paper divides this half of `aff_gd_gi` into X_V, X_I and X_VI; with "composed", all of it is X_VI.
-        """
-        if self.partition != "composed" or not method.generated:
-            return method.generated
-        return (tuple(dict.fromkeys(name for recipe in method.generated for name in recipe)),)
 
     def shares(self, batch_size: int, num_recipes: int, step, purpose: str):
         """How many slices stay original, then how many each recipe generates.
