@@ -149,6 +149,21 @@ def test_class_weights_of_another_number_of_classes_are_refused(root, stage, wei
     assert f"{len(weights)} numbers for 3 classes" in raised.value.problem
 
 
+def test_class_weights_of_g_i_alone_are_checked_and_filled_in_as_the_others(root, tmp_path):
+    config = config_of(root, tmp_path)
+    config.augment.class_weights = (0.5, 0.25, 0.25)
+    config.augment.of_intensity = {"class_weights": ()}
+    resolved = sources.resolve(config)
+    assert rules.is_resolved(resolved) and not rules.is_resolved(config)
+    assert rules.of_generator(resolved, "deform").augment.class_weights == (0.5, 0.25, 0.25)
+    of_intensity = rules.of_generator(resolved, "intensity").augment.class_weights
+    assert of_intensity == resolved.segment.class_weights == pytest.approx((0.1, 0.45, 0.45))
+    config.augment.of_intensity = {"class_weights": (0.5, 0.5)}
+    problem = "^--config.augment.of_intensity: augment.class_weights: has 2 numbers for 3 classes; give one a class"
+    with pytest.raises(UserError, match=problem):
+        sources.resolve(config)
+
+
 def test_class_weights_wait_for_the_structures_of_the_data_set(tmp_path):
     write_patient(tmp_path, "patient001")
     config = acdc.get_config()

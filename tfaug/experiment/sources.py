@@ -271,9 +271,8 @@ def _resolve(config):
         found = ", ".join(f"{value} {name}" for name, value in task.structures.items())
         print(f"data: {root(config)}, layout {config.data.reader}, structures {found}")
     _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis))
-    for stage in ("augment", "segment"):
-        if not config[stage].class_weights:
-            config[stage].class_weights = task.class_weights
+    for section in rules.unweighted(config):
+        section["class_weights"] = task.class_weights
     rules.check(config)
 
 
