@@ -101,17 +101,16 @@ class Upsample(layers.Layer):
 
 @contextlib.contextmanager
 def frozen_statistics(*models: keras.Model):
-    """Within, training-mode calls of `models` use batch statistics but leave their moving statistics as they are.
+    """Within, training-mode calls of `models` use batch statistics; afterwards every variable is as it was before.
 
-    One network's update runs the others in training mode too; only its own may change. Works by momentum 1, which a
-    `tf.function` reads while it is traced.
+    One network's update runs the others in training mode too; only its own may change. Holds for whatever a layer
+    keeps, as moving statistics or a normalised kernel, eagerly and in a `tf.function`; `models` must not be trained
+    within.
     """
-    norms = [part for model in models for part in model.submodules if isinstance(part, layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
+    variables = [variable for model in models for variable in model.variables]
+    before = [variable.read_value() for variable in variables]
     try:
-        for norm in norms:
-            norm.momentum = 1.0
         yield
     finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
+        for variable, value in zip(variables, before):
+            variable.assign(value)

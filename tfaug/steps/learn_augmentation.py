@@ -132,7 +132,9 @@ class LearnAugmentation(tf.Module):
         s, g, d = self.segmenter, self.generator, self.discriminator
         models = {"segmenter": s, "generator": g, "discriminator": d}
         with frozen_statistics(*(model for name, model in models.items() if name not in networks)):
-            scalars, field = {}, self._field(batch)
+            scalars = {}
+            with frozen_statistics(g):
+                field = self._field(batch)
             with tf.GradientTape() as tape:
                 tape.watch(field)
                 with tf.GradientTape() as transform_tape:
@@ -161,12 +163,14 @@ class LearnAugmentation(tf.Module):
             adversarial_gradient = transform_tape.gradient(image, field, self.lambda_adv * image_gradient)
             scalars.update(self._gradient_norms(field, field_gradient, adversarial_gradient))
             if "generator" in networks:
-                # What G's own backward pass needs is computed again, now that S needs no memory any more.
-                with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
+                # What G's own backward pass needs is computed again, now that S needs no memory any more. Only now do
+                # G's statistics move: a layer that uses them gives the same field twice.
+                with tf.control_dependencies([field_gradient]), tf.GradientTape() as tape:
                     again = self._field(batch)
                     descent = tf.reduce_sum(field_gradient * again)
                     if self.lambda_diversity:
-                        other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
+                        with frozen_statistics(g):
+                            other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
                         diversity = self._diversity(self._rewarded(again), self._rewarded(other), self.big_limit)
                         scalars["loss/diversity"] = diversity
                         descent += self.lambda_diversity * diversity
