@@ -151,6 +151,29 @@ def test_a_layer_that_uses_what_it_keeps_gives_the_generator_one_field_an_update
     np.testing.assert_array_equal(*fields)
 
 
+class Position(keras.layers.Layer):
+    """Adds an embedding of each row, of which it gathers a part, and has a weight without use."""
+
+    def build(self, shape):
+        self.rows = self.add_weight("rows", (2 * SIZE, 1), initializer="ones")
+        self.unused = self.add_weight("unused", ())
+
+    def call(self, x):
+        return x + tf.gather(self.rows, tf.range(SIZE))[:, tf.newaxis]
+
+
+@pytest.mark.parametrize("lambda_seg", [1.0, 2.0])
+def test_a_segmenter_may_gather_a_weight_or_not_use_one_whatever_its_loss_weighs(lambda_seg, eager):
+    step = make_step(lambda_seg=lambda_seg)
+    image = keras.Input((SIZE, SIZE, 1))
+    step.warm_up = Segment(keras.Model(image, step.segmenter(Position(name="position")(image))), 1e-3, WEIGHTS)
+    layer = step.segmenter.get_layer("position")
+    before = layer.unused.numpy()
+    step.update(generator_batch())
+    assert (layer.rows.numpy()[:SIZE] != 1).all() and (layer.rows.numpy()[SIZE:] == 1).all()
+    assert layer.unused.numpy() == before
+
+
 def test_the_three_networks_share_no_variable():
     step = make_step()
     owners = [{id(value) for value in model.variables} for model in networks_of(step).values()]

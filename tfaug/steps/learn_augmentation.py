@@ -177,7 +177,11 @@ class LearnAugmentation(tf.Module):
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
                 if self.lambda_seg not in (0, 1):  # it weighs what G descends; S descends L_S
-                    segmenter_gradients = [gradient / self.lambda_seg for gradient in segmenter_gradients]
+                    # That of a gathered weight is `tf.IndexedSlices`, that of an unused one None, as Adam takes both.
+                    segmenter_gradients = [
+                        None if gradient is None else tf.convert_to_tensor(gradient) / self.lambda_seg
+                        for gradient in segmenter_gradients
+                    ]
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
                 with frozen_statistics(g):
