@@ -113,6 +113,9 @@ def test_released_code_sets_every_switch():
         ("augment.of_intensity", {"of_intensity": {}}, "did you mean 'intensity'"),
         ("augment.of_intensity", {"r1": "much"}, "give a value of the type"),
         ("augment.of_intensity", ("pack", 5), "as {'pack': 5}"),
+        ("augment.of_intensity", {"class_weights": (0.1, -0.3)}, "one number a class"),
+        ("augment.of_intensity", {"num_steps": 0}, "a whole number of at least 1"),
+        ("augment.of_intensity", {"filters": 0}, "a whole number of at least 1"),
         ("segment.batch_size", 5, "6 or more"),
         ("segment.batch_size", 10.0, "whole number"),
         ("segment.num_steps", 9.5, "whole number"),
@@ -214,7 +217,7 @@ def test_what_is_otherwise_for_g_i_reaches_its_training_alone():
     assert rules.of_generator(intensity, "intensity") == intensity
     assert config.augment.of_intensity["pack"] == 5
     config.augment.of_intensity = {"pack": 3}
-    with pytest.raises(UserError, match="--config.augment.pack: packs of 3 do not fill"):
+    with pytest.raises(UserError, match="--config.augment.of_intensity: augment.pack: packs of 3 do not fill"):
         rules.check(config)
 
 

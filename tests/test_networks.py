@@ -8,7 +8,7 @@ import pytest
 from tfaug.augment.affine import Affine, Scale
 from tfaug.augment.elastic import Elastic
 from tfaug.augment.intensity import ContrastBrightness
-from tfaug.augment.methods import GENERATORS, METHODS
+from tfaug.augment.methods import GENERATORS, METHODS, TRANSFORMS
 from tfaug.augment.mixup import MixUp
 from tfaug.compat import keras
 from tfaug.configs import acdc_quick, phantom
@@ -121,6 +121,7 @@ def test_the_transforms_have_the_strengths_of_the_config():
         "contrast_brightness_strong": ContrastBrightness((0.2, 1.8), (-0.4, 0.5)),
         "mixup": MixUp(0.7),
     }
+    assert sorted(TRANSFORMS) == sorted({*transforms, "histogram", *GENERATORS})  # these need scans and networks
     config.transforms.update({"affine": "released", "random_intensity": "released", "elastic_mm": "auto"})
     transforms = networks.augmenter(config, "even").transforms
     assert transforms["affine"] == Affine(scale_decimals=2, extra_flip_coin=True)

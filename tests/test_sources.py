@@ -149,6 +149,21 @@ def test_class_weights_of_another_number_of_classes_are_refused(root, stage, wei
     assert f"{len(weights)} numbers for 3 classes" in raised.value.problem
 
 
+def test_class_weights_of_g_i_alone_are_checked_and_filled_in_as_the_others(root, tmp_path):
+    config = config_of(root, tmp_path)
+    config.augment.class_weights = (0.5, 0.25, 0.25)
+    config.augment.of_intensity = {"class_weights": ()}
+    resolved = sources.resolve(config)
+    assert rules.is_resolved(resolved) and not rules.is_resolved(config)
+    assert rules.of_generator(resolved, "deform").augment.class_weights == (0.5, 0.25, 0.25)
+    of_intensity = rules.of_generator(resolved, "intensity").augment.class_weights
+    assert of_intensity == resolved.segment.class_weights == pytest.approx((0.1, 0.45, 0.45))
+    config.augment.of_intensity = {"class_weights": (0.5, 0.5)}
+    problem = "^--config.augment.of_intensity: augment.class_weights: has 2 numbers for 3 classes; give one a class"
+    with pytest.raises(UserError, match=problem):
+        sources.resolve(config)
+
+
 def test_class_weights_wait_for_the_structures_of_the_data_set(tmp_path):
     write_patient(tmp_path, "patient001")
     config = acdc.get_config()
@@ -240,6 +255,39 @@ def test_a_method_is_found_by_its_name_or_its_short_name(name, tmp_path, monkeyp
     for wrong, problem in (("blurr", "unknown"), ("tests_own_methods:x", "of type int")):
         with pytest.raises(UserError, match=f"--methods: .*{problem}"):
             sources.method(config, wrong, "--methods")
+
+
+FAULTY = """
+from tfaug.augment.methods import AFFINE, Method
+
+deform = ("deform",)
+typo = Method(AFFINE, (deform, ("elastik",)))
+misspelled = Method(("affin",), (deform,))
+without = Method(AFFINE, (deform, ("faulty_methods:Blurr",)))
+rule = Method(AFFINE, (deform,), rule="adversarial")
+six = Method(AFFINE, (deform, ("scale",), ("elastic",), *(("elastic", name) for name in ("deform", "scale", "mixup"))))
+"""
+
+
+@pytest.mark.parametrize(
+    "name, problem",
+    [
+        ("typo", "^transform of faulty_methods:typo: 'elastik' is unknown; did you mean 'elastic'?"),
+        ("misspelled", "'affin' is unknown; did you mean 'affine'?"),
+        ("without", "faulty_methods has no 'Blurr'"),
+        ("rule", "^rule of faulty_methods:rule: 'adversarial' is unknown; did you mean 'adversarial_sl'?"),
+        ("six", "^--config.segment.batch_size: 10 slices are too few for the 6 recipes of .*six; give 11 or more"),
+    ],
+)
+def test_a_method_that_cannot_train_is_refused_before_its_generators_are_learned(tmp_path, monkeypatch, name, problem):
+    (tmp_path / "faulty_methods.py").write_text(FAULTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = phantom.get_config()
+    with pytest.raises(UserError, match=problem):
+        sources.method(config, f"faulty_methods:{name}", "--methods")
+    config.segment.partition = "composed"
+    if name == "six":
+        assert sources.method(config, "faulty_methods:six")[0] == "six"
 
 
 @pytest.fixture

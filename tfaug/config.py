@@ -32,23 +32,12 @@ def check(config: Config) -> None:
       UserError: names the key, its value and what is allowed.
     """
     _check_values(config)
-    # Every recipe of the generated half must get a slice, however the half is divided.
-    least = 20 if config.segment.partition == "released" else 6
-    if config.segment.batch_size < least:
-        raise UserError(
-            "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
-        )
-    for name in ("deform", "intensity"):
-        _check_values(of_generator(config, name))
-    num_classes = len(config.data.structures) + 1
-    for stage in ("augment", "segment"):
-        weights = config[stage].class_weights
-        if config.data.structures and weights and len(weights) != num_classes:
-            raise UserError(
-                f"--config.{stage}.class_weights",
-                f"has {len(weights)} numbers for {num_classes} classes",
-                "give one a class, background first, or () for the default",
-            )
+    of_intensity = of_generator(config, "intensity")  # G_V's differs in nothing
+    try:
+        _check_values(of_intensity)
+    except UserError as error:  # all but the values of this key have been checked
+        problem = f"{error.subject.removeprefix('--config.')}: {error.problem}"
+        raise UserError("--config.augment.of_intensity", problem, error.remedy) from None
     if not (config.splits.random or config.splits.file):
         check_splits(config)
 
@@ -89,6 +78,21 @@ def _check_values(config):
             f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
             "give a divisor of augment.batch_size",
         )
+    # Every recipe must get a slice, however the half is divided: tfaug's own rows have up to three (`methods.check`).
+    least = 20 if config.segment.partition == "released" else 6
+    if config.segment.batch_size < least:
+        raise UserError(
+            "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
+        )
+    num_classes = len(config.data.structures) + 1
+    for stage in ("augment", "segment"):
+        weights = config[stage].class_weights
+        if config.data.structures and weights and len(weights) != num_classes:
+            raise UserError(
+                f"--config.{stage}.class_weights",
+                f"has {len(weights)} numbers for {num_classes} classes",
+                "give one a class, background first, or () for the default",
+            )
 
 
 def of_generator(config: Config, name: str) -> Config:
@@ -170,8 +174,13 @@ def is_resolved(config: Config) -> bool:
     """Whether a config fixes all that depends on the data: structures, channels, reader, weights, grid and splits."""
     unresolved = "auto" in (config.data.image_size, config.data.resolution)
     unnamed = not (config.data.structures and config.data.channels and config.data.reader)
-    unweighted = not (config.augment.class_weights and config.segment.class_weights)
-    return not (unresolved or unnamed or unweighted or config.splits.random or config.splits.file)
+    return not (unresolved or unnamed or unweighted(config) or config.splits.random or config.splits.file)
+
+
+def unweighted(config: Config) -> list[Config]:
+    """The sections of a config whose class weights are yet to be replaced by the default."""
+    sections = (config.augment, config.segment, config.augment.of_intensity)
+    return [section for section in sections if "class_weights" in section and not section["class_weights"]]
 
 
 def check_splits(config: Config) -> None:

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfaug.augment.compose import Augmenter
 from tfaug.augment.learned import Learned
-from tfaug.augment.methods import METHODS
+from tfaug.augment.methods import METHODS, Method
 from tfaug.data.pipeline import seed_at
 from tfaug.types import Batch
 
@@ -126,6 +126,50 @@ def test_draws_differ_between_transforms_purposes_recipes_and_steps():
     recipes = draws("aff_gd_gi") - affine
     assert len(np.unique(np.round(recipes[10:16], 5))) == 6  # X_V and X_I have z of their own
     assert not np.allclose(draws("aff_rd")[10:] - affine[10:], draws("aff_ri")[10:] - affine[10:])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(generated=(("elastic",), ("elastic",), ("contrast_brightness",))),
+        Method(generated=(("elastic", "elastic"), ("elastic", "elastic"))),
+        Method(("elastic", "elastic")),
+        Method(("mixup",), mixup=True),
+        Method(generated=(("deform", "intensity"), ("deform", "intensity"), ("deform", "deform"))),
+        METHODS["aff_strong_gd_gi"],
+    ],
+)
+def test_what_occurs_twice_in_a_method_draws_anew_and_alone_the_generators_share_z(method):
+    seeds = []
+
+    class Seen(Keep):
+        def __init__(self, name):
+            self.name = name
+
+        def sample(self, batch, seed):
+            seeds.append((self.name, *seed.numpy().tolist()))
+            return {}
+
+    one = Augmenter({name: Seen(name) for name in method.transforms}, lambda purpose, step: seed_at(0, purpose, step))
+    one.method(method)(Batch(tf.zeros([N, 4, 4, 1]), tf.zeros([N, 4, 4, 4])), tf.constant(0, tf.int64), "labelled")
+    together = [k for k, (name, *_) in enumerate(seeds) if name == "intensity"]
+    assert all(seeds[k][1:] == seeds[k - 1][1:] for k in together)
+    alone = [seed for _, *seed in (one for k, one in enumerate(seeds) if k not in together)]
+    assert len(alone) > 1 and len({tuple(seed) for seed in alone}) == len(alone)
+
+
+@pytest.mark.parametrize("partition", ["even", "composed", "released"])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_from_the_smallest_batch_on_every_recipe_gets_a_slice_at_every_step(partition, number):
+    method = Method(generated=tuple((f"transform{k}",) for k in range(number)))
+    recipes, least = len(method.recipes(partition)), method.smallest_batch(partition)
+
+    def fewest(batch_size):
+        steps = range(40 if partition == "released" and number == 3 else 1)
+        return min(int(min(augmenter(partition=partition).shares(batch_size, recipes, k, "x")[1:])) for k in steps)
+
+    assert all(fewest(batch_size) >= 1 for batch_size in range(least, least + 6))
+    assert least == 1 or fewest(least - 1) == 0
 
 
 def test_mixup_partners_come_from_the_whole_batch():

@@ -46,6 +46,28 @@ def test_weights_and_moving_statistics_follow_by_hand(decay):
         np.testing.assert_array_equal(variable, 30)
 
 
+def test_counts_are_copied_and_other_precisions_averaged():
+    class Counts(keras.layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight("count", (), dtype=tf.int64, initializer="zeros", trainable=False)
+            self.total = self.add_weight("total", (), dtype=tf.float64, initializer="zeros", trainable=False)
+            self.full = self.add_weight("full", (), dtype=tf.bool, initializer="zeros", trainable=False)
+
+        def call(self, x):
+            return x
+
+    def counting():
+        inputs = keras.Input((2,))
+        return keras.Model(inputs, Counts()(inputs))
+
+    own, average = counting(), counting()
+    step = Averaged(lambda batch, index: {}, [own], [average], 0.5)
+    own.set_weights([9, 3.0, True])
+    for index in range(2):  # decays 0.1 and 2/11
+        step(None, index)
+    assert average.get_weights() == [9, pytest.approx(3 * (1 - 0.1 * 2 / 11)), True]
+
+
 def test_a_checkpoint_holds_the_averages():
     own, average = start()
     step = Averaged(Jump(own), [own], [average], 0.9)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from fast_networks import discriminator, generator, segmenter
 
 from tfaug import steps
+from tfaug.augment import methods
 from tfaug.augment.methods import METHODS
 from tfaug.engine.errors import UserError
 from tfaug.types import AdversarialBatch, Batch, GeneratorBatch
@@ -116,6 +117,7 @@ def test_augmentations_are_learned_for_any_number_of_classes_and_channels(kind):
 
 def test_every_method_names_a_rule():
     assert {method.rule for method in METHODS.values()} == set(steps.RULES)
+    assert methods.RULES == tuple(steps.RULES)
 
 
 def test_the_users_own_rule_trains_the_segmenter(own):

@@ -95,6 +95,85 @@ def test_frozen_statistics_hold_in_a_traced_update():
     assert [moved(networks_of(step)[name], before[name]) for name in NETWORKS] == [True, False, False]
 
 
+class Itself(keras.layers.Layer):
+    """Updates a running mean, by which it divides, and a weight that is trained as well: when it is trained."""
+
+    def build(self, shape):
+        self.mean = self.add_weight("mean", (), initializer="ones", trainable=False)
+        self.calls = self.add_weight("calls", (), dtype=tf.int64, initializer="zeros", trainable=False)
+        self.scale = self.add_weight("scale", (), initializer="ones")
+
+    def call(self, x, training=None):
+        if training:
+            self.mean.assign(0.9 * self.mean + 0.1 * tf.reduce_mean(tf.abs(x)))
+            self.calls.assign_add(1)
+            self.scale.assign(self.scale / 2)
+        return self.scale * x / self.mean
+
+
+def with_layers_that_update_themselves(**changes):
+    """An update rule whose generator and discriminator have such a layer in front."""
+    step = make_step(**changes)
+    arguments = {name: getattr(step, name) for name in ("lambda_seg", "lambda_adv", "lambda_big", "adversarial_form")}
+    arguments.update(learning_rate=1e-3, class_weights=WEIGHTS, task_gradient=True, warmup_steps=0)
+    image, z = keras.Input((SIZE, SIZE, 1)), keras.Input((100,))
+    g = keras.Model([image, z], step.generator([Itself(name="itself")(image), z]))
+    d = keras.Model(image, step.discriminator(Itself(name="itself")(image)))
+    order = {"discriminator_first": step.discriminator_first, "lambda_diversity": step.lambda_diversity, "r1": step.r1}
+    return LearnAugmentation("deform", step.segmenter, g, d, **arguments, **order)
+
+
+@pytest.mark.parametrize("discriminator_first", [True, False])
+@pytest.mark.parametrize("traced", [True, False])
+def test_layers_that_update_themselves_do_so_in_their_own_update_alone(traced, discriminator_first):
+    tf.config.run_functions_eagerly(not traced)
+    try:
+        order = {"discriminator_first": discriminator_first}
+        step, batch = with_layers_that_update_themselves(lambda_diversity=0.1, r1=1.0, **order), generator_batch()
+        before = {name: snapshot(model) for name, model in networks_of(step).items()}
+        tf.function(step.judge, autograph=False)(batch.labelled.image, batch.real)
+        for chosen in (("segmenter",), ("generator",), ("discriminator",)):
+            step.update(batch, chosen)
+            for name, model in networks_of(step).items():
+                assert moved(model, before[name]) == (name in chosen), (chosen, name)
+                before[name] = snapshot(model)
+        for name in ("generator", "discriminator"):
+            assert int(getattr(step, name).get_layer("itself").calls) == 1
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_a_layer_that_uses_what_it_keeps_gives_the_generator_one_field_an_update(eager, monkeypatch):
+    step, fields = with_layers_that_update_themselves(), []
+    field_of = step._field
+    monkeypatch.setattr(step, "_field", lambda batch: fields.append(field_of(batch)) or fields[-1])
+    step.update(generator_batch())
+    np.testing.assert_array_equal(*fields)
+
+
+class Position(keras.layers.Layer):
+    """Adds an embedding of each row, of which it gathers a part, and has a weight without use."""
+
+    def build(self, shape):
+        self.rows = self.add_weight("rows", (2 * SIZE, 1), initializer="ones")
+        self.unused = self.add_weight("unused", ())
+
+    def call(self, x):
+        return x + tf.gather(self.rows, tf.range(SIZE))[:, tf.newaxis]
+
+
+@pytest.mark.parametrize("lambda_seg", [1.0, 2.0])
+def test_a_segmenter_may_gather_a_weight_or_not_use_one_whatever_its_loss_weighs(lambda_seg, eager):
+    step = make_step(lambda_seg=lambda_seg)
+    image = keras.Input((SIZE, SIZE, 1))
+    step.warm_up = Segment(keras.Model(image, step.segmenter(Position(name="position")(image))), 1e-3, WEIGHTS)
+    layer = step.segmenter.get_layer("position")
+    before = layer.unused.numpy()
+    step.update(generator_batch())
+    assert (layer.rows.numpy()[:SIZE] != 1).all() and (layer.rows.numpy()[SIZE:] == 1).all()
+    assert layer.unused.numpy() == before
+
+
 def test_the_three_networks_share_no_variable():
     step = make_step()
     owners = [{id(value) for value in model.variables} for model in networks_of(step).values()]

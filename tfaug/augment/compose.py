@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 from collections.abc import Callable, Mapping
 
@@ -14,7 +15,7 @@ from tfaug.types import Batch
 
 
 class Augmenter:
-    """Applies transforms by name, each with its own stream of draws.
+    """Applies transforms by name, each with its own stream of draws, wherever in a method it occurs.
 
     A transform has two methods, made of TensorFlow operations: `sample(batch, seed)` draws parameters (any structure of
     tensors) from a [2] seed, and `apply(batch, params)` returns a `Batch` of the same shapes and types. A method may
@@ -23,7 +24,7 @@ class Augmenter:
     Args:
       transforms: by name.
       seed_at: function from (purpose, step) to a [2] seed.
-      partition: how the generated half is made, "even", "composed" or "released"; see `recipes` and `shares`.
+      partition: how the generated half is made, "even", "composed" or "released"; see `Method.recipes` and `shares`.
     """
 
     def __init__(self, transforms: Mapping[str, object], seed_at: Callable, partition: str = "even"):
@@ -33,7 +34,7 @@ class Augmenter:
 
     def affine(self, batch: Batch, step, purpose: str) -> Batch:
         """The affine augmentation alone, drawn from the stream of `purpose`."""
-        return self._in_turn(AFFINE, batch, step, purpose)
+        return self._in_turn(AFFINE, batch, step, purpose, collections.Counter())
 
     def method(self, method: Method) -> Callable:
         """The augmentation of one row: function from (`Batch`, step, purpose) to a `Batch` of the same size.
@@ -46,18 +47,19 @@ class Augmenter:
                 self.transforms[name] = _load(name, self.transforms)
 
         def augment(batch: Batch, step, purpose: str) -> Batch:
-            batch = self._in_turn(method.first, batch, step, purpose)
-            if recipes := self.recipes(method):
+            drawn = collections.Counter()
+            batch = self._in_turn(method.first, batch, step, purpose, drawn)
+            if recipes := method.recipes(self.partition):
                 sizes = self.shares(batch.image.shape[0], len(recipes), step, purpose)
                 original, *parts = _split(batch, sizes)
                 generated = [
-                    self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}")
+                    self._in_turn(recipe, part, step, f"{purpose}/{'+'.join(recipe)}", drawn)
                     for recipe, part in zip(recipes, parts)
                 ]
                 batch = _concat(batch, original, *generated)
             if method.mixup:
                 half = batch.image.shape[0] // 2
-                mixed = self._in_turn(("mixup",), batch, step, purpose)
+                mixed = self._in_turn(("mixup",), batch, step, purpose, drawn)
                 batch = _concat(batch, _split(batch, [half, -1])[0], _split(mixed, [half, -1])[1])
             return batch
 
@@ -78,7 +80,7 @@ class Augmenter:
 
     def names(self, method: Method, batch_size: int, step, purpose: str) -> list[str]:
         """The recipe of each slice in a batch of `method`, as text; generated slices have undergone `first` as well."""
-        recipes = [method.first, *self.recipes(method)]
+        recipes = [method.first, *method.recipes(self.partition)]
         sizes = self.shares(batch_size, len(recipes) - 1, step, purpose) if len(recipes) > 1 else [batch_size]
         names = [
             "+".join(map(plugins.short_name, recipe)) or "original"
@@ -89,15 +91,6 @@ class Augmenter:
             half = batch_size // 2
             names[half:] = [f"{name}+mixup" for name in names[half:]]
         return names
-
-    def recipes(self, method: Method) -> tuple[tuple[str, ...], ...]:
-        """The recipes that share the generated half: the method's own, or with "composed" all its transforms in turn.
-
-        The paper divides this half of `aff_gd_gi` into X_V, X_I and X_VI; with "composed", all of it is X_VI.
-        """
-        if self.partition != "composed" or not method.generated:
-            return method.generated
-        return (tuple(dict.fromkeys(name for recipe in method.generated for name in recipe)),)
 
     def shares(self, batch_size: int, num_recipes: int, step, purpose: str):
         """How many slices stay original, then how many each recipe generates.
@@ -119,11 +112,15 @@ class Augmenter:
         ends = [generated * index // num_recipes for index in range(num_recipes + 1)]
         return [batch_size // 2] + [end - start for start, end in zip(ends, ends[1:])]
 
-    def _in_turn(self, names, batch, step, purpose):
+    def _in_turn(self, names, batch, step, purpose, drawn):
+        """Applies transforms one after another; `drawn` counts how often each has drawn for a purpose in this batch."""
         for name in names:
+            before = drawn[name, purpose]
+            drawn[name, purpose] += 1
             # Both generators share one z: X_VI is G_I applied to X_V with the same z, as in the released program.
             stream = "z" if name in GENERATORS else name
-            params = self.transforms[name].sample(batch, self.seed_at(f"{stream}/{purpose}", step))
+            stream = f"{stream}#{before}/{purpose}" if before else f"{stream}/{purpose}"
+            params = self.transforms[name].sample(batch, self.seed_at(stream, step))
             batch = self.transforms[name].apply(batch, params)
         return batch
 

@@ -19,6 +19,14 @@ GENERATORS: Mapping[str, tuple[str, bool]] = {
 Without L_reg, lambda_adv = lambda_big = 0, as are the loss weights that are not in the paper.
 """
 
+TRANSFORMS = (
+    *("affine", "scale", "elastic", "elastic_strong", "contrast_brightness", "contrast_brightness_strong"),
+    *("mixup", "histogram", *GENERATORS),
+)
+"""The names of the transforms of `experiment.networks.augmenter`."""
+RULES = ("segment", "adversarial_sl", "adversarial_ssl")
+"""The names of `tfaug.steps.RULES`, which cannot be read without TensorFlow."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -65,6 +73,20 @@ class Method:
     def generators(self) -> tuple[str, ...]:
         """The names of the generators that must be learned beforehand."""
         return tuple(name for name in GENERATORS if name in self.transforms)
+
+    def recipes(self, partition: str) -> tuple[tuple[str, ...], ...]:
+        """The recipes that share the generated half: the method's own, or with "composed" all its transforms in turn.
+
+        The paper divides this half of `aff_gd_gi` into X_V, X_I and X_VI; with "composed", all of it is X_VI.
+        """
+        if partition != "composed" or not self.generated:
+            return self.generated
+        return (tuple(dict.fromkeys(name for recipe in self.generated for name in recipe)),)
+
+    def smallest_batch(self, partition: str) -> int:
+        """From how many slices on `compose.Augmenter.shares` gives each recipe at least one at every step."""
+        number = len(self.recipes(partition))
+        return 20 if partition == "released" and number == 3 else max(1, 2 * number - 1)
 
 
 AFFINE = ("affine",)
@@ -124,3 +146,24 @@ def table(names: Iterable[str]) -> dict[str, Method]:
             raise UserError("methods", f"two methods have the name {short!r}", "name each once")
         rows[short] = method
     return rows
+
+
+def check(name: str, method: Method, partition: str, batch_size: int) -> None:
+    """Refuses a row that no segmenter can be trained with; its generators would be learned in vain.
+
+    Args:
+      name: the row's, for errors.
+      method: the row.
+      partition: how the generated half is made, see `compose.Augmenter`.
+      batch_size: of the segmenter's training.
+
+    Raises:
+      UserError: a transform or the rule is unknown, or a recipe would get no slice.
+    """
+    for transform in method.transforms:
+        plugins.load(transform, dict.fromkeys(TRANSFORMS), f"transform of {name}")
+    plugins.load(method.rule, dict.fromkeys(RULES), f"rule of {name}")
+    least = method.smallest_batch(partition)
+    if batch_size < least:
+        problem = f"{batch_size} slices are too few for the {len(method.recipes(partition))} recipes of {name}"
+        raise UserError("--config.segment.batch_size", problem, f"give {least} or more")

@@ -31,12 +31,13 @@ def method(config: Config, name: str, flag: str = "--aug") -> tuple[str, Method]
     """The row of the table that a flag names, by its short name or as "my_module:name".
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or no segmenter can be trained with it; see `methods.check`.
     """
     table = {**methods.METHODS, **methods.table(config.methods)}
     found = plugins.load(name, table, flag)
     if not isinstance(found, Method):
         raise UserError(flag, f"{name!r} is of type {type(found).__name__}", "name a tfaug.augment.methods.Method")
+    methods.check(name, found, config.segment.partition, config.segment.batch_size)
     return plugins.short_name(name), found
 
 
@@ -288,9 +289,8 @@ def _resolve(config):
         found = ", ".join(f"{value} {name}" for name, value in task.structures.items())
         print(f"data: {root(config)}, layout {config.data.reader}, structures {found}")
     _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis))
-    for stage in ("augment", "segment"):
-        if not config[stage].class_weights:
-            config[stage].class_weights = task.class_weights
+    for section in rules.unweighted(config):
+        section["class_weights"] = task.class_weights
     rules.check(config)
 
 

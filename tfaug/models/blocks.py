@@ -101,17 +101,16 @@ class Upsample(layers.Layer):
 
 @contextlib.contextmanager
 def frozen_statistics(*models: keras.Model):
-    """Calls of `models` in training mode use batch statistics in the block, but leave the moving statistics unchanged.
+    """Calls of `models` in training mode use batch statistics in the block, but leave every variable as it was.
 
-    One network's update runs the others in training mode too, but may change only its own. Works by a momentum of 1,
-    which a `tf.function` reads while it is traced.
+    One network's update runs the others in training mode too, but may change only its own. This holds for whatever a
+    layer keeps, such as moving statistics or a normalised kernel, eagerly and in a `tf.function`; `models` must not be
+    trained in the block.
     """
-    norms = [part for model in models for part in model.submodules if isinstance(part, layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
+    variables = [variable for model in models for variable in model.variables]
+    before = [variable.read_value() for variable in variables]
     try:
-        for norm in norms:
-            norm.momentum = 1.0
         yield
     finally:
-        for norm, momentum in zip(norms, momenta):
-            norm.momentum = momentum
+        for variable, value in zip(variables, before):
+            variable.assign(value)

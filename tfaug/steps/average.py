@@ -13,7 +13,8 @@ class Averaged(tf.Module):
     """An update rule that also averages the weights, and the moving statistics, of some of its networks.
 
     After update number n (0-based), an average moves towards its network by 1 - min(decay, (1 + n) / (10 + n)) of their
-    distance, so that it soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does).
+    distance, so that it soon forgets the initial weights (as `tf.train.ExponentialMovingAverage` does). Variables that
+    are not floating-point numbers, such as a layer's count of batches, are copied.
 
     Args:
       step: the update rule.
@@ -36,4 +37,7 @@ class Averaged(tf.Module):
     def _average(self, decay):
         for network, own in zip(self.networks, self.averages):
             for weight, average in zip(network.variables, own.variables):
-                average.assign_sub((1 - decay) * (average - weight))
+                if weight.dtype.is_floating:
+                    average.assign_sub(tf.cast(1 - decay, weight.dtype) * (average - weight))
+                else:
+                    average.assign(weight)

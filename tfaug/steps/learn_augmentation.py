@@ -131,7 +131,9 @@ class LearnAugmentation(tf.Module):
         s, g, d = self.segmenter, self.generator, self.discriminator
         models = {"segmenter": s, "generator": g, "discriminator": d}
         with frozen_statistics(*(model for name, model in models.items() if name not in networks)):
-            scalars, field = {}, self._field(batch)
+            scalars = {}
+            with frozen_statistics(g):
+                field = self._field(batch)
             with tf.GradientTape() as tape:
                 tape.watch(field)
                 with tf.GradientTape() as transform_tape:
@@ -160,19 +162,25 @@ class LearnAugmentation(tf.Module):
             adversarial_gradient = transform_tape.gradient(image, field, self.lambda_adv * image_gradient)
             scalars.update(self._gradient_norms(field, field_gradient, adversarial_gradient))
             if "generator" in networks:
-                # What G's own backward pass needs is recomputed, now that S no longer needs memory.
-                with tf.control_dependencies([field_gradient]), frozen_statistics(g), tf.GradientTape() as tape:
+                # What G's own backward pass needs is recomputed, now that S no longer needs memory. Only now do G's
+                # statistics move: a layer that uses them gives the same field twice.
+                with tf.control_dependencies([field_gradient]), tf.GradientTape() as tape:
                     again = self._field(batch)
                     descent = tf.reduce_sum(field_gradient * again)
                     if self.lambda_diversity:
-                        other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
+                        with frozen_statistics(g):
+                            other = self._field(batch._replace(z=tf.roll(batch.z, 1, axis=0)))
                         diversity = self._diversity(self._rewarded(again), self._rewarded(other), self.big_limit)
                         scalars["loss/diversity"] = diversity
                         descent += self.lambda_diversity * diversity
                 descend(self.generator_optimizer, tape, descent, g.trainable_variables)
             if "segmenter" in networks:
                 if self.lambda_seg not in (0, 1):  # it weights what G descends; S descends L_S
-                    segmenter_gradients = [gradient / self.lambda_seg for gradient in segmenter_gradients]
+                    # That of a gathered weight is `tf.IndexedSlices`, that of an unused one None, as Adam takes both.
+                    segmenter_gradients = [
+                        None if gradient is None else tf.convert_to_tensor(gradient) / self.lambda_seg
+                        for gradient in segmenter_gradients
+                    ]
                 optimizer.apply_gradients(zip(segmenter_gradients, s.trainable_variables))
             if not self.discriminator_first:
                 with frozen_statistics(g):
