@@ -739,13 +739,13 @@ def test_n5_the_report_of_a_real_training_says_so(fresh):
 
 
 NUMBERS = {
-    "D": range(1, 41),
-    "C": range(1, 19),
+    "D": range(1, 43),
+    "C": range(1, 24),
     "K": range(1, 9),
-    "P": range(1, 9),
-    "N": range(1, 6),
+    "P": range(1, 10),
+    "N": range(1, 8),
     "Y": range(1, 4),
-    "R": range(1, 5),
+    "R": range(1, 6),
     "V": range(1, 11),
     "S": [1, 2, 4, 6, 8, 9],
 }
