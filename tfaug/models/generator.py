@@ -41,7 +41,8 @@ def generator(
       half_pixel_centers: see `blocks.Upsample`.
       norm_momentum: of the batch norms' moving statistics.
       seed: of the initial weights.
-      head_scale: of the last layer's initial weights, and with it of the fields that learning starts from.
+      head_scale: of the last layer's initial weights, and with it of the fields that learning starts from. The
+        forms "curve", "increasing" and "quantiles" have none: they start as `blocks.dense` does, near no change.
       deformation: the form of v. "free": a displacement a pixel (the paper's). "coarse": displacements of control
         points, upsampled bicubically. "velocity": a stationary velocity field on the control points, integrated by
         scaling and squaring (Arsigny et al., MICCAI 2006), which does not fold as long as it is smooth.
