@@ -64,6 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.discriminator = "dcgan"  # section 3.3; "histogram" and "quantiles" see only grey values
     config.model.filters = 16  # released program
     config.model.half_pixel_centers = True  # the released program's upsampling is off by half a pixel
+    # No effect on the forms of G_I that are curves (model.intensity other than "free").
     config.model.head_scale = 1.0  # scales the initial weights of the generators' last layer, and so the first fields
     config.model.norm_momentum = 0.99  # of batch normalisation's moving statistics; released program
     config.model.deformation = "free"  # one displacement per pixel (section 3.3); or "coarse", "velocity"

@@ -204,6 +204,67 @@ def test_of_a_segmenter_that_draws_at_random_the_training_warns_once_and_its_rep
     assert report["warnings"].count(warning) == 1
 
 
+FAILING = """
+import tensorflow as tf
+from tfaug.augment.methods import AFFINE, Method
+from tfaug.steps import Rule
+
+
+class Nothing(tf.Module):
+    def __init__(self, setup):
+        super().__init__()
+        self.segmenter = setup.segmenter
+
+    def __call__(self, batch, index):
+        self.segmenter(batch.image, training=True)
+
+
+class Vector(Nothing):
+    def __call__(self, batch, index):
+        return {"loss/x": tf.zeros([3])}
+
+
+class OtherField(Nothing):
+    def __call__(self, batch, index):
+        return {"loss/x": batch.unlabelled}
+
+
+class Asserts:
+    def sample(self, batch, seed):
+        return tf.random.stateless_uniform([], seed)
+
+    def apply(self, batch, share):
+        with tf.control_dependencies([tf.debugging.assert_less(share, 0.0, message="my own check")]):
+            return batch._replace(image=tf.identity(batch.image))
+
+
+nothing, vector, other_field = map(Rule, (Nothing, Vector, OtherField))
+rule_nothing, rule_vector, rule_other = (
+    Method(AFFINE, rule=f"my_failing:{name}") for name in ("nothing", "vector", "other_field")
+)
+asserts = Method(AFFINE, (("my_failing:Asserts",),))
+"""
+
+
+@pytest.mark.parametrize(
+    "name, part, problem",
+    [
+        ("rule_nothing", "nothing", "returned an object of type NoneType, not scalars by name"),
+        ("rule_vector", "vector", "returned 'loss/x' of shape (3,), not a scalar"),
+        ("rule_other", "other_field", "AttributeError: 'Batch' object has no attribute 'unlabelled'"),
+        ("asserts", "Asserts", "my own check"),
+    ],
+)
+def test_a_part_that_fails_at_the_first_step_is_named_in_one_line(world, name, part, problem):
+    (world / "my_failing.py").write_text(FAILING)
+    flags = (*TINY, "--config.data.root=data", f"--workdir=failing-{name}")
+    flags += ("--config.model.segmenter=unet", "--config.model.discriminator=dcgan")
+    done = tfaug("train", *flags, "--stage=seg", f"--aug=my_failing:{name}", cwd=world, status=2)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: my_failing:{part}: cannot be trained with") and problem in line
+    assert "Traceback" not in done.stderr
+
+
 def test_a_layout_an_update_rule_and_a_segmenter_of_the_users_work_together(world):
     (world / "flat").mkdir()
     for number in range(4):

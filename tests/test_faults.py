@@ -740,7 +740,7 @@ def test_n5_the_report_of_a_real_training_says_so(fresh):
 
 NUMBERS = {
     "D": range(1, 43),
-    "C": range(1, 24),
+    "C": range(1, 25),
     "K": range(1, 9),
     "P": range(1, 10),
     "N": range(1, 8),

@@ -4,6 +4,7 @@ import functools
 
 import fast_networks
 import pytest
+import tensorflow as tf
 
 from tfaug.augment.affine import Affine, Scale
 from tfaug.augment.elastic import Elastic
@@ -13,6 +14,8 @@ from tfaug.augment.mixup import MixUp
 from tfaug.compat import keras
 from tfaug.configs import acdc_quick, phantom
 from tfaug.engine import devices
+from tfaug.engine.errors import MachineError, UserError
+from tfaug.engine.signals import Interrupted
 from tfaug.experiment import networks
 
 
@@ -141,3 +144,35 @@ def test_lengths_that_are_auto_are_shares_of_the_image(resolution):
         fields.append(networks.generator(config, "deform").get_layer("smooth_field").get_config())
     assert fields[0] == fields[1]
     assert (fields[0]["stride"], fields[0]["limit_px"]) == (8, pytest.approx(12.0))
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (AttributeError("'Batch' object has no attribute 'unlabelled'"), "AttributeError: 'Batch' object has no"),
+        (ValueError('in user code:\n\n    File "my.py", line 3\n        x\n\n    ValueError: no'), "(ValueError: no)"),
+        (
+            ValueError("Exception encountered\n\nno way\n\nCall arguments received by layer:\n  x=1"),
+            "(ValueError: no way)",
+        ),
+        (tf.errors.InvalidArgumentError(None, None, "assertion failed: [dark]\n\t [[{{node x}}]]"), "failed: [dark])"),
+        (StopIteration(), "(StopIteration: )"),
+    ],
+)
+def test_what_fails_in_training_is_answered_for_by_the_users_own_parts_if_there_are_any(error, line):
+    with pytest.raises(UserError) as raised, networks.answerable(["unet", "my:rule", "my:net", "my:rule"]):
+        raise error
+    text = str(raised.value)
+    assert text.startswith("my:rule, my:net: cannot be trained with (") and line in text and "\\n" not in text
+    with pytest.raises(type(error)) as raised, networks.answerable(["unet", "segment"]):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "error", [MachineError("memory", "is full", "wait"), OSError("gone"), MemoryError(), Interrupted(15)]
+)
+def test_the_machines_faults_and_signals_stay_their_own(error):
+    with pytest.raises(type(error)) as raised, networks.answerable(["my:net"]):
+        raise error
+    assert raised.value is error

@@ -67,3 +67,11 @@ def test_initial_fields_follow_the_scale_of_the_head(kind):
     if kind == "intensity":
         fields = [np.arctanh(np.float64(field)) for field in fields]
     np.testing.assert_allclose(0.1 * fields[0], fields[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["curve", "increasing", "quantiles"])
+def test_curves_of_grey_values_have_no_scale_of_the_head_and_start_near_no_change(form):
+    usual, small = (generator("intensity", 32, filters=4, seed=1, head_scale=s, intensity=form) for s in (1.0, 0.1))
+    assert all(np.array_equal(a, b) for a, b in zip(usual.get_weights(), small.get_weights()))
+    image = tf.random.stateless_uniform((2, 32, 32, 1), [1, 2])
+    assert np.abs(usual([image, tf.random.stateless_normal((2, 100), [1, 2])], training=True)).max() < 0.1

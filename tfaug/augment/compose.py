@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfaug import plugins
 from tfaug.augment.methods import AFFINE, GENERATORS, Method
-from tfaug.engine.errors import UserError
+from tfaug.engine.errors import UserError, cause
 from tfaug.types import Batch
 
 
@@ -150,9 +150,8 @@ def _check(name, transform, batch):
         traced = tf.function(once, autograph=False)  # as in the pipeline
         made = traced.get_concrete_function(batch, tf.TensorSpec([2], tf.int64)).structured_outputs
     except Exception as error:  # user code may fail in any way
-        cause = str(error).strip().splitlines()[-1].strip()
         remedy = "make it of TensorFlow operations; others go into tf.numpy_function"
-        raise UserError(f"transform {name}", f"fails ({cause})", remedy) from error
+        raise UserError(f"transform {name}", f"fails ({cause(error)})", remedy) from error
     remedy = "let `apply` return a tfaug.types.Batch of the shapes and types that it is given"
     if not isinstance(made, Batch):
         raise UserError(f"transform {name}", f"returns an object of type {type(made).__name__}", remedy)

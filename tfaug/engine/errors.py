@@ -37,6 +37,14 @@ class MachineError(TfaugError):
     exit_status = 3
 
 
+def cause(error: Exception) -> str:
+    """The type of an exception and the line of its message that says most: TensorFlow's and Keras's have many."""
+    text = str(error).partition("Call arguments received by")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("[[")]
+    kind, last = type(error).__name__, lines[-1] if lines else ""
+    return last if last.startswith(f"{kind}: ") else f"{kind}: {last}"
+
+
 def printable(text: str) -> str:
     """Escapes control characters (newlines, ANSI codes) so that `text` stays one harmless line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfaug.engine import memory
@@ -36,6 +37,7 @@ def fit(
     Raises:
       Interrupted: SIGTERM or SIGINT was received; the updates so far are saved.
       MachineError: there was too little memory, or the disk failed.
+      TypeError: `step` returned something else.
     """
     with deferred_signals(), contextlib.ExitStack() as stack:
         start = checkpoint.restore() if checkpoint else 0
@@ -47,6 +49,7 @@ def fit(
         source = iter(batches(start))
         for index in range(start, num_steps):
             scalars = step(next(source), index)
+            _check(scalars)
             num_done = index + 1
             is_last = num_done == num_steps
             for hook in hooks:
@@ -57,3 +60,11 @@ def fit(
                 checkpoint.save(num_done)
             if interrupted:
                 raise Interrupted(interrupted)
+
+
+def _check(scalars):
+    if not isinstance(scalars, Mapping):
+        raise TypeError(f"the update rule returned an object of type {type(scalars).__name__}, not scalars by name")
+    for name, value in scalars.items():
+        if tuple(np.shape(value)):
+            raise TypeError(f"the update rule returned {name!r} of shape {tuple(np.shape(value))}, not a scalar")

@@ -23,6 +23,8 @@ from tfaug.compat import keras
 from tfaug.config import Config
 from tfaug.data import pipeline
 from tfaug.engine import determinism, devices
+from tfaug.engine.errors import TfaugError, UserError, cause
+from tfaug.engine.signals import Interrupted
 from tfaug.experiment.sources import task_of
 from tfaug.models.discriminator import GreyValues
 from tfaug.steps import LearnAugmentation
@@ -84,6 +86,29 @@ def precision(config: Config) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_global_policy(before)
+
+
+@contextlib.contextmanager
+def answerable(names: Sequence[str]) -> Iterator[None]:
+    """What fails in the block is the fault of the user's own parts among `names`, "my_module:name", if there are any.
+
+    What tfaug reports itself, memory, disk, device and signals are not.
+
+    Raises:
+      UserError: names these parts and the cause.
+    """
+    try:
+        yield
+    except (TfaugError, Interrupted, MemoryError, OSError, tf.errors.ResourceExhaustedError, tf.errors.InternalError):
+        raise
+    except Exception as error:  # it is the user's code, and may fail in any way
+        if not (own := dict.fromkeys(name for name in names if ":" in name)):
+            raise
+        problem = f"cannot be trained with ({cause(error)})"
+        remedy = (
+            "mend it" if len(own) == 1 else "mend the one that fails, which the built-in ones in place of others show"
+        )
+        raise UserError(", ".join(own), problem, f"{remedy}; docs/extending.md tells what each must do") from error
 
 
 def check(config: Config) -> None:

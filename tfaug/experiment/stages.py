@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfaug import evaluation, inference, pictures, steps
+from tfaug import evaluation, inference, models, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import (
     Config,
@@ -89,6 +89,10 @@ class Stage:
         """Makes `step`, `batches` and `keep`, once the data are loaded."""
         raise NotImplementedError
 
+    def uses(self) -> Sequence[str]:
+        """The names of the networks, transforms and rule that it trains with, tfaug's and the user's."""
+        return [self.config.model[role] for role in models.ROLES]
+
     def score(self) -> Scores:
         """Validates; returns named scores, "dice/mean" among them."""
         dice = evaluation.validation_dice(self.predict, self.data["validation"], self.data.task)
@@ -138,7 +142,8 @@ class Stage:
             self.build()
             for warning in networks.random_layers(self.step):
                 run.warn(warning)
-            best, commits = self._fit(run)
+            with networks.answerable(self.uses()):
+                best, commits = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
             for warning in self.warnings():
                 run.warn(warning)
@@ -319,6 +324,12 @@ class TrainSegmenter(Stage):
             require(cases(config, "unlabelled"), "unlabelled")
             self.splits.append("unlabelled")
         networks.check_transforms(config, method)
+
+    def uses(self):  # noqa: D102
+        model, method = self.config.model, self.method
+        discriminator = [model.discriminator] if method.rule != "segment" else []
+        generator = [model.generator] if method.generators else []
+        return [model.segmenter, *discriminator, *generator, method.rule, *method.transforms]
 
     def find(self):  # noqa: D102
         self._load(self.method.generators)

@@ -41,7 +41,8 @@ def generator(
       half_pixel_centers: see `blocks.Upsample`.
       norm_momentum: momentum of batch normalisation's moving statistics.
       seed: seed of the initial weights.
-      head_scale: scale of the last layer's initial weights, and so of the initial fields; the curves do not use it.
+      head_scale: scale of the last layer's initial weights, and so of the initial fields. The forms "curve",
+        "increasing" and "quantiles" do not use it: they start as `blocks.dense` does, near no change.
       deformation: the form of v. "free": one displacement per pixel (the paper's). "coarse": displacements of control
         points, upsampled bicubically. "velocity": a stationary velocity field on the control points, integrated by
         scaling and squaring (Arsigny et al., MICCAI 2006), which does not fold as long as it is smooth.
