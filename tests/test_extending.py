@@ -247,21 +247,28 @@ asserts = Method(AFFINE, (("my_failing:Asserts",),))
 
 
 @pytest.mark.parametrize(
-    "name, part, problem",
+    "name, part, fails, problem",
     [
-        ("rule_nothing", "nothing", "returned an object of type NoneType, not scalars by name"),
-        ("rule_vector", "vector", "returned 'loss/x' of shape (3,), not a scalar"),
-        ("rule_other", "other_field", "AttributeError: 'Batch' object has no attribute 'unlabelled'"),
-        ("asserts", "Asserts", "my own check"),
+        ("rule_nothing", "nothing", None, "returned an object of type NoneType, not scalars by name"),
+        ("rule_vector", "vector", None, "returned 'loss/x' of shape (3,), not a scalar"),
+        (
+            "rule_other",
+            "other_field",
+            "batch.unlabelled",
+            "AttributeError: 'Batch' object has no attribute 'unlabelled'",
+        ),
+        ("asserts", "Asserts", None, "my own check"),
     ],
 )
-def test_a_part_that_fails_at_the_first_step_is_named_in_one_line(world, name, part, problem):
+def test_a_part_that_fails_at_the_first_step_is_named_in_one_line(world, name, part, fails, problem):
     (world / "my_failing.py").write_text(FAILING)
     flags = (*TINY, "--config.data.root=data", f"--workdir=failing-{name}")
     flags += ("--config.model.segmenter=unet", "--config.model.discriminator=dcgan")
     done = tfaug("train", *flags, "--stage=seg", f"--aug=my_failing:{name}", cwd=world, status=2)
     line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: my_failing:{part}: cannot be trained with") and problem in line
+    assert line.startswith(f"error: my_failing:{part}: cannot be trained with (") and problem in line
+    where = FAILING[: FAILING.index(fails)].count("\n") + 1 if fails else None
+    assert re.findall(r"my_failing.py, line (\d+), ", line) == [str(where)] * (where is not None)
     assert "Traceback" not in done.stderr
 
 

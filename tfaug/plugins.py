@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfaug.engine.errors import UserError, nearest
@@ -39,6 +40,14 @@ def load(name: str, known: Mapping[str, Any], key: str) -> Any:
         names = [known_name for known_name in vars(module) if not known_name.startswith("_")]
         raise UserError(key, f"{module_name} has no {attribute!r}", nearest(attribute, names))
     return getattr(module, attribute)
+
+
+def line_of(error: Exception, names: Iterable[str]) -> str:
+    """The last line of the modules of `names` that an exception came through, as "my_module.py, line 7"; "" if none."""
+    modules = (sys.modules.get(name.partition(":")[0]) for name in names)
+    files = {getattr(module, "__file__", None) for module in modules}
+    passed = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{os.path.basename(passed[-1].filename)}, line {passed[-1].lineno}" if passed else ""
 
 
 def short_name(name: str) -> str:

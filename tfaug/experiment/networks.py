@@ -104,9 +104,10 @@ def answerable(names: Sequence[str]) -> Iterator[None]:
     except Exception as error:  # it is the user's code, and may fail in any way
         if not (own := dict.fromkeys(name for name in names if ":" in name)):
             raise
-        problem = f"cannot be trained with ({cause(error)})"
+        line = plugins.line_of(error, own)
+        problem = f"cannot be trained with ({line and line + ', '}{cause(error)})"
         remedy = (
-            "mend it" if len(own) == 1 else "mend the one that fails, which the built-in ones in place of others show"
+            "mend it" if len(own) == 1 else "mend the one that fails; tfaug's own in place of the others show which"
         )
         raise UserError(", ".join(own), problem, f"{remedy}; docs/extending.md tells what each must do") from error
 
