@@ -167,7 +167,10 @@ def test_r1_results_of_a_method_that_changed_are_not_shown_and_are_made_again_el
     assert (world / f"changing/table1/{name}.json").read_bytes() == before
 
     done = tfaug("table1", *flags, *elsewhere, *few, cwd=world)
-    assert "1 result of data or a method that changed since, made again" in done.stdout and "`mine`" in done.stdout
+    assert (
+        "the data or the method of 1 result changed since; to be made again: " in done.stdout
+        and "`mine`" in done.stdout
+    )
     (result,) = results.load(world / "changing/table1")
     assert result.row["generated"] == [["elastic"]]
     tfaug("evaluate", *flags, *elsewhere, "--table1", cwd=world)
@@ -268,7 +271,7 @@ def test_a_part_that_fails_at_the_first_step_is_named_in_one_line(world, name, p
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"error: my_failing:{part}: cannot be trained with (") and problem in line
     where = FAILING[: FAILING.index(fails)].count("\n") + 1 if fails else None
-    assert re.findall(r"my_failing.py, line (\d+), ", line) == [str(where)] * (where is not None)
+    assert re.findall(r"my_failing.py, line (\d+): ", line) == [str(where)] * (where is not None)
     assert "Traceback" not in done.stderr
 
 

@@ -1,6 +1,7 @@
 """What networks and update rules a config builds."""
 
 import functools
+import importlib
 
 import fast_networks
 import pytest
@@ -156,7 +157,7 @@ def test_lengths_that_are_auto_are_shares_of_the_image(resolution):
             "(ValueError: no way)",
         ),
         (tf.errors.InvalidArgumentError(None, None, "assertion failed: [dark]\n\t [[{{node x}}]]"), "failed: [dark])"),
-        (StopIteration(), "(StopIteration: )"),
+        (StopIteration(), "(StopIteration)"),
     ],
 )
 def test_what_fails_in_training_is_answered_for_by_the_users_own_parts_if_there_are_any(error, line):
@@ -176,3 +177,14 @@ def test_the_machines_faults_and_signals_stay_their_own(error):
     with pytest.raises(type(error)) as raised, networks.answerable(["my:net"]):
         raise error
     assert raised.value is error
+
+
+def test_a_system_error_is_the_users_if_their_own_module_has_caused_it(tmp_path, monkeypatch):
+    (tmp_path / "my_reader_of_weights.py").write_text("def net():\n    open('gone.txt')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    net = importlib.import_module("my_reader_of_weights").net
+    line = "my_reader_of_weights:net: cannot be trained with (my_reader_of_weights.py, line 2: FileNotFoundError: "
+    with pytest.raises(UserError) as raised, networks.answerable(["unet", "my_reader_of_weights:net", "other:rule"]):
+        net()
+    assert str(raised.value).startswith(line.replace(": cannot", ", other:rule: cannot", 1))
+    assert "; mend it; " in str(raised.value)

@@ -2,9 +2,9 @@ from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
-from patients import sform, write_nifti
+from patients import write_nifti
 
-from tfaug.data.dataset import DataSet, read_series, sliced_axis
+from tfaug.data.dataset import DataSet, sliced_axis
 from tfaug.data.preprocess import to_file_order
 from tfaug.data.readers.base import Files, Listing, Reader
 from tfaug.data.task import Task
@@ -52,16 +52,6 @@ def test_d30_a_scan_is_sliced_along_its_thick_axis(tmp_path, axis):
     np.testing.assert_array_equal(to_file_order(volume.label, axis), CLASSES)
     assert (volume.image.dtype, volume.label.dtype) == (np.float32, np.uint8)
     assert volume.path == tmp_path / "A1_0.nii"
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_d37_a_scan_is_sliced_by_the_sform_that_is_its_only_transform(tmp_path, axis):
-    """`pixdim` knows the size of pixels, and another axis is longer by it."""
-    spacing, known = np.full(3, 1.5), np.full(3, 1.5)
-    spacing[axis], known[axis] = 8.0, 1.0
-    path = write_nifti(tmp_path / "a.nii", IMAGE[..., 0], known, **sform(spacing, 0))
-    (volume,) = read_series("a", Files((path,), None), Task({"a": 1}), "auto").frames
-    assert volume.axis == axis and volume.spacing == pytest.approx((1.5, 1.5, 8.0))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -133,6 +133,7 @@ PLACES = {
     "nrrd measurement frame": nrrd({"measurement frame": "(1,0,0) (0,-1,0) (0,0,1)"}),
     "nrrd spacings": nrrd(BY_AXIS),
     "nrrd axis mins": nrrd(MINS),
+    "nrrd unknown axis mins": nrrd({**MINS, "axis mins": "NaN nan NaN"}),
     "nrrd axis mins of cells": nrrd({**MINS, "centers": "cell cell cell"}),
     "nrrd axis mins of nodes": nrrd({**MINS, "centerings": "node node node"}),
     "nrrd axis mins of either": nrrd({**MINS, "centers": "node ??? none"}),

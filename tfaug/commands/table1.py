@@ -86,8 +86,8 @@ def fill(workdir: pathlib.Path) -> None:
     done = len(found) - len(stale)
     if stale:
         print(
-            f"{folder}: {counted(len(stale), 'result')} of data or a method that changed since, made again "
-            f"({stale[0]}, ...)"
+            f"{folder}: the data or the method of {counted(len(stale), 'result')} changed since; to be made again: "
+            f"{stale[0]}{', ...' * (len(stale) > 1)}"
         )
     print(
         f"{folder}: {counted(done, 'result')}, "

@@ -138,6 +138,8 @@ def _nrrd(path: pathlib.Path, stream: BinaryIO) -> Header:
     else:
         axes, spacing = np.eye(3), _numbers(path, fields, "spacings", 3)
     origin = np.zeros(3)
+    if set(fields.get("axis mins", "").lower().split()) == {"nan"}:
+        del fields["axis mins"]  # unknown
     if "space origin" in fields:
         origin = np.array(_numbers(path, fields, "space origin", 3))
     elif "axis mins" in fields:  # where the first voxel begins, or on an axis of the kind "node", its centre

@@ -27,7 +27,7 @@ GEOMETRY = (
 def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan:
     """Reads a volume from a NIfTI-1 or NIfTI-2 file, to the end of the stream, where gzip verifies its checksum.
 
-    Where `pixdim` and the sform disagree about the spacing, see `_spacing`.
+    The spacing is `pixdim`, as in ITK, even where the sform says otherwise, see `contradiction`.
 
     Args:
       path: the file; its suffix tells whether it is compressed.
@@ -36,15 +36,13 @@ def read(path: pathlib.Path, stream: BinaryIO, channels: int | None = 1) -> Scan
     """
     stream = _decompressed(path, stream)
     header = _header(path, stream, channels)
-    frames, spacing = _frames(path, header), _spacing(header)
-    shape = _shape(header, channels)
-    scan.check_grid(path, shape, spacing)
+    frames, shape = _frames(path, header), _shape(header, channels)
     dtype = _dtype(path, header)
     scan.read_exactly(path, stream, int(header["vox_offset"]) - header.structarr.dtype.itemsize)
     raw = scan.read_exactly(path, stream, math.prod(shape) * dtype.itemsize)
     scan.check_end(path, stream)
     array = _scaled(path, np.frombuffer(raw, dtype), header)
-    return Scan(array.reshape(shape, order="F"), spacing, frames)
+    return Scan(array.reshape(shape, order="F"), _spacing(header), frames)
 
 
 def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
@@ -55,15 +53,13 @@ def geometry(path: pathlib.Path, stream: BinaryIO) -> nibabel.Nifti1Header:
 def contradiction(header: nibabel.Nifti1Header) -> str:
     """How a sound header contradicts itself about the voxel size; "" if it does not, or if its sform is a placeholder.
 
-    A unit sform is a placeholder beside a qform, to which `pixdim` belongs, as in ACDC's files. Without one, most
-    programs believe the sform, so that a user should know what tfaug has used.
+    A unit sform is a placeholder beside a qform, to which `pixdim` belongs. In other cases programs read different
+    voxel sizes from the header: ITK takes `pixdim`, nibabel the sform.
     """
     if not header["sform_code"] or _agree(header) or (_is_unit(header) and header["qform_code"]):
         return ""
-    pixdim, sform = (" x ".join(f"{mm:.4g}" for mm in found) for found in (_pixdim(header), _lengths(header)))
-    if _spacing(header) == _pixdim(header):
-        return f"voxels are {pixdim} mm by pixdim (used), {sform} mm by the sform"
-    return f"voxels are {pixdim} mm by pixdim, {sform} mm by the sform (used)"
+    pixdim, sform = (" x ".join(f"{mm:.4g}" for mm in found) for found in (_spacing(header), _lengths(header)))
+    return f"voxels are {pixdim} mm by pixdim (used), {sform} mm by the sform"
 
 
 def write(path: pathlib.Path, values: np.ndarray, like: nibabel.Nifti1Header) -> None:
@@ -104,7 +100,7 @@ def _header(path: pathlib.Path, stream: BinaryIO, channels: int | None = None) -
         raise UserError(
             path, f"holds {counted(found, 'channel')} where {channels} are expected", "save all of them in one file"
         )
-    scan.check_grid(path, _shape(header, channels), _pixdim(header))
+    scan.check_grid(path, _shape(header, channels), _spacing(header))
     offset = float(header["vox_offset"])
     if not (size + 4 <= offset <= scan.MAX_HEADER and offset.is_integer()):
         raise UserError(path, f"has the impossible vox_offset {offset}", RESAVE)
@@ -123,16 +119,6 @@ def _shape(header: nibabel.Nifti1Header, channels: int | None) -> tuple[int, ...
 
 
 def _spacing(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
-    """The voxel size: `pixdim`, or that of an sform which is the only transform and says otherwise.
-
-    The standard's qform is scaled by `pixdim`, and its sform is not. A unit sform is what programs write that know no
-    transform.
-    """
-    alone = header["sform_code"] and not header["qform_code"]
-    return _lengths(header) if alone and not (_agree(header) or _is_unit(header)) else _pixdim(header)
-
-
-def _pixdim(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
     return tuple(float(mm) for mm in header["pixdim"][1:4])
 
 
@@ -143,7 +129,7 @@ def _lengths(header: nibabel.Nifti1Header) -> tuple[float, float, float]:
 
 def _agree(header: nibabel.Nifti1Header) -> bool:
     """Whether the axes of the sform are as long as `pixdim` says."""
-    return np.allclose(_lengths(header), _pixdim(header), rtol=1e-2)
+    return np.allclose(_lengths(header), _spacing(header), rtol=1e-2)
 
 
 def _is_unit(header: nibabel.Nifti1Header) -> bool:
@@ -161,7 +147,7 @@ def _dtype(path: pathlib.Path, header: nibabel.Nifti1Header) -> np.dtype:
 def _frames(path: pathlib.Path, header: nibabel.Nifti1Header) -> tuple[Frame, ...]:
     """The qform and the sform, if the header has them.
 
-    A unit sform where `pixdim` says otherwise is a placeholder, as in ACDC's files, and left out.
+    A unit sform where `pixdim` says otherwise is a placeholder, and left out.
     """
     frames = []
     if header["qform_code"]:

@@ -42,7 +42,7 @@ def cause(error: Exception) -> str:
     text = str(error).partition("Call arguments received by")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("[[")]
     kind, last = type(error).__name__, lines[-1] if lines else ""
-    return last if last.startswith(f"{kind}: ") else f"{kind}: {last}"
+    return last if last.startswith(f"{kind}: ") else f"{kind}: {last}" if last else kind
 
 
 def printable(text: str) -> str:

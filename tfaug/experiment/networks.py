@@ -31,6 +31,13 @@ from tfaug.steps import LearnAugmentation
 
 logger = logging.getLogger(__name__)
 
+_OF_THE_MACHINE = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+)
+
 
 def set_up_tensorflow(config: Config) -> None:
     """Sets global options of TensorFlow; to be called before anything else uses it."""
@@ -92,23 +99,25 @@ def precision(config: Config) -> Iterator[None]:
 def answerable(names: Sequence[str]) -> Iterator[None]:
     """What fails in the block is the fault of the user's own parts among `names`, "my_module:name", if there are any.
 
-    What tfaug reports itself, memory, disk, device and signals are not.
+    What tfaug reports itself, memory, disk, device, network and signals are not, but for an error of the system that
+    their own code has caused.
 
     Raises:
       UserError: names these parts and the cause.
     """
     try:
         yield
-    except (TfaugError, Interrupted, MemoryError, OSError, tf.errors.ResourceExhaustedError, tf.errors.InternalError):
+    except (TfaugError, Interrupted, MemoryError, *_OF_THE_MACHINE):
         raise
     except Exception as error:  # it is the user's code, and may fail in any way
-        if not (own := dict.fromkeys(name for name in names if ":" in name)):
-            raise
+        own = dict.fromkeys(name for name in names if ":" in name)
         line = plugins.line_of(error, own)
-        problem = f"cannot be trained with ({line and line + ', '}{cause(error)})"
-        remedy = (
-            "mend it" if len(own) == 1 else "mend the one that fails; tfaug's own in place of the others show which"
-        )
+        if not own or (isinstance(error, OSError) and not line):
+            raise
+        problem = f"cannot be trained with ({line and line + ': '}{cause(error)})"
+        remedy = "mend the one that fails: to find it, replace them by tfaug's own, one at a time"
+        if line or len(own) == 1:
+            remedy = "mend it"
         raise UserError(", ".join(own), problem, f"{remedy}; docs/extending.md tells what each must do") from error
 
 

@@ -152,7 +152,7 @@ class Reader(abc.ABC):
         return None
 
 
-@functools.lru_cache
+@functools.cache
 def warn_of_image(path: pathlib.Path, problem: str) -> None:
     """Logs once that an image is passed over."""
     logger.warning(printable(f"{path}: is passed over, as it {problem}"))
