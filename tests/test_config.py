@@ -366,8 +366,10 @@ def test_v9_a_notebooks_numpy_numbers_reach_the_process_that_trains(number, tmp_
     config.segment.class_weights = tuple(map(number, (0.25, 0.25, 0.25, 0.25)))
     config.splits.test = tuple(np.array(["patient007", "patient008"]))
     config.augment.of_intensity = {"lambda_big": number(0.5)}
+    config.data.structures = (("RV", 1), ("Myo", 2), ("LV", np.int64(3)))
     rules.check(config)
     again = runpy.run_path(str(rules.write(config, tmp_path)))["get_config"]()
     assert again.to_dict() == config.to_dict()
     values = (again.augment.lambda_fold, *again.segment.class_weights, again.augment.of_intensity["lambda_big"])
     assert {*map(type, values)} == {float} and {*map(type, again.splits.test)} == {str}
+    assert type(again.data.structures[2][1]) is int

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from tfaug.augment.methods import GENERATORS
 from tfaug.engine.errors import UserError, nearest
@@ -465,4 +466,5 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(one) for key, one in value.items()}
     if isinstance(value, (tuple, list)):
         return type(value)(map(plain, value))
+    value = value.item() if isinstance(value, np.generic) else value
     return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
