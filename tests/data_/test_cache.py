@@ -53,8 +53,9 @@ def made(monkeypatch):
     return cases
 
 
-def load(root, cases, spec, cache_dir, phase="ES", **options):
-    return cache.load(patients(root, phase=phase), cases, spec, cache_dir, **options)
+def load(root, cases, spec, cache_dir, phase="ES", labels=True, volumes=False, **options):
+    requests = [cache.Request(case, labels, volumes) for case in cases]
+    return cache.load(patients(root, phase=phase), requests, spec, cache_dir, **options)
 
 
 def prepare(root, case):
@@ -168,7 +169,7 @@ def test_the_digest_is_that_of_the_files(tmp_path, root, made):
 
 def test_requests_of_several_kinds_are_answered_in_their_order(tmp_path, root, made):
     requests = [cache.Request(OTHER, label=False), cache.Request(CASE, volume=True), cache.Request(OTHER, label=False)]
-    loaded = cache.load_requests(patients(root), requests, SPEC, tmp_path / "cache")
+    loaded = cache.load(patients(root), requests, SPEC, tmp_path / "cache")
     assert [(prepared.case, prepared.label is None, prepared.volume is None) for prepared in loaded] == [
         (OTHER, True, True),
         (CASE, False, False),
@@ -216,14 +217,15 @@ def test_k7_a_changed_input_is_prepared_again(tmp_path, root, made, monkeypatch,
 def test_k7_other_label_values_or_another_sliced_axis_are_another_entry(tmp_path, root, made):
     reader = patients(root).reader
     tasks = [Task({"RV": 1, "Myo": 2, "LV": 3}), Task({"LV": 3, "a": 1, "b": 2})]
-    first, renamed = (cache.load(DataSet(reader, task), [CASE], SPEC, tmp_path / "cache")[0].label for task in tasks)
+    request = cache.Request(CASE)
+    first, renamed = (cache.load(DataSet(reader, task), [request], SPEC, tmp_path / "cache")[0].label for task in tasks)
     assert made == [CASE]  # the classes are the same under other names
     np.testing.assert_array_equal(renamed, first)
     with pytest.raises(UserError, match="holds the label 1 in"):  # nor is the entry taken for other values
-        cache.load(DataSet(reader, Task({"RV": 4, "Myo": 2, "LV": 3})), [CASE], SPEC, tmp_path / "cache")
-    (sideways,) = cache.load(DataSet(reader, tasks[0], slice_axis=0), [CASE], SPEC, tmp_path / "cache")
+        cache.load(DataSet(reader, Task({"RV": 4, "Myo": 2, "LV": 3})), [request], SPEC, tmp_path / "cache")
+    (sideways,) = cache.load(DataSet(reader, tasks[0], slice_axis=0), [request], SPEC, tmp_path / "cache")
     assert (len(sideways.image), sideways.grid.axis) == (20, 0)
-    (again,) = cache.load(DataSet(reader, tasks[0], slice_axis=0), [CASE], SPEC, tmp_path / "cache")
+    (again,) = cache.load(DataSet(reader, tasks[0], slice_axis=0), [request], SPEC, tmp_path / "cache")
     assert_same(again, sideways)
 
 
@@ -429,8 +431,9 @@ def test_v7_one_case_or_one_worker_need_no_process_and_no_main_guard(tmp_path, r
 
         multiprocessing.process.BaseProcess.start = no_process
         spec, (root, cache_dir, *cases) = preprocess.Spec(16, 1.6, 0), sys.argv[1:]
-        cache.load(patients(root), cases[:1], spec, cache_dir)
-        cache.load(patients(root), cases, preprocess.Spec(16, 1.7, 0), cache_dir, num_workers=1)
+        requests = [cache.Request(case) for case in cases]
+        cache.load(patients(root), requests[:1], spec, cache_dir)
+        cache.load(patients(root), requests, preprocess.Spec(16, 1.7, 0), cache_dir, num_workers=1)
         """)
     )
     subprocess.run([sys.executable, program, root, tmp_path / "cache", CASE, OTHER], env=environment(), check=True)
@@ -523,7 +526,8 @@ def test_workers_end_with_a_killed_main_process(tmp_path, root):
             print("working", flush=True)
 
         threading.Thread(target=report, daemon=True).start()
-        cache.load(patients(sys.argv[1]), ["slow1", "slow2"], preprocess.Spec(16, 1.6, 1), sys.argv[2])
+        requests = [cache.Request(case) for case in ("slow1", "slow2")]
+        cache.load(patients(sys.argv[1]), requests, preprocess.Spec(16, 1.6, 1), sys.argv[2])
     """)
     command = [sys.executable, "-c", program, root, tmp_path / "cache"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment())
@@ -541,7 +545,8 @@ def test_y2_two_processes_build_one_cache(tmp_path, root):
         from tfaug.data import cache, preprocess
 
         root, cache_dir, *cases = sys.argv[1:]
-        volumes = cache.load(patients(root), cases, preprocess.Spec(16, 1.6, 1), cache_dir, num_workers=1)
+        requests = [cache.Request(case) for case in cases]
+        volumes = cache.load(patients(root), requests, preprocess.Spec(16, 1.6, 1), cache_dir, num_workers=1)
         print([float(abs(volume.image).sum()) for volume in volumes])
     """)
     command = [sys.executable, "-c", program, root, tmp_path / "cache", CASE, OTHER]

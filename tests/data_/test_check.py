@@ -155,7 +155,7 @@ def test_the_table_has_what_is_known_of_each_case(root):
 
 def test_each_case_is_shown_as_the_networks_will_see_it(root):
     findings = examine(root, LABELLED[:1], UNLABELLED)
-    (scan,) = cache.load(patients(root), LABELLED[:1], Spec(32, 1.5, 0), root.parent / "cache")
+    (scan,) = cache.load(patients(root), [cache.Request(LABELLED[0])], Spec(32, 1.5, 0), root.parent / "cache")
     shown, unlabelled = findings.views["patient001"], findings.views["patient003"]
     labelled = np.flatnonzero(scan.label.any(axis=(1, 2)))
     np.testing.assert_array_equal(shown.image, scan.image[labelled[len(labelled) // 2], ..., 0])

@@ -53,7 +53,8 @@ def test_d31_a_case_that_is_stored_or_cut_otherwise_than_the_others_is_named(tmp
         "patient005: its axes run to front, right, head by its header, those of most other cases to right, front, head",
     ]
     for _ in range(2):  # the cache tells the same
-        scans = cache.load(patients(tmp_path / "data"), names, Spec(32, 1.5, 0), tmp_path / "cache", num_workers=1)
+        requests = [cache.Request(case) for case in names]
+        scans = cache.load(patients(tmp_path / "data"), requests, Spec(32, 1.5, 0), tmp_path / "cache", num_workers=1)
         assert [scan.order for scan in scans] == ["RAS"] * 4 + ["ARS"]
         assert lines(oddities.of_scans(HEART, scans)) == expected
 
@@ -180,7 +181,7 @@ def test_d37_a_header_that_contradicts_itself_is_named_whoever_reads_it_and_whet
     splits = {"labelled": names[:2], "unlabelled": names[2:]}
     dataset, spec = patients(tmp_path / "data"), Spec(32, 1.0, 0)
     for _ in range(2):
-        scans = cache.load_requests(dataset, requests, spec, tmp_path / "cache", num_workers)
+        scans = cache.load(dataset, requests, spec, tmp_path / "cache", num_workers)
         assert [record.message for record in caplog.records] == lines(oddities.of_scans(HEART, scans)) == expected
         caplog.clear()
         found = check.examine(dataset, splits, spec, tmp_path / "another cache", num_workers)
@@ -192,6 +193,8 @@ def test_d37_the_header_of_a_label_counts_too(tmp_path):
     path = write_patient(tmp_path / "data") / "patient001_frame12.nii.gz"
     write_nifti(path, anatomy()[0], (1, 1, 1))
     write_nifti(path.with_name("patient001_frame12_gt.nii.gz"), anatomy()[1], (1, 1, 1), **sform((1.5, 1.25, 8)))
-    (scan,) = cache.load(patients(tmp_path / "data"), ["patient001"], Spec(32, 1.0, 0), tmp_path / "cache")
+    (scan,) = cache.load(
+        patients(tmp_path / "data"), [cache.Request("patient001")], Spec(32, 1.0, 0), tmp_path / "cache"
+    )
     (line,) = lines(oddities.of_scan(HEART, scan))
     assert line.endswith("1.5 x 1.25 x 8 mm by the sform of patient001_frame12_gt.nii.gz")

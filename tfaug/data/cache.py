@@ -69,33 +69,7 @@ class _Job:
     prepare: bool  # False: only read it
 
 
-def load(
-    dataset: DataSet,
-    cases: Iterable[str],
-    spec: Spec,
-    cache_dir,
-    labels: bool = True,
-    volumes: bool = False,
-    num_workers: int = 2,
-) -> list[Prepared]:
-    """Prepared volumes in the order of `cases`; arguments and errors as for `load_requests`.
-
-    Args:
-      dataset: the data set to read from.
-      cases: names.
-      spec: how to prepare them.
-      cache_dir: folder of the cache; created if missing.
-      labels: False never looks for labels, and returns None for each.
-      volumes: whether to include each scan on its own grid.
-      num_workers: maximum number of processes.
-    """
-    requests = [Request(case, labels, volumes) for case in cases]
-    return load_requests(dataset, requests, spec, cache_dir, num_workers)
-
-
-def load_requests(
-    dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir, num_workers: int = 2
-) -> list[Prepared]:
+def load(dataset: DataSet, requests: Sequence[Request], spec: Spec, cache_dir, num_workers: int = 2) -> list[Prepared]:
     """Prepared volumes in the order of `requests`; each file is read and decoded at most once.
 
     Cases that are not cached yet are prepared in worker processes, each with one thread. A single case, or any number
@@ -140,7 +114,7 @@ def load_each(
     num_workers: int = 2,
     after_error: Literal["read", "prepare"] = "read",
 ) -> Iterator[tuple[Request, Prepared | UserError | None]]:
-    """Like `load_requests`, but yields each prepared volume or error as soon as it is available.
+    """Like `load`, but yields each prepared volume or error as soon as it is available.
 
     After an error the remaining cases are only read, so that faulty files are found soon, and a case that is not cached
     yields None; with `after_error` "prepare" they are prepared all the same, which finds every problem.

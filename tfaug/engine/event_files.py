@@ -1,7 +1,10 @@
-"""Reads TensorBoard's event files without TensorFlow."""
+"""Reads TensorBoard's event files and diagnostics.csv without TensorFlow."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import os
 import pathlib
 import struct
@@ -55,6 +58,36 @@ def scalars(folder: str | os.PathLike) -> dict[str, tuple[list[int], list[float]
                 if value.metadata.plugin_data.plugin_name == "scalars":
                     curves.setdefault(value.tag, {})[event.step] = _number(value.tensor)
     return {tag: (sorted(points), [points[step] for step in sorted(points)]) for tag, points in curves.items()}
+
+
+def table(folder: str | os.PathLike) -> pathlib.Path:
+    """The file of a run's diagnostics."""
+    return pathlib.Path(folder, "diagnostics.csv")
+
+
+def rows(folder: str | os.PathLike) -> tuple[list[dict[str, float]], bool]:
+    """The intact rows of a run's diagnostics.csv, each with "step", and whether others are damaged.
+
+    Without such a file there are no rows.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if not table(folder).exists():
+        return [], False
+    text = table(folder).read_text(encoding="utf-8", errors="replace")
+    try:
+        names, *lines = csv.reader(io.StringIO(text, newline=""))
+    except (csv.Error, ValueError):
+        return [], True
+    found = []
+    for line in lines:
+        if len(line) == len(names) and "step" in names:
+            with contextlib.suppress(ValueError, OverflowError):
+                row = dict(zip(names, map(float, line)))
+                int(row["step"])  # raises ValueError, too, if it is NaN
+                found.append(row)
+    return found, len(found) < max(1, len(lines))
 
 
 def _number(tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -58,21 +57,7 @@ class EventLog:
     def rows(self) -> tuple[list[dict[str, float]], bool]:
         """The intact rows of diagnostics.csv, and whether others are damaged; no rows if there is no such file."""
         with self._errors():
-            if not self._table.exists():
-                return [], False
-            text = self._table.read_text(encoding="utf-8", errors="replace")
-        try:
-            names, *lines = csv.reader(io.StringIO(text, newline=""))
-        except (csv.Error, ValueError):
-            return [], True
-        found = []
-        for line in lines:
-            if len(line) == len(names) and "step" in names:
-                with contextlib.suppress(ValueError, OverflowError):
-                    row = dict(zip(names, map(float, line)))
-                    int(row["step"])  # raises ValueError, too, if it is NaN
-                    found.append(row)
-        return found, len(found) < max(1, len(lines))
+            return event_files.rows(self.folder)
 
     def seconds(self) -> float:
         """Time from the first to the last write of every session, summed, without what was truncated."""
@@ -110,7 +95,7 @@ class EventLog:
 
     @property
     def _table(self) -> pathlib.Path:
-        return self.folder / "diagnostics.csv"
+        return event_files.table(self.folder)
 
     def _files(self) -> list[pathlib.Path]:
         return event_files.files(self.folder) + [self._table] * self._table.exists()

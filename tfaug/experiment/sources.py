@@ -480,4 +480,4 @@ class Data:
 
     def _read(self, requests):
         data = self._config.data
-        return cache.load_requests(self.dataset, requests, spec_of(self._config), data.cache_dir, data.num_workers)
+        return cache.load(self.dataset, requests, spec_of(self._config), data.cache_dir, data.num_workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -36,6 +37,21 @@ from tfaug.experiment import diagnostics, identity, instruments, networks, runs
 from tfaug.experiment.sources import Data
 
 Scores = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What a training says of its networks when it is finished.
+
+    Attributes:
+      report: what the run's report contains besides the best score and its step.
+      warnings: warnings for the report.
+      pictures: pictures of the whole run by name.
+    """
+
+    report: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+    pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Stage:
@@ -103,18 +119,9 @@ class Stage:
         picture = diagnostics.segmentation_picture(self.predict, self.data["validation"], self.data.task)
         return {"segmentation": picture}
 
-    def pages(self, rows: Sequence[Mapping[str, float]]) -> Mapping[str, np.ndarray]:
-        """Pictures of the whole run by name, from the rows of its diagnostics.csv; after `warnings`."""
-        del rows
-        return {}
-
-    def report(self) -> Mapping[str, str]:
-        """What the run's report contains besides the best score and its step."""
-        return {}
-
-    def warnings(self) -> list[str]:
-        """Warnings for the run's report."""
-        return []
+    def conclude(self, rows: Sequence[Mapping[str, float]]) -> Conclusion:
+        """What is said of the trained networks; `rows` are those of the run's diagnostics.csv."""
+        raise NotImplementedError
 
     def run(self) -> None:
         """Trains, or resumes where an earlier session stopped; does nothing if the run is finished.
@@ -145,17 +152,18 @@ class Stage:
             with networks.answerable(self.uses()):
                 best, commits = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
-            for warning in self.warnings():
+            rows, damaged = EventLog(run.path).rows()
+            conclusion = self.conclude(rows)
+            for warning in conclusion.warnings:
                 run.warn(warning)
+            if damaged:
+                run.warn(f"{run.path}/diagnostics.csv: has damaged rows, which the pictures of the run lack")
             with machine_errors(run.path, "make room, then run the same command to resume"):
-                rows, damaged = EventLog(run.path).rows()
-                if damaged:
-                    run.warn(f"{run.path}/diagnostics.csv: has damaged rows, which the pictures of the run lack")
-                for tag, picture in {**self.draw(best.step), **(self.pages(rows) if rows else {})}.items():
+                for tag, picture in {**self.draw(best.step), **conclusion.pictures}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self.parts()}
             made_on = {"environment": self._environment(), "commits": commits}
-            run.finish({"best": best.score, "best_step": best.step, **self.report(), **made_from, **made_on})
+            run.finish({"best": best.score, "best_step": best.step, **conclusion.report, **made_from, **made_on})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
         """The networks to validate and keep, by name: the step's own, or their averages, which then follow the updates.
@@ -294,20 +302,16 @@ class LearnAugmentation(Stage):
         shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
         return {"generator": diagnostics.generator_picture(*shown), **super().draw(num_done)}
 
-    def pages(self, rows):  # noqa: D102
-        shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
-        title = "\n".join([f"{self.path.name}: {self._verdict}", *self._reasons, self._numbers])
-        steps, charts = [int(row["step"]) for row in rows], self.instruments.charts(rows)
-        return {"instruments": pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)}
-
-    def report(self):  # noqa: D102
-        return {"generator": self.generator_name, "verdict": self._verdict}
-
-    def warnings(self):  # noqa: D102
+    def conclude(self, rows):  # noqa: D102
         reading = self.instruments.measure(self.generate)
-        self._verdict, self._reasons = self.instruments.verdict(reading)
-        self._numbers = self.instruments.in_short(reading)
-        return self._reasons
+        verdict, reasons = self.instruments.verdict(reading)
+        drawn = {}
+        if rows:
+            shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
+            title = "\n".join([f"{self.path.name}: {verdict}", *reasons, self.instruments.in_short(reading)])
+            steps, charts = [int(row["step"]) for row in rows], self.instruments.charts(rows)
+            drawn["instruments"] = pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)
+        return Conclusion({"generator": self.generator_name, "verdict": verdict}, reasons, drawn)
 
 
 class TrainSegmenter(Stage):
@@ -390,9 +394,9 @@ class TrainSegmenter(Stage):
         batch = diagnostics.batch_picture(self._again(index), names, self.data.task)
         return {"batch": batch, **super().draw(num_done)}
 
-    def report(self):  # noqa: D102
+    def conclude(self, rows):  # noqa: D102
         scans = (scan for split in self.splits for scan in self.data[split])
-        return {"method": self.method_name, "scans": {scan.case: traits.of(scan) for scan in scans}}
+        return Conclusion({"method": self.method_name, "scans": {scan.case: traits.of(scan) for scan in scans}})
 
 
 @contextlib.contextmanager

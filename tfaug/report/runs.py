@@ -515,12 +515,11 @@ def _repeat(run, learned):
 
 
 def _diagnostics(path):
-    """The rows of diagnostics.csv; none if it is missing or damaged."""
+    """The intact rows of diagnostics.csv; none if it cannot be read."""
     try:
-        table = pd.read_csv(path / "diagnostics.csv").astype(float)
-    except (OSError, ValueError):
+        return event_files.rows(path)[0]
+    except OSError:
         return []
-    return table.to_dict("records") if "step" in table else []
 
 
 def _data_name(config):
