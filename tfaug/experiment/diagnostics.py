@@ -15,7 +15,7 @@ from tfaug.data.task import Task
 from tfaug.types import Z_DIM, Batch
 
 PICTURED_SLICES = 3
-DRAWN_Z = 5
+DRAWN_Z = 4
 
 Generate = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # from images and z to fields
 

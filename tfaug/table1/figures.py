@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tfaug import evaluation, metrics, pictures, streams
+from tfaug import evaluation, metrics, pictures
 from tfaug.augment.methods import GENERATORS, Method
 from tfaug.config import Config, segmenter_path
 from tfaug.engine import run_dir
@@ -31,10 +31,8 @@ from tfaug.experiment import evaluated, sources
 from tfaug.pictures import DPI, FONT
 from tfaug.table1 import paper, results
 from tfaug.table1.table import Table, compute, load
-from tfaug.types import Z_DIM
 
 FIGURE_3 = ("deform", "intensity")  # generators
-DRAWS = 4  # of z, in Figure 3
 SURROUNDINGS = 2.0  # ratio of the side of Figure 2's tiles to that of the labelled region
 BOXES = 0.78  # share of a method's width taken by its boxes
 LEGEND_COLUMNS = 12
@@ -140,40 +138,22 @@ def segmentations(table: Table, num_labelled: int, config: Config, workdir) -> n
 
 
 def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
-    """Figure 3: what a generator draws for the middle labelled slice of an image, under several z.
+    """Figure 3: what a generator makes of one labelled slice for several z, as on the run's own page of instruments.
 
     Shows the first labelled set and seed with results whose generator is in `workdir`, and only the first channel.
 
     Raises:
       UserError: there is none, or the image is damaged.
     """
-    import tensorflow as tf  # which the other pictures do not need
-
-    from tfaug import inference
-    from tfaug.augment.learned import transform_image, transform_label
-    from tfaug.experiment import networks
+    from tfaug import inference  # with TensorFlow, which the other pictures do not need
+    from tfaug.experiment import diagnostics, networks
 
     networks.set_up_tensorflow(config)
     config, model = _first_generator(table, name, config, workdir)
-    kind = GENERATORS[name][0]
     data = sources.Data(config)
     data.load(["labelled"])
-    scan = data["labelled"][0]
-    chosen = evaluation.representative_slices(np.moveaxis(scan.label, 0, 2))
-    k = chosen[len(chosen) // 2]
-    z = streams.generator(config.seed, "figure3").normal(size=(DRAWS, Z_DIM)).astype(np.float32)
-    images = tf.constant(np.repeat(scan.image[[k]], DRAWS, axis=0))
-    labels = tf.one_hot(np.repeat(scan.label[[k]], DRAWS, axis=0), table.task.num_classes)
-    fields = inference.inference_mode(model)(images, tf.constant(z)).numpy()
-    return pictures.draws_panel(
-        scan.image[k, ..., 0],
-        scan.label[k],
-        fields,
-        transform_image(kind, images, fields).numpy()[..., 0],
-        np.argmax(transform_label(kind, labels, fields), axis=-1),
-        kind,
-        colours=table.task.colours,
-    )
+    kind, generate = GENERATORS[name][0], inference.inference_mode(model)
+    return diagnostics.draws_picture(kind, generate, data["labelled"], config, table.task)
 
 
 def _first_generator(table, name, config, workdir):
