@@ -17,7 +17,7 @@ from tfaug.data.preprocess import Grid, Prepared
 from tfaug.data.task import Task
 from tfaug.engine import run_dir
 from tfaug.engine.errors import UserError
-from tfaug.experiment import diagnostics, identity, networks, runs, sources
+from tfaug.experiment import drawing, identity, networks, runs, sources
 from tfaug.table1 import figures, paper, results, table
 from tfaug.table1.results import Result
 from tfaug.types import Volume
@@ -346,7 +346,7 @@ def test_figure_3_shows_what_the_first_generator_makes_of_one_slice(config, gene
     found = [result("aff_gd_gi", [0.1] * 3, labelled_set=s, seed=seed) for s, seed in ((1, 0), (2, 0), (2, 1), (3, 0))]
     figures.generated(compute(found, config), name, config, tmp_path)
     image, label, fields, images, labels, kind, colours = given["arguments"]
-    assert kind == name and len(fields) == diagnostics.DRAWN_Z and len({field.flat[0] for field in fields}) > 1
+    assert kind == name and len(fields) == drawing.DRAWN_Z and len({field.flat[0] for field in fields}) > 1
     assert colours == TASK.colours
     np.testing.assert_array_equal(image, scan.image[3, ..., 0])
     for field, new_image, new_label in zip(fields, images, labels):

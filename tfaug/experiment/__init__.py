@@ -3,7 +3,7 @@
 sources.py       the cases and their prepared scans
 networks.py      networks and augmentations
 stages.py        the two trainings: of a generator, of a segmenter
-diagnostics.py   the pictures of both trainings
+drawing.py       the pictures of both trainings
 instruments.py   what a validation measures of a generator
 runs.py          the use of finished runs: trained networks, evaluations
 exporting.py     the folder of a network exported to other programs

@@ -14,7 +14,7 @@ from tfaug.config import Config, draws_of_a_slice, limits_intensity
 from tfaug.data import pipeline
 from tfaug.data.preprocess import Prepared
 from tfaug.experiment import networks
-from tfaug.experiment.diagnostics import Generate, Pictured, fields
+from tfaug.experiment.drawing import Generate, Pictured, fields
 from tfaug.models.discriminator import GreyValues
 from tfaug.types import Batch
 

@@ -33,7 +33,7 @@ from tfaug.engine.errors import UserError
 from tfaug.engine.event_log import EventLog
 from tfaug.engine.files import machine_errors
 from tfaug.engine.loop import fit
-from tfaug.experiment import diagnostics, identity, instruments, networks, runs
+from tfaug.experiment import drawing, identity, instruments, networks, runs
 from tfaug.experiment.sources import Data
 
 Scores = Mapping[str, float]
@@ -116,7 +116,7 @@ class Stage:
 
     def draw(self, num_done: int) -> Mapping[str, np.ndarray]:
         """Pictures by tag after `num_done` updates."""
-        picture = diagnostics.segmentation_picture(self.predict, self.data["validation"], self.data.task)
+        picture = drawing.segmentation_picture(self.predict, self.data["validation"], self.data.task)
         return {"segmentation": picture}
 
     def conclude(self, rows: Sequence[Mapping[str, float]]) -> Conclusion:
@@ -300,7 +300,7 @@ class LearnAugmentation(Stage):
 
     def draw(self, num_done):  # noqa: D102
         shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
-        return {"generator": diagnostics.generator_picture(*shown), **super().draw(num_done)}
+        return {"generator": drawing.generator_picture(*shown), **super().draw(num_done)}
 
     def conclude(self, rows):  # noqa: D102
         reading = self.instruments.measure(self.generate)
@@ -310,7 +310,7 @@ class LearnAugmentation(Stage):
             shown = (self.kind, self.generate, self.data["labelled"], self.config, self.data.task)
             title = "\n".join([f"{self.path.name}: {verdict}", *reasons, self.instruments.in_short(reading)])
             steps, charts = [int(row["step"]) for row in rows], self.instruments.charts(rows)
-            drawn["instruments"] = pictures.curves_page(title, diagnostics.draws_picture(*shown), steps, charts)
+            drawn["instruments"] = pictures.curves_page(title, drawing.draws_picture(*shown), steps, charts)
         return Conclusion({"generator": self.generator_name, "verdict": verdict}, reasons, drawn)
 
 
@@ -391,7 +391,7 @@ class TrainSegmenter(Stage):
     def draw(self, num_done):  # noqa: D102
         index = tf.constant(num_done - 1, tf.int64)
         names = self.augmenter.names(self.method, self.schedule.batch_size, index, "labelled")
-        batch = diagnostics.batch_picture(self._again(index), names, self.data.task)
+        batch = drawing.batch_picture(self._again(index), names, self.data.task)
         return {"batch": batch, **super().draw(num_done)}
 
     def conclude(self, rows):  # noqa: D102

@@ -146,14 +146,14 @@ def generated(table: Table, name: str, config: Config, workdir) -> np.ndarray:
       UserError: there is none, or the image is damaged.
     """
     from tfaug import inference  # with TensorFlow, which the other pictures do not need
-    from tfaug.experiment import diagnostics, networks
+    from tfaug.experiment import drawing, networks
 
     networks.set_up_tensorflow(config)
     config, model = _first_generator(table, name, config, workdir)
     data = sources.Data(config)
     data.load(["labelled"])
     kind, generate = GENERATORS[name][0], inference.inference_mode(model)
-    return diagnostics.draws_picture(kind, generate, data["labelled"], config, table.task)
+    return drawing.draws_picture(kind, generate, data["labelled"], config, table.task)
 
 
 def _first_generator(table, name, config, workdir):
