@@ -347,12 +347,12 @@ addEventListener("load", () => {
   range.dispatchEvent(new Event("input"));
   if (shown().length !== 1 || shown()[0] === before) wrong.push("the slider moves nothing");
   if (document.querySelector("output").textContent !== shown()[0].dataset.name) wrong.push("the output is old");
-  const box = document.querySelector("input[value=expert]");
-  const expert = () => getComputedStyle(shown()[0].querySelector(".expert")).display;
+  const box = document.querySelector("input[value=reference]");
+  const reference = () => getComputedStyle(shown()[0].querySelector(".reference")).display;
   box.click();
-  if (expert() !== "none") wrong.push("the expert's contours stay");
+  if (reference() !== "none") wrong.push("the reference's contours stay");
   box.click();
-  if (expert() === "none") wrong.push("they do not come back");
+  if (reference() === "none") wrong.push("they do not come back");
   if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page scrolls sideways");
   if (document.title.includes("666")) wrong.push("a name has run");
   document.body.setAttribute("data-checked", wrong.join("; ") || "good");

@@ -103,7 +103,7 @@ def legend(task: Task) -> Html:
         for name, colour in task.colours.items()
     ]
     line = {"x1": 0, "x2": 26, "y1": 6, "y2": 6, "stroke": "currentColor", "stroke_width": 2}
-    for name, dash in (("prediction", None), ("expert", "5 4")):
+    for name, dash in (("prediction", None), ("reference", "5 4")):
         entries.append(
             el(
                 "li",
@@ -139,7 +139,7 @@ def _viewer(volume: Volume, mask: np.ndarray, task: Task, one: Chosen, name: str
                 el("img", src=_grey(image, greys), alt=text),
                 el(
                     "svg",
-                    el("g", _contours(label, task), class_="expert"),
+                    el("g", _contours(label, task), class_="reference"),
                     el("g", _contours(found, task), class_="prediction"),
                     viewBox=f"0 0 {image.shape[0]} {image.shape[1]}",
                     preserveAspectRatio="none",
@@ -160,7 +160,7 @@ def _viewer(volume: Volume, mask: np.ndarray, task: Task, one: Chosen, name: str
     )
     boxes = [
         el("label", el("input", type="checkbox", value=what, checked=True, disabled=True), what)
-        for what in ("prediction", "expert")
+        for what in ("prediction", "reference")
     ]
     stack = el("div", drawn, class_="stack", style=f"aspect-ratio:{width:.4g}/{height:.4g}")
     ticks = el("div", boxes, class_="ticks", role="group", aria_label=f"Contours of {one.case}")

@@ -77,7 +77,7 @@ def described(run: pathlib.Path, config: Config, report: Mapping, rows: Sequence
         picture(
             run / "generator.png",
             f"Generator {name}: input with contours, field, generated image, difference",
-            f"Labelled slices of step {report['best_step']}. From the left: the input with the expert's contours; the "
+            f"Labelled slices of step {report['best_step']}. From the left: the input with the reference contours; the "
             f"{field}; the generated image with its contours; the difference.",
         )
     )

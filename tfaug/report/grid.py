@@ -20,7 +20,7 @@ from tfaug.table1.paper import ALPHA
 from tfaug.table1.table import LEVEL, MARKS, Table, compute, load, marks
 
 _FIGURES = {
-    r"figure2-n(\d+)\.png": "One test slice, the expert's mask, and those of every method, N_L = {}",
+    r"figure2-n(\d+)\.png": "One test slice, the reference mask, and those of every method, N_L = {}",
     r"figure3-(\w+)\.png": "A labelled slice, and what generator {} draws for several z",
 }
 

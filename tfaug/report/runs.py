@@ -431,9 +431,9 @@ def _indices(run, split):
         )
     if not lines:
         return None
-    head = ["", "prediction", "expert", "bias", "95 % limits of agreement", "r", "n"]
+    head = ["", "prediction", "reference", "bias", "95 % limits of agreement", "r", "n"]
     return joined(
-        page.table("Mean ± standard deviation, and prediction − expert as Bland and Altman have it", head, lines),
+        page.table("Mean ± standard deviation, and prediction − reference as Bland and Altman have it", head, lines),
         page.picture(folder / "agreement.png", "Bland-Altman and correlation plots of every volume or index"),
         el("p", "A small bias alone does not mean good masks: errors of opposite sign cancel.", class_="soft"),
     )

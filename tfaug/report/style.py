@@ -85,8 +85,8 @@ svg .area{fill:var(--night);stroke:var(--night)}svg.chart .ink{fill:var(--night)
 .viewer img,.viewer .slice svg{position:absolute;inset:0;width:100%;height:100%}
 .viewer .slice path{fill:none;stroke-width:2;vector-effect:non-scaling-stroke;stroke-linejoin:round}
 .viewer .slice svg{filter:drop-shadow(0 0 1px #000) drop-shadow(0 0 1px #000)}
-.viewer .slice .expert path{stroke-dasharray:5 4}
-.viewer.no-expert .expert,.viewer.no-prediction .prediction{display:none}
+.viewer .slice .reference path{stroke-dasharray:5 4}
+.viewer.no-reference .reference,.viewer.no-prediction .prediction{display:none}
 .controls{display:grid;grid-template-columns:auto 1fr auto;gap:.2rem .7rem;align-items:center;margin:.5rem 0;
 max-width:32rem}
 .controls input[type=range]{width:100%;min-width:0;height:2rem;accent-color:var(--accent)}
