@@ -12,8 +12,8 @@ patients outside the paper's splits. docs/differences.md explains the keys. Diff
 - G_V is rewarded not for large displacements but for varied strain within a batch: L_big alone shifts the whole image
   to one side, in the same way for all z.
 - G_I draws new quantiles for each slice, which keeps the order of grey values. It has no D, which would recognise the
-  one labelled patient by the anatomy, whatever the grey values. Its loss is instead the energy distance between the
-  versions of a slice under five z and the unlabelled slices, over all directions in which their grey values differ.
+  one labelled patient by the anatomy, whatever the grey values. Its loss is instead the energy distance between five
+  versions of a slice and the unlabelled slices, over all directions of their quantiles.
 - G_V's D has a gradient penalty instead of batch normalisation, 0.3 times the learning rate, and sees labelled and
   unlabelled scans in equal shares.
 """

@@ -116,7 +116,7 @@ def test_released_code_sets_every_switch():
         ("augment.of_intensity", {"class_weights": (0.1, -0.3)}, "one number a class"),
         ("augment.of_intensity", {"num_steps": 0}, "a whole number of at least 1"),
         ("augment.of_intensity", {"filters": 0}, "a whole number of at least 1"),
-        ("segment.batch_size", 5, "6 or more"),
+        ("segment.batch_size", 0, "at least 1"),
         ("segment.batch_size", 10.0, "whole number"),
         ("segment.num_steps", 9.5, "whole number"),
         ("segment.num_steps", np.int64(9), "whole number"),

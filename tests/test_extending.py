@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -131,6 +132,8 @@ def test_an_augmentation_of_the_users_is_in_aug_grid_table_and_figures(world):
     few = ("--num_labelled=1", "--sets=1", "--repeats=1", "--workers=1")
     done = tfaug("table1", *flags, "--config.methods=('aff',)", "--methods=my_blur:aff_blur", *few, cwd=world)
     assert "`aff_blur`" in done.stdout and "not in the paper" in done.stdout and "`aff_rd`" not in done.stdout
+    (command,) = re.findall("The table: tfaug (evaluate .*)", done.stdout)
+    assert "`aff_blur`" in tfaug(*shlex.split(command), cwd=world).stdout
     tfaug("evaluate", *flags, "--config.methods=('aff','my_blur:aff_blur')", "--figures", cwd=world)
     assert {"boxplots.png", "figure2-n1.png"} <= {path.name for path in (world / "grid/table1").iterdir()}
     assert (world / "grid/own-n1-set1-seg-aff_blur-seed0/report.json").exists()
@@ -180,9 +183,12 @@ NETWORKS = ("--config.model.segmenter=my_networks:small_segmenter", "--config.mo
 
 
 def test_networks_of_the_users_train(world):
-    flags = (*TINY, "--config.data.root=data", "--workdir=networks", *NETWORKS)
-    tfaug("train", *flags, "--stage=aug", "--gen=deform", cwd=world)
-    assert (world / "networks/own-n1-set1-aug-deform-seed0/report.json").exists()
+    flags = (*TINY, "--config.data.root=data", *NETWORKS, "--stage=aug", "--gen=deform")
+    runs = [world / workdir / "own-n1-set1-aug-deform-seed0" for workdir in ("networks", "again")]
+    for run_of in runs:
+        tfaug("train", *flags, f"--workdir={run_of.parent.name}", cwd=world)
+    first, again = [(run_of / "diagnostics.csv").read_text() for run_of in runs]
+    assert first == again  # although their initial weights have no seed of their own
 
 
 RANDOM = """

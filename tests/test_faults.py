@@ -337,12 +337,13 @@ def test_y1_the_process_that_uses_the_run_is_named(interrupted):
     assert f"{NAME}: is in use by process {os.getpid()};" in line
 
 
-def test_check_lists_every_problem_and_training_refuses_at_once(interrupted):
+@pytest.mark.parametrize("flags", [(), ("--config.data.resolution=auto",)], ids=["given", "auto"])
+def test_check_lists_every_problem_and_training_refuses_at_once(interrupted, flags):
     os.truncate(interrupted.data / "patient001/patient001_frame12.nii.gz", 300)
     (interrupted.data / "patient004/Info.cfg").write_text("ED: 1\n")
     shutil.rmtree(interrupted.folder / "cache")
     before = contents(interrupted.folder)
-    result = interrupted.do("--check")
+    result = interrupted.do("--check", *flags)
     line = failed(result, 2)
     assert "patient001_frame12.nii.gz" in line and "1 more problem" in line
     report = result.stdout[result.stdout.index("error, ") :].splitlines()
@@ -352,7 +353,7 @@ def test_check_lists_every_problem_and_training_refuses_at_once(interrupted):
     assert "cut off" in table.problems["patient001"] and table.problems.isna()["patient003"]
     line = failed(interrupted.do(), 2)
     assert "patient001_frame12.nii.gz" in line and "more problem" not in line  # the test patient is not needed
-    assert_only_sound_cases_are_cached(interrupted.folder, before)
+    assert_only_sound_cases_are_cached(interrupted.folder, before, most=4 if flags else 2)  # at two pixel sizes
 
 
 def test_check_of_a_sound_data_set_is_good_news(undisturbed, tmp_path):
@@ -671,6 +672,13 @@ def test_p8_a_killed_evaluation_is_done_again(undisturbed, interrupted):
         folder = world.run / "evaluation"
         results.append({path.relative_to(folder): content for path, content in contents(folder).items()})
     assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_n1_a_generator_of_deformations_that_diverges_stops_too(fresh):
+    flags = ("--stage=aug", "--gen=deform", "--config.augment.warmup_steps=0", "--config.augment.learning_rate=1e30")
+    line = failed(fresh.do(*flags), 3)
+    assert re.search(r"[a-z]+/\S+: became (nan|inf|-inf) in step \d|: is not finite after step \d", line), line
 
 
 @pytest.mark.slow

@@ -48,6 +48,15 @@ def test_the_edge_repeats_beyond_the_border():
     np.testing.assert_array_equal(moved[:, :3], np.repeat(image[:, :1], 3, axis=1))
 
 
+@pytest.mark.parametrize("component", [0, 1])
+def test_n1_where_a_deformation_is_nan_the_image_is(component):
+    image = np.random.default_rng(0).random((1, 8, 9, 1), np.float32)
+    deformation = np.array(constant_field(0.5, 0.5))
+    expected = warp(image, deformation).numpy()
+    deformation[0, 3, 4, component] = expected[0, 3, 4, 0] = np.nan
+    np.testing.assert_array_equal(warp(image, deformation), expected)
+
+
 @pytest.mark.parametrize("size", [1e6, -1e6, 1e30, -1e30])
 def test_n2_a_huge_deformation_gives_finite_images_and_gradients(size):
     image = np.random.default_rng(0).random((1, 8, 9, 1), np.float32)

@@ -79,12 +79,6 @@ def _check_values(config):
             f"packs of {config.augment.pack} do not fill a batch of {config.augment.batch_size}",
             "give a divisor of augment.batch_size",
         )
-    # Every recipe must get a slice, however the half is divided: tfaug's own rows have up to three (`methods.check`).
-    least = 20 if config.segment.partition == "released" else 6
-    if config.segment.batch_size < least:
-        raise UserError(
-            "--config.segment.batch_size", f"{config.segment.batch_size} is too small", f"give {least} or more"
-        )
     num_classes = len(config.data.structures) + 1
     for stage in ("augment", "segment"):
         weights = config[stage].class_weights

@@ -89,7 +89,7 @@ def gradient_penalty(gradient):
 
 
 def big_loss(field, limit: float = 0.0):
-    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5), up to `limit` if not 0."""
+    """L_big = -mean |field|, which rewards non-trivial transformations (Eq. 5), components up to `limit` if not 0."""
     magnitude = tf.abs(field)
     return -tf.reduce_mean(tf.minimum(magnitude, limit) if limit else magnitude)
 

@@ -11,7 +11,7 @@ def warp(image, deformation):
     """Resamples `image` along a dense deformation field, bilinearly.
 
     out[n, i, j] = image[n, i - d[n, i, j, 0], j - d[n, i, j, 1]]; the edge repeats beyond the border, so
-    that any deformation, however large, gives a finite image.
+    that any deformation, however large, gives a finite image. Where it is NaN, so is the image.
 
     Computed in float32 whatever the precision policy: bfloat16 cannot hold coordinates beyond 128 exactly.
 
@@ -22,4 +22,7 @@ def warp(image, deformation):
     Returns:
       [N, H, W, C] float32; one-hot labels come back soft.
     """
-    return dense_image_warp(tf.cast(image, tf.float32), tf.cast(deformation, tf.float32))
+    deformation = tf.cast(deformation, tf.float32)
+    nowhere = tf.reduce_any(tf.math.is_nan(deformation), axis=-1, keepdims=True)
+    moved = dense_image_warp(tf.cast(image, tf.float32), tf.where(nowhere, 0.0, deformation))  # which fails on NaN
+    return tf.where(nowhere, float("nan"), moved)

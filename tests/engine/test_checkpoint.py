@@ -310,6 +310,24 @@ def test_c8_another_version_is_a_warning(run):
     assert len(toy.warnings) == 1 and 'environment.tf: "2.15.1" -> "2.16"' in toy.warnings[0]
 
 
+def test_the_precisions_of_all_sessions_are_known_and_float16_does_not_mix(tmp_path):
+    for number, (precision, known) in enumerate(
+        (
+            ("float32", ["float32"]),
+            ("mixed_bfloat16", ["float32", "mixed_bfloat16"]),
+            ("mixed_bfloat16", ["float32", "mixed_bfloat16"]),
+            ("mixed_float16", None),
+        )
+    ):
+        session = Toy(tmp_path, fingerprint={**FINGERPRINT, "environment": {"precision": precision}})
+        if known:
+            session.fit(2 + number)
+            assert [environment["precision"] for environment in session.checkpoints.environments] == known
+        else:
+            with pytest.raises(UserError, match="was begun in mixed_bfloat16: .*; go back to --config.precision="):
+                session.fit(2 + number)
+
+
 def test_the_programs_of_all_sessions_that_have_led_to_a_state_are_known(tmp_path):
     for number, (commit, known) in enumerate(
         (

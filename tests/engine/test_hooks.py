@@ -249,7 +249,7 @@ def test_without_a_terminal_there_is_one_line_per_interval_and_one_at_the_end():
     lines = printed.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"deform: {n}/25" for n in (10, 20, 25)]
     for line in lines:
-        assert re.search(r"/25, +[\d.]+step/s, 00:00 left, loss/a=0.1235 best 0.7500 \(step 2\)$", line)
+        assert re.search(r"/25, +[\d.]+step/s, 00:00 left, loss/a=0.1235 kept 0.7500 \(step 2\)$", line)
     assert read == [10, 20, 25]
 
 

@@ -99,16 +99,23 @@ def test_an_increasing_curve_keeps_brighter_what_is_brighter():
     np.testing.assert_allclose(Increasing()(tf.zeros([1, 1, 8])), 0, atol=1e-6)
 
 
+AVERAGES = [
+    ("intensity", {"intensity": "quantiles", "curve_knots": 16}, "whole_slice"),
+    ("deform", {"deformation": "coarse", "control_px": 32.0}, "control_points"),
+]
+
+
+@pytest.mark.parametrize("kind, form, layer", AVERAGES, ids=[layer for *_, layer in AVERAGES])
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_a_curve_is_of_the_whole_slice_in_sixteen_bits_too(policy, size):
+def test_an_average_is_of_all_pixels_in_sixteen_bits_too(policy, size, kind, form, layer):
     rng, found, before = np.random.default_rng(0), [], keras.mixed_precision.global_policy()
     inputs = [rng.uniform(0, 1, (2, size, size, 1)).astype(np.float32), rng.normal(size=(2, 100)).astype(np.float32)]
     try:
         for name in ("float32", policy):
             keras.mixed_precision.set_global_policy(name)
-            model = generator("intensity", size, filters=2, seed=1, intensity="quantiles", curve_knots=16)
-            inner = keras.Model(model.inputs, model.get_layer("whole_slice").output)
+            model = generator(kind, size, filters=2, seed=1, **form)
+            inner = keras.Model(model.inputs, model.get_layer(layer).output)
             found.append(tf.cast(inner(inputs, training=True), tf.float32).numpy())
     finally:
         keras.mixed_precision.set_global_policy(before)

@@ -32,7 +32,7 @@ def main() -> None:
     cli.refuse_all_but(("config", "workdir"), "tfaug check")
     workdir = cli.path(cli.WORKDIR)
     cli.check_writable(workdir)
-    config = sources.resolve(cli.config())
+    config = sources.resolve(cli.config(), skip_unusable=True)
     examine(sources.Data(config), workdir / f"{config.name}-check")
 
 

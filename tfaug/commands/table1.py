@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shlex
 
 from absl import flags
 
@@ -67,7 +66,8 @@ def fill(workdir: pathlib.Path) -> None:
     config = cli.config()
     names = [name.strip() for name in METHOD_LIST.value.split(",") if name.strip()] or config.methods
     # User-defined methods become rows of the config, for the trainings and the table.
-    config.methods = (*config.methods, *(name for name in names if ":" in name and name not in config.methods))
+    added = [name for name in names if ":" in name and name not in config.methods]
+    config.methods = (*config.methods, *added)
     config = sources.resolve(config)
     rows = dict(sources.method(config, name, "--methods") for name in names)
     used = {name for row in rows.values() for name in row.generators}
@@ -99,7 +99,9 @@ def fill(workdir: pathlib.Path) -> None:
 
         command = ["-m", "tfaug", "train", f"--config={rules.write(config, workdir / 'logs')}", f"--workdir={workdir}"]
         runner.run(jobs, command, workdir / "logs", SCHEDULER.value, WORKERS.value, THREADS.value)
-    print(cli.as_called(f"The table: python evaluate.py --table1 --results={shlex.quote(str(folder))}"))
+    rows_too = [f"--config.methods={config.methods}"] if added else []
+    here = ["--table1", f"--results={folder}", *rows_too]
+    print(f"The table: {cli.command('evaluate', *here, without=('stage', 'workdir', *FLAGS))}")
 
 
 def refuse_one_set() -> None:

@@ -64,7 +64,7 @@ def main() -> None:
         trained = stage in ("all", "seg")
         cli.refuse_generators_but(method.generators * trained, f"--aug={name}" if trained else f"--stage={stage}")
     cli.check_writable(workdir)
-    config = sources.resolve(config)
+    config = sources.resolve(config, skip_unusable=CHECK.value)
     if CHECK.value:
         check.examine(_data(stage, config), workdir / f"{config.name}-check")
         return

@@ -41,7 +41,11 @@ class Choice(NamedTuple):
 
 
 def choose(
-    dataset: DataSet, cases: Iterable[str], labelled: Iterable[str], given_resolution: float | None = None
+    dataset: DataSet,
+    cases: Iterable[str],
+    labelled: Iterable[str],
+    given_resolution: float | None = None,
+    skip_unusable: bool = False,
 ) -> Choice:
     """Reads a data set and chooses resolution and image size.
 
@@ -50,6 +54,7 @@ def choose(
       cases: all cases in use; their spacings determine the resolution, their labels are not looked for.
       labelled: the labelled and validation cases; their labels determine the size.
       given_resolution: mm per pixel, if only the size is to be chosen; then only `labelled` is read.
+      skip_unusable: choose from the other cases, if these have labels.
 
     Raises:
       UserError: cases cannot be used, see `check.refuse`, or no voxel of `labelled` is labelled.
@@ -70,7 +75,8 @@ def choose(
         spacings.append(volume.spacing)
         found = None if volume.label is None else labelled_region(volume)
         regions += [] if found is None else [found]
-    check.refuse(check.Findings(dataset.root, len(wanted), len(labelled), list(errors.values())))
+    if not (skip_unusable and regions):
+        check.refuse(check.Findings(dataset.root, len(wanted), len(labelled), list(errors.values())))
     chosen = resolution(spacings) if given_resolution is None else given_resolution
     return Choice(chosen, image_size(regions, chosen))
 

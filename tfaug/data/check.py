@@ -118,10 +118,10 @@ def examine(
 def table(findings: Findings) -> pd.DataFrame:
     """check.csv: a row for each case.
 
-    Columns: case; split; shape, voxels along the file's axes; spacing_mm along the same axes; orientation, see
-    `types.Volume.order`; slices; percentiles of each channel of the scan, such as p2; voxels of each structure in the
-    scan; the share of each structure's voxels that the crop cuts off; the digest of its files; problems, "" if there
-    are none. Unknown values are empty.
+    Columns: case; split; shape, voxels along the file's axes; spacing_mm along the same axes; orientation, which way
+    they run by the header, as `types.Volume.order`; slices; percentiles of each channel of the scan, such as p2; voxels
+    of each structure in the scan; the share of each structure's voxels that the crop cuts off; the digest of its files;
+    problems, "" if there are none. Unknown values are empty.
     """
     problems = findings.problems()
     found = pd.DataFrame(findings.rows)
@@ -169,13 +169,13 @@ def refuse(findings: Findings, most: int | None = None) -> None:
 def _measures(task: Task, scan: Prepared) -> dict[str, Any]:
     """The columns of `table` for a usable scan."""
     volume, axis = scan.volume, scan.grid.axis
-    shape, spacing = (list(values) for values in (volume.image.shape[:3], volume.spacing))
-    for values in (shape, spacing):
+    shape, spacing, order = (list(values) for values in (volume.image.shape[:3], volume.spacing, scan.order))
+    for values in filter(None, (shape, spacing, order)):
         values.insert(axis, values.pop())  # as in the file
     found = {
         "shape": " x ".join(map(str, shape)),
         "spacing_mm": " x ".join(f"{mm:.4g}" for mm in spacing),
-        "orientation": scan.order,
+        "orientation": "".join(order),
         "slices": volume.image.shape[2],
     }
     several = len(task.channels) > 1

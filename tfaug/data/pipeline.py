@@ -131,7 +131,8 @@ def generator_batches(
       seed: seed of the run.
       released_partition: draws the number of original slices in S's batch from 5..14 of 20, as the released program
         does; otherwise it is half the batch.
-      repeats: how often each labelled slice is in a batch, see `labelled_batches`, each time with another z.
+      repeats: how often each labelled slice is in a batch, see `labelled_batches`, each time augmented anew and with
+        another z.
 
     Returns:
       Function from the step (int64 scalar) to its `GeneratorBatch`.

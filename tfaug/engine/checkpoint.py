@@ -37,7 +37,7 @@ _KEPT = 2
 
 
 class Best(NamedTuple):
-    """The highest validation score of a run so far, and the number of updates after which it was reached."""
+    """The validation score of the networks that a run keeps so far, its best or last, and their number of updates."""
 
     score: float
     step: int
@@ -50,7 +50,7 @@ class Checkpoints:
       folder: the run directory.
       objects: everything whose variables change, by name: step, models, optimisers. Optimisers must be built.
       fingerprint: what the run depends on, JSON-able. It must not change between two sessions; a change in
-        "environment" (versions, threads, precision) only gives a warning.
+        "environment" (versions, threads, precision) only gives a warning, but for one from or to float16.
       every: updates between two saves.
       log: the event files, which are truncated to the checkpoint when it is restored.
       before_save: called before anything is written; raises to keep a bad state from being saved.
@@ -60,6 +60,7 @@ class Checkpoints:
     Attributes:
       best: None before the first `save_best`.
       commits: of the programs of all sessions that have led to the state, in order; None for one that is not known.
+      environments: those of the same sessions, in order.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Checkpoints:
         commit: str | None = None,
     ):
         self.every = every
-        self.commits = [commit]
+        self.commits, self.environments = [commit], [fingerprint.get("environment")]
         self.best: Best | None = None
         self._run = pathlib.Path(folder)
         self._objects = dict(objects)
@@ -93,6 +94,7 @@ class Checkpoints:
             "best": self.best,
             "fingerprint": self._fingerprint,
             "commits": self.commits,
+            "environments": self.environments,
             "logs": self._log.sizes(),
         }
         _write(self._steps, num_done, self._objects, state)
@@ -123,8 +125,9 @@ class Checkpoints:
         self._compare(state["fingerprint"])
         _read(folder, self._objects, complete=True)
         num_done, self.best = _step(folder), state["best"] and Best(*state["best"])
-        earlier = state.get("commits", [None])  # checkpoints of before have none
-        self.commits = earlier + [one for one in self.commits if one != earlier[-1]]
+        self.commits = _continued(state.get("commits", [None]), self.commits)  # checkpoints of before have none
+        before = state.get("environments", [state["fingerprint"].get("environment")])
+        self.environments = _continued(before, self.environments)
         with _disk_errors(self._run):
             for parent in (self._steps, self._bests):
                 _sweep(parent)
@@ -160,6 +163,10 @@ class Checkpoints:
     def _compare(self, saved: Mapping[str, Any]) -> None:
         old, new = ({**values, "environment": None} for values in (saved, self._fingerprint))
         refuse_difference(self._run, old, new, what="config or other data")
+        before, now = (values.get("environment", {}).get("precision") for values in (saved, self._fingerprint))
+        if before != now and "mixed_float16" in (before, now):
+            remedy = f"go back to --config.precision={before}, or choose another --workdir or --config.name"
+            raise UserError(self._run, f"was begun in {before}: its optimisers do not fit those of {now}", remedy)
         changed = differences(saved, self._fingerprint)
         if changed:
             self._warn(f"{self._run}: resumed elsewhere ({in_one_line(changed)}); the last bits may differ")
@@ -285,6 +292,11 @@ def _read(folder: pathlib.Path, objects: Mapping[str, Any], complete: bool) -> N
         raise UserError(
             folder, "does not fit these networks and optimisers", "use the program and config that wrote it"
         ) from error
+
+
+def _continued(earlier: list, now: list) -> list:
+    """What is known of earlier sessions and of this one, without an immediate repetition."""
+    return earlier + [one for one in now if one != earlier[-1]]
 
 
 def _folders(parent: pathlib.Path) -> list[pathlib.Path]:

@@ -177,4 +177,4 @@ class Progress(Hook):
     def _numbers(self, scalars: Mapping[str, tf.Tensor]) -> str:
         shown = [f"{name}={float(value):.4g}" for name, value in scalars.items() if "loss" in name]
         best = self._checkpoints.best if self._checkpoints else None
-        return " ".join(shown + ([f"best {best.score:.4f} (step {best.step})"] if best else []))
+        return " ".join(shown + ([f"kept {best.score:.4f} (step {best.step})"] if best else []))

@@ -55,7 +55,8 @@ def running_out(remedy: str = _REMEDY) -> Iterator[None]:
 def bytes_per_sample(model: Any) -> int:
     """Bytes of the outputs of all layers of `model` for one sample."""
     outputs = (tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output))
-    return sum(math.prod(tensor.shape[1:]) * tensor.dtype.size for tensor in outputs)
+    # The output of a model within has an open size, here taken as 1, unless it was built for one.
+    return sum(math.prod(size or 1 for size in tensor.shape[1:]) * tensor.dtype.size for tensor in outputs)
 
 
 def _available() -> int:

@@ -167,8 +167,9 @@ class Instruments:
             if self._kind == "deform"
             else metrics.intensity_diagnostics(drawn)
         )
-        before = np.broadcast_to(self._shown.label, labels.shape)
-        values["lost_anatomy"] = metrics.lost_anatomy(before, labels)
+        if self._kind == "deform":  # an intensity leaves every label in place
+            before = np.broadcast_to(self._shown.label, labels.shape)
+            values["lost_anatomy"] = metrics.lost_anatomy(before, labels)
         if self._unlabelled:
             values["histogram_distance"] = metrics.histogram_distance(images, self._grey_values)
             if self._kind == "intensity":

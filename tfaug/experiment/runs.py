@@ -174,10 +174,11 @@ def _noted(scans: Iterable[Prepared], out_dir: pathlib.Path) -> Iterator[Prepare
 
 
 def other_precision(path, config: Config) -> str | None:
-    """The precision of a finished run, if it differs from the config's."""
+    """The precisions of a finished run's sessions, if one differs from the config's."""
     report = run_dir.read_report(path) or {}  # a generator that has served may have been removed
-    made_in = report.get("environment", {}).get("precision", config.precision)
-    return made_in if made_in != config.precision else None
+    last = report.get("environment", {}).get("precision", config.precision)
+    made_in = report.get("precisions", [last])  # runs of before have none
+    return None if set(made_in) <= {config.precision} else " and ".join(made_in)
 
 
 def refuse_other_precision(path, config: Config, workdir, method: Method) -> None:
@@ -196,7 +197,8 @@ def refuse_other_precision(path, config: Config, workdir, method: Method) -> Non
     for run in (path, *of_generators):
         if (other := other_precision(run, config)) is not None:
             problem = f"was trained in {other}, and the results are of {config.precision}"
-            raise UserError(run, problem, f"choose another --workdir, or --config.precision={other}")
+            alone = f", or --config.precision={other}" if " " not in other else ""
+            raise UserError(run, problem, f"choose another --workdir{alone}")
 
 
 def provenance(path) -> dict[str, Any]:

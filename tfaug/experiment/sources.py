@@ -258,11 +258,15 @@ def refuse_other_coding(reader: readers.Reader, task: Task, labels: bool = True)
             logger.warning(f"{reader.root}: the value {value} is {name!r} here, and {names[value]!r} in the run")
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, skip_unusable: bool = False) -> Config:
     """A copy of a config in which everything that depends on the data has a value; prints what was found.
 
     Structures and channels come from the data set, splits from their file or a random draw, the grid from spacings and
     labels. A resolved config is returned unchanged.
+
+    Args:
+      config: a config.
+      skip_unusable: choose the grid from the cases that can be used, for a check that goes on to name the others.
 
     Raises:
       UserError: data and config do not match.
@@ -271,11 +275,11 @@ def resolve(config: Config) -> Config:
         return config
     config = rules.copied(config)
     with config.ignore_type():  # a number replaces "auto"
-        _resolve(config)
+        _resolve(config, skip_unusable)
     return config
 
 
-def _resolve(config):
+def _resolve(config, skip_unusable):
     source = reader(config) if _needs_files(config) else readers.acdc.Reader(pathlib.Path(), config.data.to_dict())
     task = readers.task(source, config.data.to_dict())
     config.data.structures = tuple(task.structures.items())
@@ -288,7 +292,7 @@ def _resolve(config):
     if config.data.root:
         found = ", ".join(f"{value} {name}" for name, value in task.structures.items())
         print(f"data: {root(config)}, layout {config.data.reader}, structures {found}")
-    _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis))
+    _resolve_grid(config, DataSet(source, task_of(config), config.data.slice_axis), skip_unusable)
     for section in rules.unweighted(config):
         section["class_weights"] = task.class_weights
     rules.check(config)
@@ -373,14 +377,14 @@ def _is_there(source, case):
     return True
 
 
-def _resolve_grid(config, dataset):
+def _resolve_grid(config, dataset, skip_unusable):
     data = config.data
     if "auto" not in (data.image_size, data.resolution):
         return
     labelled = {case for sets in config.splits.labelled.values() for one in sets for case in one}
     with_label = sorted(labelled | set(config.splits.validation))
     given = None if data.resolution == "auto" else data.resolution
-    chosen = auto.choose(dataset, (*config.splits.unlabelled, *config.splits.test), with_label, given)
+    chosen = auto.choose(dataset, (*config.splits.unlabelled, *config.splits.test), with_label, given, skip_unusable)
     data.resolution = chosen.resolution
     data.image_size = chosen.image_size if data.image_size == "auto" else data.image_size
     print(f"grid: {data.image_size} x {data.image_size} pixels of {data.resolution:g} mm")

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfaug import evaluation, inference, models, pictures, steps
 from tfaug.augment.methods import GENERATORS, Method
+from tfaug.compat import keras
 from tfaug.config import (
     Config,
     cases,
@@ -146,11 +147,12 @@ class Stage:
             slow = networks.slow_precision(self.config)
             for warning in (*devices.idle_gpus(), *slow, *self.data.warnings(self.splits)):
                 run.warn(warning, show=False)
+            keras.utils.set_random_seed(self.config.seed % 2**32)  # for layers without a seed of their own
             self.build()
             for warning in networks.random_layers(self.step):
                 run.warn(warning)
             with networks.answerable(self.uses()):
-                best, commits = self._fit(run)
+                best, sessions = self._fit(run)
             checkpoint.load_best(run.path, self.keep, best.step)
             rows, damaged = EventLog(run.path).rows()
             conclusion = self.conclude(rows)
@@ -162,7 +164,7 @@ class Stage:
                 for tag, picture in {**self.draw(best.step), **conclusion.pictures}.items():
                     pictures.save(picture, run.path / f"{tag}.png")
             made_from = {"digests": self.data.digests(self.splits), **self.parts()}
-            made_on = {"environment": self._environment(), "commits": commits}
+            made_on = {"environment": self._environment(), **sessions}
             run.finish({"best": best.score, "best_step": best.step, **conclusion.report, **made_from, **made_on})
 
     def kept(self, **builders: Callable[[], tf.Module]) -> Mapping[str, tf.Module]:
@@ -178,8 +180,8 @@ class Stage:
         self.step = steps.Averaged(self.step, own.values(), averages.values(), self.schedule.average)
         return averages
 
-    def _fit(self, run) -> tuple[checkpoint.Best, list[str | None]]:
-        """Trains; returns the best score with its step, and the commits of the programs that trained."""
+    def _fit(self, run) -> tuple[checkpoint.Best, dict[str, list]]:
+        """Trains; returns the best score with its step, and the commits and precisions of all sessions that trained."""
         config, log, finite = self.config, EventLog(run.path), hooks.StopOnNonFinite()
         checkpoints = checkpoint.Checkpoints(
             run.path,
@@ -226,7 +228,8 @@ class Stage:
             ],
             checkpoints,
         )
-        return checkpoints.best, checkpoints.commits
+        precisions = list(dict.fromkeys(environment["precision"] for environment in checkpoints.environments))
+        return checkpoints.best, {"commits": checkpoints.commits, "precisions": precisions}
 
     def _fingerprint(self, config):
         return {

@@ -11,11 +11,11 @@ arguments and returns a functional Keras model, `keras.Model(inputs, outputs)`:
 
 image is [N, H, W, channels] float32, H and W are image_size, not None, and z is [N, 100]. The field of kind "deform" is
 v in pixels, (row, column); of kind "intensity" it is dI in units of the normalised image. The initial weights must
-depend on `seed` alone, or runs will differ. A layer that draws at random in training, such as Dropout, makes a resumed
-training differ from an undisturbed one; a generator may have none. A function is passed those options of
-`config.model` for which it has parameters: for each role filters, half_pixel_centers, norm_momentum and
-discriminator_norm; for a generator also head_scale, deformation, fixed_border, intensity, curve_knots, and, in pixels
-of the image, control_px and limit_px.
+depend on `seed` alone, as those of layers without a seed do, or runs will differ. A layer that draws at random in
+training, such as Dropout, makes a resumed training differ from an undisturbed one; a generator may have none. A
+function is passed those options of `config.model` for which it has parameters: for each role filters,
+half_pixel_centers, norm_momentum and discriminator_norm; for a generator also head_scale, deformation, fixed_border,
+intensity, curve_knots, and, in pixels of the image, control_px and limit_px.
 """
 
 from __future__ import annotations

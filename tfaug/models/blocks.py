@@ -25,6 +25,7 @@ def conv(
     bias: bool = True,
     norm_momentum: float = 0.99,
     scale: float = 1.0,
+    dtype: str | None = None,
 ):
     """A 'same'-padded convolution, batch normalisation and an activation.
 
@@ -43,6 +44,7 @@ def conv(
       bias: whether there is a bias, if no norm follows.
       norm_momentum: momentum of the norm's moving statistics.
       scale: scale of the initial weights.
+      dtype: type of the convolution; None: that of the precision policy.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters] Keras tensor.
@@ -57,7 +59,7 @@ def conv(
         kernel_initializer=keras.initializers.VarianceScaling(
             2.0 * scale**2, "fan_in", "untruncated_normal", seed=streams.scalar_seed(seed, "weights", name)
         ),
-        dtype=policy if devices.adds_in_float32(policy.compute_dtype) else "float32",
+        dtype=dtype or (policy if devices.adds_in_float32(policy.compute_dtype) else "float32"),
         name=name,
     )(x)
     if norm:

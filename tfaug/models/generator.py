@@ -93,7 +93,7 @@ def generator(
 
 def _deformation_head(x, channels, block):
     del channels
-    v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
+    v = block(x, 2, 3, "conv_1e", activation=None, norm=False, dtype="float32")
     return keras.layers.Activation("linear", dtype="float32", name="deformation")(v)
 
 
@@ -113,8 +113,9 @@ def control_stride(side: int, control_px: float) -> int:
 
 def _smooth_head(x, form, control_px, limit_px, fixed_border, block):
     stride = control_stride(x.shape[1], control_px)
-    x = keras.layers.AveragePooling2D(stride, name="control_points")(x)
-    v = block(x, 2, 3, "conv_1e", activation=None, norm=False)
+    # In float32, as in `_curve_head`: TensorFlow's 16-bit sums lose small summands.
+    x = keras.layers.AveragePooling2D(stride, dtype="float32", name="control_points")(x)
+    v = block(x, 2, 3, "conv_1e", activation=None, norm=False, dtype="float32")
     v = keras.layers.Activation("linear", dtype="float32", name="control_displacements")(v)
     v = SmoothField(stride, limit_px, fixed_border, dtype="float32", name="smooth_field")(v)
     return Integrate(dtype="float32", name="deformation")(v) if form == "velocity" else v
@@ -126,7 +127,6 @@ def _intensity_head(x, channels, block):
 
 
 def _curve_head(x, drawn, image, form, knots, seed):
-    # TensorFlow's 16-bit sum over a slice loses small summands.
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="whole_slice")(x)
     x = keras.layers.Concatenate(name="slice_and_draw")([x, drawn])
     curve = dense(x, image.shape[-1] * knots, "curve_fc", seed)

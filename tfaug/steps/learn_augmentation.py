@@ -256,7 +256,7 @@ class LearnAugmentation(tf.Module):
     def _gradient_norms(self, field, whole, adversarial):
         """Norms of the weighted terms' gradients at the field [N, H, W, *], given L_adv's gradient and the sum of all.
 
-        A norm that overflows in float16, for which the optimiser skips the update, counts as 0.
+        A norm that overflows where the optimiser scales losses, and skips such an update, counts as 0.
         """
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(field)
@@ -268,7 +268,9 @@ class LearnAugmentation(tf.Module):
         if self.lambda_fold:
             segmentation -= tape.gradient(folding, field)
         norms = {name: tf.norm(term) for name, term in {"segmentation": segmentation, **terms}.items()}
-        return {f"gradient/{name}": tf.where(tf.math.is_finite(norm), norm, 0.0) for name, norm in norms.items()}
+        if isinstance(self.warm_up.optimizer, keras.mixed_precision.LossScaleOptimizer):
+            norms = {name: tf.where(tf.math.is_finite(norm), norm, 0.0) for name, norm in norms.items()}
+        return {f"gradient/{name}": norm for name, norm in norms.items()}
 
     def _penalty(self, real):
         real = losses.packed(real, self.pack)  # what D judges as one
