@@ -86,7 +86,7 @@ def test_readings_of_generators_are_their_last_ones(develop, tmp_path):
     assert develop["generators"]([str(tmp_path / "setting")], "deform").empty  # it has the other kind alone
 
 
-FOLDERS = [*GRIDS.values(), DOCS / "acdc/upper_bound", DOCS / "acdc/seed2"]
+FOLDERS = [*GRIDS.values(), DOCS / "acdc/upper_bound"]
 FOLDERS += [path for paths in DEVELOPMENT.values() for path in paths]
 
 
