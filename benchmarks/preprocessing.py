@@ -135,7 +135,8 @@ def compare_loading(
 
     def load():
         with contextlib.redirect_stdout(io.StringIO()):  # hides progress lines
-            cache.load(dataset, cases, spec, cache_dir, labels=False, num_workers=num_workers)
+            requests = [cache.Request(case, label=False) for case in cases]
+            cache.load(dataset, requests, spec, cache_dir, num_workers)
 
     seconds = {
         **lone,

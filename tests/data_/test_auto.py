@@ -75,6 +75,6 @@ def test_both_are_chosen_from_the_files(tmp_path):
     assert auto.choose(dataset, ["nobody"], ["a"], given_resolution=0.3) == (0.3, 96)
     with pytest.raises(UserError, match="label of ES"):
         auto.choose(dataset, [], ["b"])
-    assert auto.choose(dataset, ["nobody"], ["a", "b"], skip_unusable=True) == (1.5, 32)
+    assert auto.choose(dataset, ["nobody"], ["a", "b"], skip_unusable=True) == (1.375, 32)
     with pytest.raises(UserError, match="label of ES"):  # there is nothing to choose from
         auto.choose(dataset, ["a"], ["b"], skip_unusable=True)

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 
+import nibabel as nib
 import numpy as np
 import pytest
 from patients import anatomy, nifti_bytes, patients, sform, write_nifti, write_patient
@@ -57,6 +58,10 @@ def test_d31_a_case_that_is_stored_or_cut_otherwise_than_the_others_is_named(tmp
         scans = cache.load(patients(tmp_path / "data"), requests, Spec(32, 1.5, 0), tmp_path / "cache", num_workers=1)
         assert [scan.order for scan in scans] == ["RAS"] * 4 + ["ARS"]
         assert lines(oddities.of_scans(HEART, scans)) == expected
+    splits, spec = {"labelled": names}, Spec(32, 1.5, 0)
+    table = check.table(check.examine(patients(tmp_path / "data"), splits, spec, tmp_path / "cache", num_workers=1))
+    files = [tmp_path / "data" / name / f"{name}_frame12.nii.gz" for name in names]
+    assert list(table.orientation) == ["".join(nib.aff2axcodes(nib.load(file).affine)) for file in files]
 
 
 def test_d31_a_slice_that_is_mirrored_or_upside_down_is_turned_and_a_stack_from_the_head_down_is_not(tmp_path):

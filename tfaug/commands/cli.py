@@ -294,7 +294,9 @@ def command(program: str, *changed: str, without: Iterable[str] = ()) -> str:
         kept += [arg] * keep
     here = pathlib.Path(sys.argv[0])
     start = ["python", str(here.with_name(f"{program}.py"))] if _in_clone() else ["tfaug", program]
-    return " ".join(map(_quoted, [*start, *changed, *kept]))
+    of_config = [flag for flag in changed if flag.startswith("--config.")]  # must follow --config
+    others = [flag for flag in changed if flag not in of_config]
+    return " ".join(map(_quoted, [*start, *others, *kept, *of_config]))
 
 
 def _quoted(argument: str) -> str:
