@@ -22,6 +22,12 @@ def test_bytes_per_sample_by_hand():
     assert memory.bytes_per_sample(small()) == 4 * 6 * 4 + 4 * 6 * 3 * 2 + 2 * 3 * 3 * 4
 
 
+def test_a_model_within_may_have_an_open_size():
+    inner = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(3, 1)])
+    image = keras.Input((4, 6, 1))
+    assert memory.bytes_per_sample(keras.Model(image, inner(image))) >= 4 * 6 * 4
+
+
 def test_p5_only_a_batch_that_cannot_fit_is_refused():
     free = psutil.virtual_memory().available + psutil.swap_memory().free
     model = small()
