@@ -101,7 +101,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.lambda_adv = 1.0
     config.augment.lambda_big = 1e-3
     config.augment.adversarial_loss = "non_saturating"  # released program; "saturating": Eq. 5; "energy": no D
-    config.augment.task_of = "segmenter"  # an experiment: or "averaged", whose L_S G descends
     config.augment.task_gradient = True  # Eq. 4; the released program's generators never receive it
     config.augment.discriminator_first = True  # the released program updates G and S, then D
     # X_L and X_UL (section 2.1); "unlabelled": as in the released program; "equal": half of the batch from each.
@@ -116,7 +115,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.big_limit_intensity = 0.0  # for G_I; 0: no limit
     config.augment.big_of = "displacement"  # what L_big rewards in G_V; "deformation": without translation; "strain"
     config.augment.lambda_fold = 0.0
-    config.augment.lambda_anatomy = 0.0  # an experiment: a cost on labelled anatomy that G_V moves out or shrinks
     config.augment.lambda_diversity = 0.0
     config.augment.diversity = "difference"  # of fields under two z; or the "volume" spanned by a batch's differences
     config.augment.pack = 1  # how many images D judges as one, to see whether they vary as scans do

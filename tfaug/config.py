@@ -371,7 +371,6 @@ _RULES = (
     ("segment.lambda_adv", *_NOT_NEGATIVE),
     ("augment.adversarial_loss", *_one_of("non_saturating", "saturating", "energy")),
     ("augment.task_gradient", *_SWITCH),
-    ("augment.task_of", *_one_of("segmenter", "averaged")),
     ("augment.discriminator_first", *_SWITCH),
     ("augment.real_pool", *_one_of("all", "unlabelled", "equal")),
     *((f"augment.{key}", *_POSITIVE) for key in ("generator_rate", "discriminator_rate")),
@@ -383,7 +382,7 @@ _RULES = (
     ("augment.of_intensity", _mapping, "keys of augment and model with their values, as {'pack': 5}"),
     *(
         (f"augment.{key}", *_NOT_NEGATIVE)
-        for key in ("r1", "big_limit_mm", "big_limit_intensity", "lambda_fold", "lambda_anatomy", "lambda_diversity")
+        for key in ("r1", "big_limit_mm", "big_limit_intensity", "lambda_fold", "lambda_diversity")
     ),
     *((f"generators.{name}", *_PATH) for name in ("deform", "intensity", "deform_noreg", "intensity_noreg")),
     *((f"{key}_every", *_COUNT) for key in ("report", "picture", "checkpoint")),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfaug.warp import warp
-
 
 def segmentation_loss(logits, label, class_weights):
     """L_S: class-weighted cross-entropy, mean over all pixels (paper, section 3.4).
@@ -125,22 +123,6 @@ def _derivatives(deformation):
 
 
 STRAIN_UNIT = 0.5  # replaces the limit of fields where `strain` is rewarded
-
-
-def anatomy_loss(label, deformation):
-    """The share of each slice's labelled area that a field moves out or shrinks away, as a mean over labelled slices.
-
-    Args:
-      label: [N, H, W, classes] one-hot, background first.
-      deformation: v [N, H, W, 2] in pixels.
-
-    Returns:
-      Scalar.
-    """
-    before, after = (tf.reduce_sum(one[..., 1:], [1, 2, 3]) for one in (label, warp(label, deformation)))
-    lost = tf.nn.relu(1 - tf.math.divide_no_nan(after, before))
-    here = tf.cast(before > 0, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(here * lost), tf.reduce_sum(here))
 
 
 def diversity_loss(field, other, limit: float = 0.0):

@@ -208,7 +208,6 @@ def learn_augmentation(config: Config, name: str, scans: Sequence[np.ndarray] = 
         big_limit=schedule.big_limit_mm / config.data.resolution if kind == "deform" else schedule.big_limit_intensity,
         big_of=schedule.big_of,
         lambda_fold=schedule.lambda_fold if regularised else 0.0,
-        lambda_anatomy=schedule.lambda_anatomy if regularised else 0.0,
         lambda_diversity=schedule.lambda_diversity if regularised else 0.0,
         diversity=schedule.diversity,
         pack=schedule.pack,

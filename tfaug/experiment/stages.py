@@ -177,8 +177,6 @@ class Stage:
         if not self.schedule.average:
             return own
         averages = {name: build() for name, build in builders.items()}
-        if self.schedule.get("task_of") == "averaged":
-            self.step.teacher = averages["segmenter"]
         self.step = steps.Averaged(self.step, own.values(), averages.values(), self.schedule.average)
         return averages
 

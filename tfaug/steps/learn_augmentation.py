@@ -78,7 +78,6 @@ class LearnAugmentation(tf.Module):
         big_limit: float = 0.0,
         big_of: str = "displacement",
         lambda_fold: float = 0.0,
-        lambda_anatomy: float = 0.0,
         lambda_diversity: float = 0.0,
         diversity: str = "difference",
         pack: int = 1,
@@ -98,8 +97,6 @@ class LearnAugmentation(tf.Module):
         self.discriminator_first = discriminator_first
         self.warmup_steps = warmup_steps
         self.r1, self.big_limit, self.lambda_fold = r1, big_limit, lambda_fold if kind == "deform" else 0.0
-        self.lambda_anatomy = lambda_anatomy if kind == "deform" else 0.0
-        self.teacher = None  # the averaged S, if G descends its L_S
         self.lambda_diversity, self.pack = lambda_diversity, pack
         self.asks_discriminator = bool(lambda_adv) and adversarial_form != "energy"
         self._grey_values = grey_values
@@ -153,12 +150,6 @@ class LearnAugmentation(tf.Module):
                 objective = self.lambda_seg * segmentation + self.lambda_big * big
                 if self.lambda_fold:
                     objective += self.lambda_fold * losses.folding_loss(field)
-                if self.lambda_anatomy:
-                    objective += self.lambda_anatomy * losses.anatomy_loss(batch.labelled.label, field)
-                if self.teacher:
-                    with frozen_statistics(self.teacher):
-                        taught = self._segmentation_loss(batch.labelled, batch.num_original, field, image, self.teacher)
-                    objective += self.lambda_seg * taught
             # D and L_big do not depend on S, so one backward pass gives S its L_S and G's field all of Eq. 4.
             optimizer = self.warm_up.optimizer
             output_gradients = [tf.ones_like(objective), self.lambda_adv * image_gradient]
@@ -216,16 +207,16 @@ class LearnAugmentation(tf.Module):
     def _big(self, field):
         return losses.big_loss(self._rewarded(field), self.big_limit)
 
-    def _segmentation_loss(self, labelled, num_original, field, image, teacher=None):
+    def _segmentation_loss(self, labelled, num_original, field, image):
         """L_S on a batch whose first `num_original` slices are original, the others generated."""
         n = num_original
         label = transform_label(self.kind, labelled.label[n:], field[n:])
         image = image[n:]
-        if not self.task_gradient or (self.teacher and not teacher):
+        if not self.task_gradient:
             image, label = tf.stop_gradient(image), tf.stop_gradient(label)
         image = tf.ensure_shape(tf.concat([labelled.image[:n], image], 0), labelled.image.shape)
         label = tf.ensure_shape(tf.concat([labelled.label[:n], label], 0), labelled.label.shape)
-        logits = (teacher or self.segmenter)(image, training=True)
+        logits = self.segmenter(image, training=True)
         return losses.segmentation_loss(logits, label, self.class_weights)
 
     def _adversarial_loss(self, image, real):
