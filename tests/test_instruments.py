@@ -191,6 +191,11 @@ def test_a_page_shows_every_number_over_the_steps():
     rows = [{"step": step, "dice/mean": 0.5, **values} for step in (10, 20)]
     charts = made.charts(rows)
     assert charts["share of pixels folded"]["generator"] == [0, 0] and "D is right" not in charts
+    assert "segmentation loss" not in charts
+    last = {"loss/segmentation": 0.1, "loss/adversarial": -1.0, "gradient/segmentation": 0.2, "gradient/big": 0.0}
+    charts = made.charts([{**row, **last} for row in rows])
+    assert charts["segmentation loss"] == {"L_S": [0.1, 0.1]} and charts["other losses"] == {"L_adv": [-1.0, -1.0]}
+    assert charts["norm of the gradient at the field"] == {"L_S": [0.2, 0.2], "L_big": [0.0, 0.0]}
     assert all(len(curve) == 2 for curves in charts.values() for curve in curves.values())
     page = pictures.curves_page("run: sane", np.zeros((100, 600, 3), np.uint8), [10, 20], charts)
     assert page.shape[1] == 600 and page.shape[0] > 100 and page.dtype == np.uint8

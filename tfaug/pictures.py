@@ -277,7 +277,7 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
       title: one or more lines; long ones are wrapped.
       panel: a picture [height, width, 3].
       steps: along the x axis of every chart.
-      charts: by the chart's title, curves of non-negative values by name. The first curve of a chart stands out.
+      charts: by the chart's title, curves by name. The first curve of a chart stands out; all charts include 0.
     """
     columns, width = max(1, panel.shape[1] // int(CHART[0] * DPI)), panel.shape[1] / DPI
     fitting = int(72 * width / (0.6 * (FONT + 1)))  # a letter is about 0.6 of the font size wide
@@ -297,7 +297,9 @@ def curves_page(title: str, panel: np.ndarray, steps: Sequence[int], charts: Map
             style = {"linewidth": 1.6} if k == 0 else {"linewidth": 1.1, "linestyle": "dashed"}
             chart.plot(steps, values, label=curve, **style)
         chart.set_title(name, fontsize=FONT, pad=2)
-        chart.set_ylim(0, max(chart.get_ylim()[1], TINY))
+        values = [value for curve in curves.values() for value in curve]
+        low, high = chart.get_ylim()
+        chart.set_ylim(low if min(values) < 0 else 0, high if max(values) > 0 else TINY)
         chart.tick_params(labelsize=FONT - 2, length=2, pad=1)
         chart.legend(fontsize=FONT - 2, frameon=False, borderpad=0.1, labelspacing=0.2)
     return rendered(figure)

@@ -212,6 +212,27 @@ def test_validations_are_rows_of_a_table_that_is_cut_back_like_the_events(tmp_pa
     assert not (tmp_path / "diagnostics.csv").exists()
 
 
+def test_a_row_also_has_what_the_update_returned(tmp_path):
+    log = EventLog(tmp_path)
+    hook = KeepBest(1, lambda: {"dice/mean": 0.5}, {"model": "a model"}, FakeCheckpoints(), log)
+    hook(2, {"loss/segmentation": tf.constant(0.25), "dice/mean": tf.constant(9.0)})
+    assert log.rows() == ([{"step": 2, "dice/mean": 0.5, "loss/segmentation": 0.25}], False)
+
+
+def test_a_table_keeps_its_columns(tmp_path):
+    log = EventLog(tmp_path)
+    log.row({"dice/RV, left": 0.5}, 1)
+    log.row({"loss/segmentation": 0.25, "dice/RV, left": 0.75}, 2)
+    assert log.rows() == ([{"step": 1, "dice/RV, left": 0.5}, {"step": 2, "dice/RV, left": 0.75}], False)
+
+
+def test_a_table_with_a_damaged_head_takes_rows(tmp_path):
+    (tmp_path / "diagnostics.csv").write_bytes(b"st\xffp,\x00\r\n1,0.5\r\n")
+    log = EventLog(tmp_path)
+    log.row({"dice/mean": 0.5}, 2)
+    assert log.rows() == ([], True)
+
+
 def test_the_time_of_training_is_summed_over_sessions_without_the_pause(tmp_path):
     assert EventLog(tmp_path).seconds() == 0
     for session, times in enumerate([(10.0, 12.0, 15.0), (100.0, 101.0)]):

@@ -47,12 +47,17 @@ class EventLog:
             tf.summary.text(tag, text)
 
     def row(self, values: Scores, num_done: int) -> None:
-        """Adds a row to diagnostics.csv; the first row names the columns."""
-        with self._errors(), open(self._table, "a", newline="", encoding="utf-8") as file:
+        """Adds a row to diagnostics.csv; the first row names the columns, and later ones add none."""
+        names = ["step", *values]
+        with self._errors(), open(self._table, "a+", newline="", encoding="utf-8", errors="replace") as file:
             rows = csv.writer(file)
-            if file.tell() == 0:
-                rows.writerow(["step", *values])
-            rows.writerow([num_done, *(f"{float(value):.6g}" for value in values.values())])
+            file.seek(0)
+            if first := file.readline():
+                with contextlib.suppress(csv.Error):
+                    names = next(csv.reader([first]))
+            else:
+                rows.writerow(names)
+            rows.writerow([num_done, *(f"{float(values[name]):.6g}" for name in names if name in values)])
 
     def rows(self) -> tuple[list[dict[str, float]], bool]:
         """The intact rows of diagnostics.csv, and whether others are damaged; no rows if there is no such file."""

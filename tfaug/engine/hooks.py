@@ -117,7 +117,7 @@ class KeepBest(Hook):
       score: returns named scores, for example {"dice/mean": 0.8, "dice/RV": 0.7}; must not change the models.
       models: what is kept, by name.
       checkpoints: where they are kept; it knows the best score so far.
-      log: receives every score.
+      log: receives every score; its row also has what the update before returned, such as the losses.
       key: the decisive score.
       start: no validation before this many updates (warm-up).
       latest: whether the models of every validation replace the previous ones, whatever their score.
@@ -142,7 +142,7 @@ class KeepBest(Hook):
             return
         scores = self._score()
         self._log.scalars(scores, num_done)
-        self._log.row(scores, num_done)
+        self._log.row({**scores, **scalars, **scores}, num_done)  # scores come first, also where tags are the same
         score, best = float(scores[self._key]), self._checkpoints.best
         if self._latest or score > (best.score if best else -math.inf):
             self._checkpoints.save_best(num_done, score, self._models)

@@ -141,6 +141,8 @@ class Instruments:
         for key, title in _CHARTS[self._kind].items():
             if key not in self._left_out:
                 found[title] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
+        if "loss/segmentation" in rows[0]:  # not in files of older versions
+            found.update(_LOSSES)
         return {
             chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
             for chart, lines in found.items()
@@ -255,6 +257,17 @@ _CHARTS = {
         "diversity_input": "diversity over images",
         "histogram_distance": "distance to unlabelled histograms",
         "spread": "spread of grey values",
+    },
+}
+
+
+_LOSSES = {
+    "segmentation loss": {"L_S": "loss/segmentation"},
+    "other losses": {"L_adv": "loss/adversarial", "L_big": "loss/big", "L_D": "loss/discriminator"},
+    "norm of the gradient at the field": {
+        "L_S": "gradient/segmentation",
+        "L_adv": "gradient/adversarial",
+        "L_big": "gradient/big",
     },
 }
 
