@@ -38,11 +38,12 @@ def test_the_frozen_config_continues_the_results_on_acdc(tmp_path):
 
 
 DEVELOPMENT = {
-    page: sorted(str(path) for path in (DOCS / grid / "development").iterdir() if path.is_dir())
-    for page, grid in (
-        ("acdc/development.md", "acdc"),
-        ("../schedule.md", "phantom"),
-        ("table1-hippocampus.md", "hippocampus"),
+    page: sorted(str(path) for path in (DOCS / folder).iterdir() if path.is_dir())
+    for page, folder in (
+        ("acdc/development.md", "acdc/development"),
+        ("acdc/switches.md", "acdc/switches"),
+        ("../schedule.md", "phantom/development"),
+        ("table1-hippocampus.md", "hippocampus/development"),
     )
 }
 
@@ -61,8 +62,9 @@ def test_a_page_on_development_shows_what_its_results_give(develop, page):
     assert all(f"    {line}\n" in text for shown in tables for line in shown.splitlines())
 
 
-def test_the_page_on_acdc_tells_the_settings(develop):
-    text, folders = (DOCS / "acdc/development.md").read_text(encoding="utf-8"), DEVELOPMENT["acdc/development.md"]
+@pytest.mark.parametrize("page", ["acdc/development.md", "acdc/switches.md"])
+def test_a_page_on_acdc_tells_the_settings(develop, page):
+    text, folders = (DOCS / page).read_text(encoding="utf-8"), DEVELOPMENT[page]
     settings = [line.partition(": ") for line in develop["settings"](folders).splitlines()]
     assert all(f"\n- `{name}`: {values}\n" in text for name, _, values in settings)
 
