@@ -202,6 +202,15 @@ def test_a_page_shows_every_number_over_the_steps():
     assert "displacement, 95th percentile (px)" in made.in_short(values)
 
 
+def test_a_page_has_no_chart_of_what_was_not_measured():
+    config = phantom.get_config()
+    config.data.image_size = SIZE
+    made = instruments.Instruments("intensity", [scan("a", 0)], [], [], sources.resolve(config))  # no unlabelled scans
+    charts = made.charts([{"step": 10, "dice/mean": 0.5, **made.measure(lambda image, z: tf.zeros_like(image))}])
+    assert "spread of grey values" not in charts and "diversity over z" in charts
+    assert pictures.curves_page("run: sane", np.zeros((100, 600, 3), np.uint8), [10], charts).shape[1] == 600
+
+
 def test_a_pages_title_is_broken_where_it_would_be_cut():
     panel, curves = np.full((100, 600, 3), 255, np.uint8), {"a": {"b": [1, 2]}}
     short, long = (pictures.curves_page(title, panel, [1, 2], curves) for title in ("sane", "run away, " * 20))

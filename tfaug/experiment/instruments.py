@@ -132,21 +132,22 @@ class Instruments:
         )
 
     def charts(self, rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Sequence[float]]]:
-        """The curves of a run by chart and name, from the rows of its diagnostics.csv."""
+        """The curves of a run by chart and name, of what the rows of its diagnostics.csv have."""
         sources = ("generator", *YARDSTICKS[self._kind])
-        found = {"Dice of S, validation": {"mean": "dice/mean"}}
-        if "discriminator/accuracy_generated" in rows[0]:
-            pools = ("generated", "labelled", "unlabelled", "held_out")
-            found["D is right"] = {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools}
+        pools = ("generated", "labelled", "unlabelled", "held_out")
+        found = {
+            "Dice of S, validation": {"mean": "dice/mean"},
+            "D is right": {pool.replace("_", " "): f"discriminator/accuracy_{pool}" for pool in pools},
+        }
         for key, title in _CHARTS[self._kind].items():
             if key not in self._left_out:
                 found[title] = {source.replace("_", " "): f"{source}/{key}" for source in sources}
-        if "loss/segmentation" in rows[0]:  # not in files of older versions
-            found.update(_LOSSES)
-        return {
+        found.update(_LOSSES)
+        curves = {
             chart: {name: [row[tag] for row in rows] for name, tag in lines.items() if tag in rows[0]}
             for chart, lines in found.items()
         }
+        return {chart: lines for chart, lines in curves.items() if lines}
 
     def _excesses(self, values):
         for key, limit in LIMITS.items():

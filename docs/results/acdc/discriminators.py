@@ -37,8 +37,8 @@ def spectral(image_size, channels=1, filters=16, seed=0, **_):
         options = {"strides": 2, "padding": "same", "activation": leaky_relu, "name": f"c{index}"}
         x = layers.Conv2D(width * filters, 5, kernel_constraint=Spectral(), **options)(x)
     x = layers.Flatten()(x)
-    for index, units in enumerate((8, 8), start=1):
-        x = layers.Dense(units * filters, leaky_relu, kernel_constraint=Spectral(), name=f"f{index}")(x)
+    for index in (1, 2):
+        x = layers.Dense(8 * filters, leaky_relu, kernel_constraint=Spectral(), name=f"f{index}")(x)
     return keras.Model(image, layers.Dense(1, kernel_constraint=Spectral(), dtype="float32", name="logit")(x))
 
 
